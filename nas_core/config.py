@@ -1,0 +1,372 @@
+"""params.yaml to typed, checked settings. The one reader of YAML.
+
+`params.yaml` holds every setting, for CamVid. A profile (`profiles/NAME.yaml`) holds only what
+differs from it; the profile `camvid` is params.yaml itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nas_core.errors import SettingsError
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CropSettings(Section):
+    """What the two trainings share: the range of random scales."""
+
+    min_scale: float
+    max_scale: float
+
+    @model_validator(mode="after")
+    def scales_in_order(self) -> Self:
+        if self.min_scale > self.max_scale:
+            raise ValueError(
+                f"min_scale ({self.min_scale}) must not exceed max_scale ({self.max_scale})"
+            )
+        return self
+
+
+class SyntheticSettings(Section):
+    """Size of the built-in synthetic dataset. No effect unless dataset.kind is synthetic."""
+
+    num_train: int = Field(60, ge=2, description="Images in the training split.")
+    num_val: int = Field(12, ge=1, description="Images in the validation split.")
+    num_test: int = Field(12, ge=1, description="Images in the test split.")
+    height: int = Field(90, ge=32, le=2048, description="Height of an image in pixels.")
+    width: int = Field(120, ge=32, le=4096, description="Width of an image in pixels.")
+
+
+class DatasetSettings(Section):
+    """Where the images come from."""
+
+    kind: Literal["camvid", "synthetic"] = Field(
+        "camvid",
+        description="camvid: the folder layout of CamVid at `path`. synthetic: street scenes "
+        "drawn into `path` when they are not there yet.",
+    )
+    path: str = Field("data", description="Folder of the dataset, relative to params.yaml.")
+    synthetic: SyntheticSettings = SyntheticSettings()
+
+
+class EncoderSettings(Section):
+    """The first blocks of MobileNetV2 that every candidate stands on."""
+
+    weights: str = Field(
+        "imagenet",
+        description="imagenet: torchvision's weights, downloaded. none: random. Anything else: "
+        "the path of a file with the weights (.pt state dict or .safetensors).",
+    )
+
+
+class ControllerSettings(Section):
+    """The LSTM controller. No effect on strategy random."""
+
+    autoregressive: bool = Field(
+        True,
+        description="Feed each decision into the next step. False: the authors' form, in which "
+        "decisions are independent of each other.",
+    )
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="Adam's learning rate.")
+    clip: float = Field(0.1, gt=0, lt=1, description="PPO's clip range. No effect on reinforce.")
+    epochs: int = Field(1, ge=1, le=100, description="PPO passes over the buffer an update.")
+    buffer_size: int = Field(
+        100, ge=1, description="The last candidates that PPO learns from. No effect on reinforce."
+    )
+    baseline_decay: float = Field(
+        0.95, ge=0, lt=1, description="Decay of the moving average of rewards that is subtracted."
+    )
+    entropy_weight: float = Field(0.0, ge=0, description="Weight of the entropy bonus.")
+    max_gradient_norm: float = Field(2.0, gt=0, description="Gradients are clipped to this norm.")
+
+
+class ProxySettings(CropSettings):
+    """The short training that scores a candidate."""
+
+    height: int = Field(180, ge=32, le=2048, description="Images are scaled to this height.")
+    width: int = Field(240, ge=32, le=4096, description="Images are scaled to this width.")
+    batch_size: int = Field(16, ge=2, le=1024, description="Images a step, in both stages.")
+    epochs_a: int = Field(5, ge=1, le=1000, description="Stage A, frozen encoder: epochs.")
+    epochs_b: int = Field(2, ge=0, le=1000, description="Stage B, end to end: epochs.")
+    crops_per_image: int = Field(
+        1, ge=1, le=32, description="Augmented crops an image whose encoder outputs are cached."
+    )
+    learning_rate_a: float = Field(7e-3, gt=0, le=1, description="Adam, decoder, stage A.")
+    learning_rate_b: float = Field(2e-3, gt=0, le=1, description="Adam, decoder, stage B.")
+    learning_rate_encoder: float = Field(5e-4, ge=0, le=1, description="Adam, encoder, stage B.")
+    weight_decay_b: float = Field(1e-5, ge=0, description="Weight decay in stage B.")
+    max_gradient_norm: float = Field(3.0, gt=0, description="Gradient norm clip in stage B.")
+    averaging_a: float = Field(0.9, ge=0, lt=1, description="Polyak decay, stage A.")
+    averaging_b: float = Field(0.99, ge=0, lt=1, description="Polyak decay, stage B.")
+    min_scale: float = Field(0.7, gt=0, le=8, description="Random scale of a crop: least.")
+    max_scale: float = Field(1.4, gt=0, le=8, description="Random scale of a crop: most.")
+    agg_size: int = Field(48, ge=1, le=1024, description="Channels of the decoder's head.")
+    sep_repeats: int = Field(1, ge=1, le=4, description="Repeats inside a separable convolution.")
+
+
+class EarlyStoppingSettings(Section):
+    """A candidate clearly below the running average of earlier ones stops at a validation."""
+
+    enabled: bool = Field(True, description="False: every candidate trains to its end.")
+    delta: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="A candidate stops below mean * (1 - u), u uniform in [0, delta].",
+    )
+    decay: float = Field(
+        0.95, gt=0, le=1, description="delta shrinks by this factor a finished candidate."
+    )
+
+
+class SearchSettings(Section):
+    """The search for architectures."""
+
+    strategy: Literal["ppo", "reinforce", "random"] = Field(
+        "ppo", description="Who proposes: the controller trained by ppo or reinforce, or random."
+    )
+    num_candidates: int = Field(
+        32, ge=1, le=1_000_000, description="Candidates to train. Raising it continues a search."
+    )
+    batch_size: int = Field(
+        4, ge=1, le=1024, description="Candidates proposed at a time, before the strategy learns."
+    )
+    meta_val_fraction: float = Field(
+        0.1, gt=0, lt=1, description="Share of the training split that scores the candidates."
+    )
+    max_failures: int = Field(
+        3, ge=1, description="The search stops after this many failed candidates in a row."
+    )
+    controller: ControllerSettings = ControllerSettings()
+    proxy: ProxySettings = ProxySettings()
+    early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
+
+
+class TrainSettings(CropSettings):
+    """Full training of the best architectures."""
+
+    top: int = Field(2, ge=0, le=100, description="How many of the search's best are trained.")
+    also: tuple[str, ...] = Field(
+        ("arch0",), description="Architectures trained beside them, by name, id or JSON file."
+    )
+    splits: Literal["train", "train+val"] = Field(
+        "train", description="Splits to train on. With train+val, val figures mean nothing."
+    )
+    epochs: int = Field(30, ge=1, le=100_000, description="Passes over the training images.")
+    batch_size: int = Field(8, ge=2, le=1024, description="Images a step.")
+    crop_height: int = Field(288, ge=32, le=4096, description="Height of a training crop.")
+    crop_width: int = Field(384, ge=32, le=8192, description="Width of a training crop.")
+    min_scale: float = Field(0.6, gt=0, le=8, description="Random scale of a crop: least.")
+    max_scale: float = Field(1.6, gt=0, le=8, description="Random scale of a crop: most.")
+    jitter: float = Field(
+        0.4, ge=0, lt=1, description="Brightness, contrast, saturation vary by 1 +/- this."
+    )
+    learning_rate: float = Field(3e-3, gt=0, le=1, description="AdamW, decoder, at its peak.")
+    learning_rate_encoder: float = Field(1.5e-3, ge=0, le=1, description="AdamW, encoder.")
+    weight_decay: float = Field(1e-4, ge=0, description="AdamW's weight decay.")
+    warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up, at most half.")
+    max_gradient_norm: float = Field(3.0, gt=0, description="Gradients are clipped to this norm.")
+    averaging: float = Field(0.998, ge=0, lt=1, description="Polyak decay of the weights.")
+    validate_every: int = Field(5, ge=1, description="Epochs between validations.")
+    agg_size: int = Field(64, ge=1, le=1024, description="Channels of the decoder's head.")
+    sep_repeats: int = Field(2, ge=1, le=4, description="Repeats inside a separable convolution.")
+
+
+class ComputeSettings(Section):
+    """The hardware."""
+
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto: a GPU if there is one. cpu, cuda or cuda:N otherwise.",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 autocast where the device computes it, else fp32."
+    )
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads. 0: all cores.")
+
+
+class TrackingSettings(Section):
+    """The record in MLflow."""
+
+    uri: str = Field(
+        "",
+        description="MLflow tracking URI. Empty: MLFLOW_TRACKING_URI, or else SQLite in artifacts.",
+    )
+
+
+class Settings(Section):
+    """All settings of a search and of what follows it."""
+
+    name: str = Field(
+        "camvid",
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$",
+        description="Names the MLflow experiment, the registered model and the run folders.",
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything that is random.")
+    dataset: DatasetSettings = DatasetSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    search: SearchSettings = SearchSettings()
+    train: TrainSettings = TrainSettings()
+    compute: ComputeSettings = ComputeSettings()
+    tracking: TrackingSettings = TrackingSettings()
+
+
+
+SECTIONS = tuple(
+    name
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+)
+
+
+def project_dir() -> Path:
+    """The folder with params.yaml, to which all relative paths of the settings refer.
+
+    `NAS_PROJECT_DIR`, or else the nearest folder with a params.yaml from the current one upwards,
+    or else the checkout that this code lies in.
+
+    Raises:
+        SettingsError: there is no params.yaml in any of them.
+    """
+    if named := os.environ.get("NAS_PROJECT_DIR"):
+        if not (Path(named) / "params.yaml").is_file():
+            raise SettingsError(f"NAS_PROJECT_DIR is {named}, which has no params.yaml")
+        return Path(named).resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
+        if (folder / "params.yaml").is_file():
+            return folder
+    raise SettingsError("no params.yaml here or above: change to the project's folder")
+
+
+def load_settings(
+    profile: str = "camvid",
+    overrides: Iterable[str] = (),
+    sections: Mapping[str, Any] | None = None,
+    *,
+    root: Path | None = None,
+) -> Settings:
+    """The settings of a profile, with overrides.
+
+    Args:
+        profile: `camvid` (params.yaml itself) or the name of a file in profiles/.
+        overrides: `key=value` strings with dotted keys and YAML values; they win.
+        sections: nested values laid over the profile, as the Prefect flow gets them.
+        root: the project's folder, found by `project_dir` if not given.
+
+    Raises:
+        SettingsError: an unknown key, a value out of range, or a file that cannot be read. The
+            message names the file, the key and the nearest valid one.
+    """
+    root = root or project_dir()
+    values = _read_yaml(root / "params.yaml")
+    sources = ["params.yaml"]
+    if profile != "camvid":
+        path = root / "profiles" / f"{profile}.yaml"
+        if not path.is_file():
+            raise SettingsError(
+                f"unknown profile {profile!r}; there are: {', '.join(profiles(root))}"
+            )
+        _lay_over(values, _read_yaml(path))
+        sources.append(f"profiles/{profile}.yaml")
+    _lay_over(values, dict(sections or {}))
+    for override in overrides:
+        _lay_over(values, _parse_override(override))
+    return validate_settings(values, source=" with ".join(sources))
+
+
+def profiles(root: Path) -> list[str]:
+    """The names that `load_settings` takes as a profile."""
+    return sorted({"camvid", *(path.stem for path in (root / "profiles").glob("*.yaml"))})
+
+
+def validate_settings(values: Any, source: str) -> Settings:
+    """Check nested plain values; `source` begins the error's message."""
+    if not isinstance(values, dict):
+        raise SettingsError(f"{source}: expected keys and values, found {type(values).__name__}")
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_explain(problem) for problem in error.errors())
+        raise SettingsError(f"{source}: {problems}") from None
+
+
+def setting_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
+    """All valid keys in dotted form: `seed`, `search.proxy.epochs_a` ..."""
+    keys: list[str] = []
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += setting_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{_nearest(key)}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if isinstance(problem["input"], dict):
+        return f"{key}: {message}"
+    return f"{key} = {problem['input']!r}: {message}"
+
+
+def _nearest(key: str) -> str:
+    keys = setting_keys()
+    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    if not close:
+        last = key.rsplit(".", 1)[-1]
+        close = [known for known in keys if known.rsplit(".", 1)[-1] == last]
+    return f"; did you mean {close[0]!r}?" if close else f"; sections are {', '.join(SECTIONS)}"
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise SettingsError(f"-S {text}: expected key=value, for example search.num_candidates=8")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise SettingsError(f"-S {key}: {value!r} is not a YAML value") from None
+    nested: Any = parsed
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return nested  # type: ignore[no-any-return]
+
+
+def _lay_over(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
+            _lay_over(values[key], value)
+        else:
+            values[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise SettingsError(f"{path}{where}: not valid YAML") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: expected keys and values")
+    return values
