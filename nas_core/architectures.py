@@ -1,0 +1,75 @@
+"""Architectures by name, by id or from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from nas_core.errors import GenotypeError
+from nas_core.genotype import Genotype
+
+# The two architectures of arXiv 1904.02365.
+ARCHITECTURES: dict[str, Genotype] = {
+    "arch0": Genotype.from_dict(
+        {
+            "templates": [[3, 0, 1], [4, 1, 1], [3, 1, 1]],
+            "structure": [
+                [0, 1, 0, 0, 1],
+                [2, 1, 2, 1, 0],
+                [3, 1, 1, 1, 0],
+                [1, 1, 2, 0, 0],
+                [3, 0, 2, 0, 0],
+                [5, 3, 2, 1, 0],
+                [0, 5, 0, 1, 0],
+            ],
+        }
+    ),
+    "arch1": Genotype.from_dict(
+        {
+            "templates": [[1, 1, 0], [1, 3, 0], [3, 4, 0]],
+            "structure": [
+                [1, 1, 0, 0, 0],
+                [0, 1, 1, 1, 1],
+                [3, 1, 2, 3, 0],
+                [3, 0, 2, 2, 0],
+                [0, 1, 2, 0, 0],
+                [2, 1, 1, 3, 0],
+                [4, 0, 2, 2, 0],
+            ],
+        }
+    ),
+}
+
+
+def find_architecture(reference: str, searched: Mapping[str, Genotype]) -> tuple[str, Genotype]:
+    """Look an architecture up.
+
+    Args:
+        reference: a name, the id of a searched architecture or the beginning of one, or the path
+            of a JSON file (recognised by its ending .json or by a slash).
+        searched: the architectures of a search by id.
+
+    Returns:
+        The name or id, and the genotype. One from a file goes by its id.
+
+    Raises:
+        GenotypeError: nothing or more than one thing is meant, or the file holds no genotype.
+    """
+    if reference in ARCHITECTURES:
+        return reference, ARCHITECTURES[reference]
+    if reference.endswith(".json") or "/" in reference:
+        genotype = Genotype.load(Path(reference).expanduser())
+        return genotype.id, genotype
+    matches = [identifier for identifier in searched if identifier.startswith(reference)]
+    if reference and len(matches) == 1:
+        return matches[0], searched[matches[0]]
+    if reference and matches:
+        raise GenotypeError(
+            f"{reference!r} begins the ids {', '.join(sorted(matches))}: give more digits"
+        )
+    known = f"names are {', '.join(ARCHITECTURES)}"
+    ids = ", ".join(list(searched)[:8]) + (", ..." if len(searched) > 8 else "")
+    found = f"ids are {ids}" if searched else "no searched architectures are known"
+    raise GenotypeError(
+        f"unknown architecture {reference!r}: {known}; {found}; or give the path of a .json file"
+    )
