@@ -1,0 +1,67 @@
+"""The device and the precision that everything trains and predicts in."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from nas_core.config import ComputeSettings
+from nas_core.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device, and bf16 autocast on it or not."""
+
+    device: torch.device
+    bf16: bool
+
+    @classmethod
+    def from_settings(cls, settings: ComputeSettings) -> Compute:
+        """Choose the device and precision, and set the number of CPU threads.
+
+        Raises:
+            SettingsError: the device asked for is not there.
+        """
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        device = torch.device(settings.device if settings.device != "auto" else _best_device())
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise SettingsError(
+                f"compute.device = {settings.device!r}: this machine has "
+                f"{torch.cuda.device_count()} CUDA devices; set compute.device to auto or cpu"
+            )
+        bf16 = settings.precision == "bf16" or (
+            settings.precision == "auto" and _computes_bf16(device)
+        )
+        return cls(device, bf16)
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            yield
+
+    def describe(self) -> str:
+        """The device in words, for the record: `cuda: NVIDIA ..., bf16`."""
+        name = (
+            torch.cuda.get_device_name(self.device)
+            if self.device.type == "cuda"
+            else f"{platform.machine()}, {torch.get_num_threads()} threads"
+        )
+        return f"{self.device.type}: {name}, {'bf16' if self.bf16 else 'fp32'}"
+
+
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    """Whether bf16 has instructions of its own there; emulated, it is slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capability = torch.cpu.get_capabilities()
+    return bool(capability.get("avx512_bf16") or capability.get("amx_bf16"))

@@ -1,0 +1,278 @@
+"""Full training of one architecture, with a checkpoint every epoch and exact resume."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from nas_core.compute import Compute
+from nas_core.config import TrainSettings
+from nas_core.data.prepared import PreparedData, Split
+from nas_core.data.transforms import Augmentation, augmented_batch, normalise
+from nas_core.errors import RunError
+from nas_core.files import digest_of, write_atomically
+from nas_core.genotype import Genotype
+from nas_core.metrics import ConfusionMatrix
+from nas_core.models.decoder import Decoder
+from nas_core.models.encoder import Encoder
+from nas_core.models.segmenter import Segmenter
+from nas_core.seeds import seeded
+from nas_core.training.averaging import polyak_average
+from nas_core.training.losses import class_weights, segmentation_loss
+from nas_core.training.steps import StepLog, optimise, shuffled_batches
+
+CHECKPOINT_FORMAT = 1
+EVALUATION_BATCH = 8
+
+
+@dataclass(frozen=True)
+class FullResult:
+    """A trained network: the averaged weights after the last epoch."""
+
+    segmenter: Segmenter
+    history: list[dict[str, float]]
+    """One row an epoch: epoch, loss, seconds, skipped steps, and val metrics where validated."""
+    val: ConfusionMatrix | None
+    """On the val split; None when the network was trained on it."""
+
+
+def train_fully(
+    data: PreparedData,
+    genotype: Genotype,
+    encoder_state: dict[str, Tensor] | None,
+    settings: TrainSettings,
+    compute: Compute,
+    *,
+    seed: int,
+    checkpoint: Path,
+    on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
+) -> FullResult:
+    """Train an architecture, or go on from its checkpoint.
+
+    The random numbers of an epoch come from the seed and the number of the epoch, so a training
+    that was interrupted ends with the weights of one that was not.
+
+    Args:
+        encoder_state: weights that the encoder starts from; random ones if None.
+        checkpoint: file that is replaced after every epoch.
+        on_epoch: called with each new row of the history.
+
+    Raises:
+        RunError: the checkpoint is unreadable or of another training.
+        CandidateError: no step of an epoch had a finite loss.
+    """
+    training = _Training(data, genotype, encoder_state, settings, compute, seed)
+    if checkpoint.exists():
+        training.load(checkpoint)
+    for epoch in range(len(training.history), settings.epochs):
+        row = training.run_epoch(epoch)
+        training.save(checkpoint)
+        on_epoch(row)
+    return training.result()
+
+
+@torch.inference_mode()
+def evaluate(
+    segmenter: Segmenter, split: Split, num_classes: int, ignore_index: int, compute: Compute
+) -> ConfusionMatrix:
+    """One confusion matrix over a whole split, at the images' own size."""
+    segmenter.eval()
+    confusion = ConfusionMatrix(num_classes, ignore_index, compute.device)
+    for start in range(0, len(split.images), EVALUATION_BATCH):
+        rows = slice(start, start + EVALUATION_BATCH)
+        images = torch.from_numpy(split.images[rows].copy()).to(compute.device)
+        with compute.autocast():
+            logits = segmenter(normalise(images))
+        confusion.update(
+            logits.argmax(1), torch.from_numpy(split.masks[rows].copy()).to(compute.device)
+        )
+    return confusion
+
+
+class _Training:
+    def __init__(
+        self,
+        data: PreparedData,
+        genotype: Genotype,
+        encoder_state: dict[str, Tensor] | None,
+        settings: TrainSettings,
+        compute: Compute,
+        seed: int,
+    ) -> None:
+        self.data, self.settings, self.compute, self.seed = data, settings, compute, seed
+        self.splits = [data.split(name) for name in settings.splits.split("+")]
+        self.num_images = sum(len(split.images) for split in self.splits)
+        self.steps_per_epoch = max(1, self.num_images // settings.batch_size)
+        self.identity = digest_of(
+            genotype.to_dict(), settings.model_dump(exclude={"top", "also"}), seed, data.data_hash,
+            compute.bf16, length=16,
+        )  # fmt: skip
+        self.architecture = genotype.id
+        self.segmenter = seeded(
+            seed,
+            lambda: Segmenter(
+                Encoder(),
+                Decoder(genotype, data.num_classes, settings.agg_size, settings.sep_repeats),
+            ),
+        )
+        if encoder_state is not None:
+            self.segmenter.encoder.load_state_dict(encoder_state)
+        self.segmenter.to(compute.device, memory_format=torch.channels_last)
+        self.average = polyak_average(self.segmenter, settings.averaging)
+        self.optimizer = _optimizer(self.segmenter, settings)
+        self.schedule = LambdaLR(self.optimizer, _learning_rate_factor(settings, self.num_steps))
+        self.class_weights = class_weights(torch.as_tensor(data.label_shares)).to(compute.device)
+        self.augmentation = Augmentation(
+            height=settings.crop_height,
+            width=settings.crop_width,
+            min_scale=settings.min_scale,
+            max_scale=settings.max_scale,
+            jitter=settings.jitter,
+            ignore_index=data.ignore_index,
+        )
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def num_steps(self) -> int:
+        return self.steps_per_epoch * self.settings.epochs
+
+    def run_epoch(self, epoch: int) -> dict[str, float]:
+        started = time.perf_counter()
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        self.segmenter.train()
+        log = StepLog()
+        for rows in shuffled_batches(self.num_images, self.settings.batch_size, generator):
+            images, masks = self._batch(rows.tolist(), generator)
+            with self.compute.autocast():
+                logits = self.segmenter(images)
+            loss = segmentation_loss(logits, masks, self.class_weights, self.data.ignore_index)
+            if optimise(
+                loss,
+                self.optimizer,
+                list(self.segmenter.parameters()),
+                self.settings.max_gradient_norm,
+                log,
+            ):
+                self.average.update_parameters(self.segmenter)
+            self.schedule.step()
+        row: dict[str, float] = {
+            "epoch": epoch + 1,
+            "loss": log.mean_loss(),
+            "skipped_steps": log.num_skipped,
+        }
+        last = epoch + 1 == self.settings.epochs
+        if (epoch + 1) % self.settings.validate_every == 0 or last:
+            val = self.validate()
+            if val is not None:
+                row |= {f"val_{name}": value for name, value in val.metrics().items()}
+        row["seconds"] = time.perf_counter() - started
+        self.history.append(row)
+        return row
+
+    def _batch(self, rows: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        images, masks = [], []
+        for row in rows:
+            for split in self.splits:
+                if row < len(split.images):
+                    images.append(torch.from_numpy(split.images[row].copy()))
+                    masks.append(torch.from_numpy(split.masks[row].copy()))
+                    break
+                row -= len(split.images)
+        batch, labels = augmented_batch(
+            torch.stack(images), torch.stack(masks), torch.arange(len(rows)), self.augmentation,
+            generator,
+        )  # fmt: skip
+        device = self.compute.device
+        return batch.to(device, non_blocking=True), labels.to(device, torch.int64)
+
+    def validate(self) -> ConfusionMatrix | None:
+        if "val" in self.settings.splits.split("+"):
+            return None
+        return evaluate(
+            self.average.module,
+            self.data.split("val"),
+            self.data.num_classes,
+            self.data.ignore_index,
+            self.compute,
+        )
+
+    def result(self) -> FullResult:
+        segmenter: Segmenter = self.average.module
+        return FullResult(segmenter.eval(), self.history, self.validate())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "segmenter": self.segmenter.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def save(self, path: Path) -> None:
+        content = {
+            "format": CHECKPOINT_FORMAT,
+            "identity": self.identity,
+            "architecture": self.architecture,
+            "num_classes": self.data.num_classes,
+            "history": self.history,
+            "state": self._state(),
+        }
+        write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+    def load(self, path: Path) -> None:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise RunError(
+                f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to train "
+                "from the start"
+            ) from None
+        if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
+            raise RunError(f"{path} is not a checkpoint of this program; move it away")
+        here = {"architecture": self.architecture, "num_classes": self.data.num_classes}
+        for key, value in here.items():
+            if content[key] != value:
+                raise RunError(f"{path} has {key} {content[key]}, this training has {value}")
+        if content["identity"] != self.identity:
+            raise RunError(
+                f"{path} was made with other settings, data or seed; delete it to train anew"
+            )
+        self.history = content["history"]
+        state = content["state"]
+        self.segmenter.load_state_dict(state["segmenter"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+
+
+def _optimizer(segmenter: Segmenter, settings: TrainSettings) -> Optimizer:
+    return AdamW(
+        [
+            {"params": segmenter.encoder.parameters(), "lr": settings.learning_rate_encoder},
+            {"params": segmenter.decoder.parameters(), "lr": settings.learning_rate},
+        ],
+        weight_decay=settings.weight_decay,
+    )
+
+
+def _learning_rate_factor(settings: TrainSettings, num_steps: int) -> Callable[[int], float]:
+    """Linear warm-up, then (1 - t)^0.9, the polynomial decay of DeepLab (Chen et al., 2016)."""
+    warmup = min(settings.warmup_steps, num_steps // 2)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        progress = (step - warmup) / max(1, num_steps - warmup)
+        return math.pow(max(0.0, 1.0 - progress), 0.9)
+
+    return factor

@@ -1,0 +1,31 @@
+"""The loss of segmentation: weighted cross-entropy, void left out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def class_weights(label_shares: Tensor) -> Tensor:
+    """1 / log(1.10 + share), scaled to a mean of 1: rare classes count more.
+
+    The form is ENet's (Paszke et al., 2016), with a constant of 1.10 in place of 1.02.
+
+    Args:
+        label_shares: (C,) share of the labelled pixels of each class.
+    """
+    weights = 1.0 / torch.log(1.10 + label_shares.float())
+    return weights / weights.mean()
+
+
+def segmentation_loss(logits: Tensor, masks: Tensor, weights: Tensor, ignore_index: int) -> Tensor:
+    """Mean weighted cross-entropy over the labelled pixels.
+
+    Args:
+        logits: (N, C, H, W), any floating type; the loss is computed in fp32.
+        masks: (N, H, W) class indices, int64.
+        weights: (C,) class weights.
+        ignore_index: label that counts for nothing.
+    """
+    return F.cross_entropy(logits.float(), masks, weights, ignore_index=ignore_index)

@@ -1,0 +1,296 @@
+"""The proxy task: a short training that scores one candidate.
+
+Stage A trains the decoder alone on encoder outputs that are computed once for the whole search.
+Stage B trains end to end. Both follow Nekrasov, Shen and Reid (2020), but for two things: the
+loss weighs classes as the full training does, and Polyak averaging warms up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nas_core.compute import Compute
+from nas_core.config import ProxySettings
+from nas_core.data.prepared import PreparedData
+from nas_core.data.transforms import Augmentation, augmented_batch, normalise, resized
+from nas_core.genotype import Genotype
+from nas_core.metrics import ConfusionMatrix
+from nas_core.models.decoder import Decoder
+from nas_core.models.encoder import Encoder
+from nas_core.models.segmenter import Segmenter
+from nas_core.seeds import seeded
+from nas_core.training.averaging import polyak_average
+from nas_core.training.losses import class_weights, segmentation_loss
+from nas_core.training.steps import StepLog, optimise, shuffled_batches
+
+Taps = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class ProxyTask:
+    """What all candidates of a search share, computed once.
+
+    Tensors of images and taps are (N, H, W, C) in memory, so that a batch of rows, permuted, is
+    channels_last without a copy.
+    """
+
+    settings: ProxySettings
+    compute: Compute
+    num_classes: int
+    ignore_index: int
+    class_weights: Tensor
+    encoder_state: dict[str, Tensor]
+    images: Tensor  # uint8 (N, H, W, 3): meta-train
+    masks: Tensor  # uint8 (N, H, W)
+    crop_taps: Taps  # of augmented crops of meta-train
+    crop_masks: Tensor
+    val_images: Tensor  # uint8: meta-val
+    val_masks: Tensor
+    val_taps: Taps
+
+    @property
+    def num_validations(self) -> int:
+        """One after stage A, one after each epoch of stage B."""
+        return 1 + self.settings.epochs_b
+
+
+@dataclass
+class ProxyResult:
+    """A scored candidate."""
+
+    segmenter: Segmenter
+    confusion: ConfusionMatrix
+    scores: list[float]
+    """The reward at each validation; the last one is the candidate's."""
+    stopped_early: bool
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    """Mean training loss of each epoch of stage `a` and `b`."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    num_skipped_steps: int = 0
+
+
+def build_proxy_task(
+    data: PreparedData,
+    encoder_state: dict[str, Tensor] | None,
+    settings: ProxySettings,
+    compute: Compute,
+    *,
+    meta_val_fraction: float,
+    seed: int,
+) -> ProxyTask:
+    """Divide the training split into meta-train and meta-val and compute the encoder's outputs.
+
+    Args:
+        encoder_state: weights of the encoder; random ones, drawn from `seed`, if None.
+    """
+    split = data.split("train")
+    images, masks = resized(split, settings.height, settings.width)
+    order = np.random.default_rng(seed).permutation(len(images))
+    num_val = min(max(1, round(len(images) * meta_val_fraction)), len(images) - 1)
+    val, train = (
+        torch.from_numpy(np.sort(order[:num_val])),
+        torch.from_numpy(np.sort(order[num_val:])),
+    )
+    encoder = seeded(seed, Encoder)
+    if encoder_state is not None:
+        encoder.load_state_dict(encoder_state)
+    encoder.to(compute.device, memory_format=torch.channels_last).eval()
+
+    images_train, masks_train = images[train], masks[train]
+    generator = torch.Generator().manual_seed(seed)
+    crops = [
+        augmented_batch(
+            images_train,
+            masks_train,
+            torch.arange(len(train)),
+            _augmentation(settings, data.ignore_index),
+            generator,
+        )
+        for _ in range(settings.crops_per_image)
+    ]
+    return ProxyTask(
+        settings=settings,
+        compute=compute,
+        num_classes=data.num_classes,
+        ignore_index=data.ignore_index,
+        class_weights=class_weights(torch.as_tensor(data.label_shares)).to(compute.device),
+        encoder_state={k: v.cpu().clone() for k, v in encoder.state_dict().items()},
+        images=images_train,
+        masks=masks_train,
+        crop_taps=_encode(encoder, torch.cat([crop for crop, _ in crops]), settings, compute),
+        crop_masks=torch.cat([mask for _, mask in crops]),
+        val_images=images[val],
+        val_masks=masks[val],
+        val_taps=_encode(encoder, normalise(images[val]), settings, compute),
+    )
+
+
+def train_candidate(
+    task: ProxyTask, genotype: Genotype, *, seed: int, thresholds: Sequence[float] = ()
+) -> ProxyResult:
+    """Train and score one candidate.
+
+    The same arguments give the same result, bit for bit, on the same machine's CPU.
+
+    Args:
+        thresholds: scores below which the training stops, one a validation.
+
+    Raises:
+        CandidateError: no step of an epoch had a finite loss.
+    """
+    settings, compute = task.settings, task.compute
+    thresholds = list(thresholds) or [0.0] * task.num_validations
+    segmenter = seeded(
+        seed,
+        lambda: Segmenter(
+            Encoder(),
+            Decoder(genotype, task.num_classes, settings.agg_size, settings.sep_repeats),
+        ),
+    )
+    segmenter.encoder.load_state_dict(task.encoder_state)
+    segmenter.to(compute.device, memory_format=torch.channels_last)
+    generator = torch.Generator().manual_seed(seed)
+    result = ProxyResult(segmenter, ConfusionMatrix(task.num_classes, task.ignore_index), [], False)
+
+    started = time.perf_counter()
+    _train_decoder(task, segmenter, generator, result)
+    result.seconds["stage_a"] = time.perf_counter() - started
+    _validate(task, result, lambda rows: segmenter.decoder(_rows(task.val_taps, rows)))
+    if result.scores[-1] < thresholds[0]:
+        result.stopped_early = True
+    else:
+        _train_end_to_end(task, segmenter, generator, result, thresholds[1:])
+    result.segmenter.eval()
+    return result
+
+
+def _train_decoder(
+    task: ProxyTask, segmenter: Segmenter, generator: torch.Generator, result: ProxyResult
+) -> None:
+    """Stage A. Leaves the averaged weights in the segmenter's decoder."""
+    settings, decoder = task.settings, segmenter.decoder
+    parameters = list(decoder.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate_a)
+    average = polyak_average(decoder, settings.averaging_a)
+    decoder.train()
+    for _ in range(settings.epochs_a):
+        log = StepLog()
+        for rows in shuffled_batches(len(task.crop_masks), settings.batch_size, generator):
+            with task.compute.autocast():
+                logits = decoder(_rows(task.crop_taps, rows))
+            loss = _loss(task, logits, task.crop_masks[rows])
+            # Stage A has no gradient clipping in the authors' search.
+            if optimise(loss, optimizer, parameters, float("inf"), log):
+                average.update_parameters(decoder)
+        result.losses.setdefault("a", []).append(log.mean_loss())
+        result.num_skipped_steps += log.num_skipped
+    decoder.load_state_dict(average.module.state_dict())
+
+
+def _train_end_to_end(
+    task: ProxyTask,
+    segmenter: Segmenter,
+    generator: torch.Generator,
+    result: ProxyResult,
+    thresholds: Sequence[float],
+) -> None:
+    """Stage B, with a validation of the averaged weights each epoch."""
+    settings = task.settings
+    parameters = list(segmenter.parameters())
+    optimizer = torch.optim.Adam(
+        [
+            {"params": segmenter.encoder.parameters(), "lr": settings.learning_rate_encoder},
+            {"params": segmenter.decoder.parameters(), "lr": settings.learning_rate_b},
+        ],
+        weight_decay=settings.weight_decay_b,
+    )
+    average = polyak_average(segmenter, settings.averaging_b)
+    augmentation = _augmentation(settings, task.ignore_index)
+    for threshold in thresholds:
+        started = time.perf_counter()
+        segmenter.train()
+        log = StepLog()
+        for rows in shuffled_batches(len(task.images), settings.batch_size, generator):
+            images, masks = augmented_batch(task.images, task.masks, rows, augmentation, generator)
+            with task.compute.autocast():
+                logits = segmenter(images.to(task.compute.device))
+            loss = _loss(task, logits, masks)
+            if optimise(loss, optimizer, parameters, settings.max_gradient_norm, log):
+                average.update_parameters(segmenter)
+        result.losses.setdefault("b", []).append(log.mean_loss())
+        result.num_skipped_steps += log.num_skipped
+        result.seconds["stage_b"] = (
+            result.seconds.get("stage_b", 0.0) + time.perf_counter() - started
+        )
+        result.segmenter = average.module
+        _validate(
+            task,
+            result,
+            lambda rows: average.module(normalise(task.val_images[rows]).to(task.compute.device)),
+        )
+        if result.scores[-1] < threshold:
+            result.stopped_early = True
+            return
+
+
+@torch.inference_mode()
+def _validate(task: ProxyTask, result: ProxyResult, predict: Callable[[Tensor], Tensor]) -> None:
+    """Score the network on the whole of meta-val; `predict` maps row numbers to logits."""
+    started = time.perf_counter()
+    result.segmenter.eval()
+    confusion = ConfusionMatrix(task.num_classes, task.ignore_index, task.compute.device)
+    size = task.val_masks.shape[1:]
+    for rows in torch.arange(len(task.val_masks)).split(task.settings.batch_size):
+        with task.compute.autocast():
+            logits = predict(rows)
+        logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
+        confusion.update(logits.argmax(1), task.val_masks[rows].to(task.compute.device))
+    result.confusion = confusion
+    result.scores.append(confusion.reward)
+    result.seconds["validation"] = (
+        result.seconds.get("validation", 0.0) + time.perf_counter() - started
+    )
+
+
+def _loss(task: ProxyTask, logits: Tensor, masks: Tensor) -> Tensor:
+    size = masks.shape[-2:]
+    if logits.shape[-2:] != size:
+        logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
+    masks = masks.to(logits.device, torch.int64, non_blocking=True)
+    return segmentation_loss(logits, masks, task.class_weights, task.ignore_index)
+
+
+@torch.inference_mode()
+def _encode(encoder: Encoder, images: Tensor, settings: ProxySettings, compute: Compute) -> Taps:
+    """Both taps of all images, (N, h, w, C), on the device that trains."""
+    taps: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for batch in images.split(settings.batch_size):
+        with compute.autocast():
+            outputs = encoder(batch.to(compute.device))
+        for kept, output in zip(taps, outputs, strict=True):
+            kept.append(output.permute(0, 2, 3, 1).contiguous())
+    return torch.cat(taps[0]), torch.cat(taps[1])
+
+
+def _rows(taps: Taps, rows: Tensor) -> list[Tensor]:
+    """A batch of taps, (N, C, h, w) in channels_last layout."""
+    rows = rows.to(taps[0].device)
+    return [tap[rows].permute(0, 3, 1, 2) for tap in taps]
+
+
+def _augmentation(settings: ProxySettings, ignore_index: int) -> Augmentation:
+    return Augmentation(
+        height=settings.height,
+        width=settings.width,
+        min_scale=settings.min_scale,
+        max_scale=settings.max_scale,
+        jitter=0.0,
+        ignore_index=ignore_index,
+    )
