@@ -222,7 +222,6 @@ class Settings(Section):
     tracking: TrackingSettings = TrackingSettings()
 
 
-
 SECTIONS = tuple(
     name
     for name, field in Settings.model_fields.items()
