@@ -152,6 +152,13 @@ class SearchSettings(Section):
     early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
 
 
+class NetworkSettings(Section):
+    """The network that is trained fully and shipped; a proxy network may be narrower."""
+
+    agg_size: int = Field(64, ge=1, le=1024, description="Channels of the decoder's head.")
+    sep_repeats: int = Field(2, ge=1, le=4, description="Repeats inside a separable convolution.")
+
+
 class TrainSettings(CropSettings):
     """Full training of the best architectures."""
 
@@ -178,8 +185,6 @@ class TrainSettings(CropSettings):
     max_gradient_norm: float = Field(3.0, gt=0, description="Gradients are clipped to this norm.")
     averaging: float = Field(0.998, ge=0, lt=1, description="Polyak decay of the weights.")
     validate_every: int = Field(5, ge=1, description="Epochs between validations.")
-    agg_size: int = Field(64, ge=1, le=1024, description="Channels of the decoder's head.")
-    sep_repeats: int = Field(2, ge=1, le=4, description="Repeats inside a separable convolution.")
 
 
 class ComputeSettings(Section):
@@ -216,6 +221,7 @@ class Settings(Section):
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything that is random.")
     dataset: DatasetSettings = DatasetSettings()
     encoder: EncoderSettings = EncoderSettings()
+    network: NetworkSettings = NetworkSettings()
     search: SearchSettings = SearchSettings()
     train: TrainSettings = TrainSettings()
     compute: ComputeSettings = ComputeSettings()

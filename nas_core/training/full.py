@@ -16,7 +16,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from nas_core.compute import Compute
-from nas_core.config import TrainSettings
+from nas_core.config import NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import Augmentation, augmented_batch, normalise
 from nas_core.errors import RunError
@@ -26,6 +26,7 @@ from nas_core.metrics import ConfusionMatrix
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
+from nas_core.models.state import state_digest
 from nas_core.seeds import seeded
 from nas_core.training.averaging import polyak_average
 from nas_core.training.losses import class_weights, segmentation_loss
@@ -50,6 +51,7 @@ def train_fully(
     data: PreparedData,
     genotype: Genotype,
     encoder_state: dict[str, Tensor] | None,
+    network: NetworkSettings,
     settings: TrainSettings,
     compute: Compute,
     *,
@@ -81,6 +83,27 @@ def train_fully(
     return training.result()
 
 
+def training_identity(
+    data: PreparedData,
+    genotype: Genotype,
+    encoder_state: dict[str, Tensor] | None,
+    network: NetworkSettings,
+    settings: TrainSettings,
+    compute: Compute,
+    seed: int,
+) -> str:
+    """A digest of all that decides a training's outcome; the code is left out."""
+    return digest_of(
+        genotype.to_dict(),
+        network.model_dump(),
+        settings.model_dump(exclude={"top", "also"}),
+        state_digest(encoder_state),
+        data.data_hash,
+        compute.bf16,
+        seed,
+    )
+
+
 @torch.inference_mode()
 def evaluate(
     segmenter: Segmenter, split: Split, num_classes: int, ignore_index: int, compute: Compute
@@ -90,12 +113,10 @@ def evaluate(
     confusion = ConfusionMatrix(num_classes, ignore_index, compute.device)
     for start in range(0, len(split.images), EVALUATION_BATCH):
         rows = slice(start, start + EVALUATION_BATCH)
-        images = torch.from_numpy(split.images[rows].copy()).to(compute.device)
+        images = torch.from_numpy(split.images[rows]).to(compute.device)
         with compute.autocast():
             logits = segmenter(normalise(images))
-        confusion.update(
-            logits.argmax(1), torch.from_numpy(split.masks[rows].copy()).to(compute.device)
-        )
+        confusion.update(logits.argmax(1), torch.from_numpy(split.masks[rows]).to(compute.device))
     return confusion
 
 
@@ -105,6 +126,7 @@ class _Training:
         data: PreparedData,
         genotype: Genotype,
         encoder_state: dict[str, Tensor] | None,
+        network: NetworkSettings,
         settings: TrainSettings,
         compute: Compute,
         seed: int,
@@ -113,16 +135,15 @@ class _Training:
         self.splits = [data.split(name) for name in settings.splits.split("+")]
         self.num_images = sum(len(split.images) for split in self.splits)
         self.steps_per_epoch = max(1, self.num_images // settings.batch_size)
-        self.identity = digest_of(
-            genotype.to_dict(), settings.model_dump(exclude={"top", "also"}), seed, data.data_hash,
-            compute.bf16, length=16,
-        )  # fmt: skip
+        self.identity = training_identity(
+            data, genotype, encoder_state, network, settings, compute, seed
+        )
         self.architecture = genotype.id
         self.segmenter = seeded(
             seed,
             lambda: Segmenter(
                 Encoder(),
-                Decoder(genotype, data.num_classes, settings.agg_size, settings.sep_repeats),
+                Decoder(genotype, data.num_classes, network.agg_size, network.sep_repeats),
             ),
         )
         if encoder_state is not None:
@@ -184,8 +205,8 @@ class _Training:
         for row in rows:
             for split in self.splits:
                 if row < len(split.images):
-                    images.append(torch.from_numpy(split.images[row].copy()))
-                    masks.append(torch.from_numpy(split.masks[row].copy()))
+                    images.append(torch.from_numpy(split.images[row]))
+                    masks.append(torch.from_numpy(split.masks[row]))
                     break
                 row -= len(split.images)
         batch, labels = augmented_batch(

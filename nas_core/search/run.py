@@ -1,0 +1,108 @@
+"""The folder of one search, and its rounds.
+
+A search goes in rounds: the strategy proposes a batch, the new ones are trained, the strategy
+learns. `strategy.pt` holds the strategy as it was when the round of its number began, so that
+after a crash the round is proposed again, the same, and only what the journal lacks is trained.
+
+The folder's name ends in a digest of all that decides what a search finds: data, encoder
+weights, seed, precision, the settings of the search and the code of nas_core. The number of
+candidates is not part of it: raising it continues the search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas_core.compute import Compute
+from nas_core.config import SearchSettings, Settings
+from nas_core.files import digest_of, file_digest
+from nas_core.search.journal import Record, load_state, save_state
+from nas_core.search.strategy import Proposal, Result, Strategy, make_strategy
+from nas_core.seeds import derive_seed
+from nas_core.training.early_stopping import stopping_thresholds
+
+# Settings of a search that may change between its beginning and its end.
+UNBINDING = {"num_candidates", "max_failures"}
+STATE_FILE = "strategy.pt"
+
+
+def search_identity(
+    settings: Settings, data_hash: str, encoder_digest: str, compute: Compute
+) -> dict[str, Any]:
+    """All that decides what a search finds, as plain values."""
+    return {
+        "data": data_hash,
+        "encoder": encoder_digest,
+        "seed": settings.seed,
+        "bf16": compute.bf16,
+        "search": settings.search.model_dump(mode="json", exclude=UNBINDING),
+        "code": code_digest(),
+    }
+
+
+def search_folder(artifacts: Path, name: str, identity: dict[str, Any]) -> Path:
+    return artifacts / "searches" / f"{name}-{digest_of(identity)}"
+
+
+@cache
+def code_digest() -> str:
+    """A digest of the source of nas_core: results of other code are not mixed with these."""
+    package = Path(__file__).resolve().parents[1]
+    files = sorted(package.rglob("*.py"))
+    return digest_of([[str(f.relative_to(package)), file_digest(f)] for f in files])
+
+
+def current_round(folder: Path) -> int:
+    """The number of the round that has not been learned from yet."""
+    path = folder / STATE_FILE
+    return int(load_state(path)["round"]) if path.exists() else 0
+
+
+def propose(folder: Path, settings: SearchSettings, seed: int) -> list[Proposal]:
+    """The proposals of the current round: the same ones until `learn` closes it."""
+    return _restore(folder, settings, seed).ask(settings.batch_size)
+
+
+def learn(
+    folder: Path, settings: SearchSettings, seed: int, rewards: Sequence[float | None]
+) -> dict[str, float]:
+    """Close the current round with a reward for each proposal, None for a failed one.
+
+    Returns:
+        The strategy's diagnostics.
+    """
+    closed = current_round(folder)
+    strategy = _restore(folder, settings, seed)
+    proposals = strategy.ask(settings.batch_size)
+    diagnostics = strategy.tell(
+        [Result(p, reward) for p, reward in zip(proposals, rewards, strict=True)]
+    )
+    save_state(folder / STATE_FILE, {"round": closed + 1, "strategy": strategy.state_dict()})
+    return diagnostics
+
+
+def candidate_seed(seed: int, genotype_id: str) -> int:
+    """The seed of a candidate's training: one network, one seed, whenever it is proposed."""
+    return derive_seed(seed, "candidate", genotype_id)
+
+
+def candidate_thresholds(
+    settings: SearchSettings, seed: int, earlier: Sequence[Record]
+) -> list[float]:
+    """The early-stopping thresholds of the next candidate after the `earlier` trained ones."""
+    rng = np.random.default_rng(derive_seed(seed, "thresholds", len(earlier)))
+    scores = [record.scores for record in earlier if record.scores]
+    return stopping_thresholds(scores, 1 + settings.proxy.epochs_b, settings.early_stopping, rng)
+
+
+def _restore(folder: Path, settings: SearchSettings, seed: int) -> Strategy:
+    strategy = make_strategy(settings.strategy, settings.controller, seed)
+    path = folder / STATE_FILE
+    if path.exists():
+        strategy.load_state_dict(load_state(path)["strategy"])
+    return strategy

@@ -1,0 +1,100 @@
+"""The tasks of a search: sample, train on the proxy task, aggregate the rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from nas_core.compute import Compute
+from nas_core.config import Settings
+from nas_core.data.prepared import PreparedData
+from nas_core.files import write_json
+from nas_core.genotype import Genotype
+from nas_core.models.checkpoint import save_segmenter
+from nas_core.models.cost import measure_cost
+from nas_core.models.encoder import load_encoder_weights
+from nas_core.paths import prepared_folder
+from nas_core.search import run
+from nas_core.training.proxy import ProxyTask, build_proxy_task, train_candidate
+
+
+@task(name="sample candidates", task_run_name="sample round {number}", cache_policy=NO_CACHE)
+def sample_candidates(folder: Path, settings: Settings, number: int) -> list[dict[str, Any]]:
+    """The genotypes that the strategy proposes in round `number`."""
+    proposals = run.propose(folder, settings.search, settings.seed)
+    return [proposal.genotype.to_dict() for proposal in proposals]
+
+
+@task(
+    name="train candidate",
+    task_run_name="candidate {number} · {short_id}",
+    cache_policy=NO_CACHE,
+    cache_result_in_memory=False,
+)
+def train_on_proxy(
+    folder: Path,
+    settings: Settings,
+    root: Path,
+    genotype: dict[str, Any],
+    number: int,
+    short_id: str,
+    thresholds: Sequence[float],
+) -> dict[str, Any]:
+    """Train one candidate briefly and score it on meta-val.
+
+    Writes genotype.json, weights.safetensors and confusion_matrix.csv into the candidate's folder.
+
+    Returns:
+        Plain values for the journal.
+    """
+    candidate = Genotype.from_dict(genotype)
+    result = train_candidate(
+        _proxy_task(settings, root),
+        candidate,
+        seed=run.candidate_seed(settings.seed, candidate.id),
+        thresholds=thresholds,
+    )
+    data = PreparedData.open(prepared_folder(root, settings))
+    place = candidate_folder(folder, candidate.id)
+    write_json(place / "genotype.json", genotype)
+    save_segmenter(place / "weights.safetensors", result.segmenter, candidate, data.classes)
+    write_confusion_matrix(place / "confusion_matrix.csv", result.confusion, data.classes)
+    return {
+        "reward": result.scores[-1],
+        "scores": result.scores,
+        "metrics": result.confusion.metrics(),
+        "losses": result.losses,
+        "seconds": result.seconds,
+        "stopped_early": result.stopped_early,
+        "skipped_steps": result.num_skipped_steps,
+    }
+
+
+@task(name="aggregate rewards", task_run_name="learn from round {number}", cache_policy=NO_CACHE)
+def aggregate_rewards(
+    folder: Path, settings: Settings, number: int, rewards: Sequence[float | None]
+) -> dict[str, float]:
+    """Teach the strategy the rewards of round `number`; returns its diagnostics."""
+    return run.learn(folder, settings.search, settings.seed, rewards)
+
+
+def candidate_folder(folder: Path, genotype_id: str) -> Path:
+    return folder / "candidates" / genotype_id
+
+
+@lru_cache(maxsize=1)
+def _proxy_task(settings: Settings, root: Path) -> ProxyTask:
+    """What all candidates share: made once a process. Settings are frozen, thus fit as a key."""
+    return build_proxy_task(
+        PreparedData.open(prepared_folder(root, settings)),
+        load_encoder_weights(settings.encoder.weights, root),
+        settings.search.proxy,
+        Compute.from_settings(settings.compute),
+        meta_val_fraction=settings.search.meta_val_fraction,
+        seed=settings.seed,
+    )

@@ -1,0 +1,25 @@
+"""Dataset preparation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from nas_core.config import Settings
+from nas_core.data.prepared import prepare
+from nas_core.paths import prepared_folder
+
+
+@task(name="prepare dataset", task_run_name="prepare {name}", cache_policy=NO_CACHE)
+def prepare_dataset(settings: Settings, root: Path, name: str) -> Path:
+    """Check the dataset and decode it once into memory-mapped arrays; returns their folder."""
+    folder = prepared_folder(root, settings)
+    data = prepare(settings.dataset, root, folder)
+    sizes = ", ".join(f"{len(data.split(s).images)} {s}" for s in ("train", "val", "test"))
+    get_run_logger().info(
+        "%s: %s images of %dx%d, %d classes, data hash %s",
+        name, sizes, data.width, data.height, data.num_classes, data.data_hash[:12],
+    )  # fmt: skip
+    return folder
