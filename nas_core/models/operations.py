@@ -1,0 +1,167 @@
+"""The six operations and two aggregations that templates are made of.
+
+Exact definitions: arXiv 1904.02365 and the behaviour of its authors' public implementation.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas_core.genotype import AGGREGATIONS, OPERATIONS
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution without bias, "same" padding.
+
+    5x5 kernels run in fp32 on the CPU whatever autocast says. PyTorch 2.14 computes a wrong weight
+    gradient for them in bf16 with dilation 6 and channels_last (relative error above 1, at times
+    NaN), and with dilation 1 it is right but takes twice the time of fp32.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, dilation: int = 1) -> None:
+        super().__init__(
+            channels,
+            channels,
+            kernel_size,
+            stride,
+            padding=dilation * (kernel_size // 2),
+            dilation=dilation,
+            groups=channels,
+            bias=False,
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type == "cpu" and self.kernel_size[0] > 3:
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(input.to(self.weight.dtype))
+        return super().forward(input)
+
+
+class ConvBnRelu(nn.Sequential):
+    """1x1 convolution without bias, batch norm, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(
+            OrderedDict(
+                conv=nn.Conv2d(in_channels, out_channels, 1, bias=False),
+                bn=nn.BatchNorm2d(out_channels),
+                relu=nn.ReLU(inplace=True),
+            )
+        )
+
+
+class SeparableConv(nn.Sequential):
+    """`sep_repeats` times depthwise (with the stride each time), 1x1 convolution, BN, ReLU."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        sep_repeats: int,
+        kernel_size: int,
+        dilation: int = 1,
+    ) -> None:
+        blocks: list[nn.Module] = []
+        for index in range(sep_repeats):
+            channels = in_channels if index == 0 else out_channels
+            blocks.append(DepthwiseConv2d(channels, kernel_size, stride, dilation))
+            blocks.append(ConvBnRelu(channels, out_channels))
+        super().__init__(*blocks)
+
+
+class MaxPool(nn.Sequential):
+    """1x1 convolution without bias, batch norm, 3x3 max pool with the stride."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__(
+            OrderedDict(
+                conv=nn.Conv2d(in_channels, out_channels, 1, bias=False),
+                bn=nn.BatchNorm2d(out_channels),
+                pool=nn.MaxPool2d(3, stride, padding=1),
+            )
+        )
+
+
+class GlobalAveragePool(ConvBnRelu):
+    """Mean over space, 1x1 convolution, BN, ReLU, spread back over the input's size.
+
+    Its batch norm sees one value per image and channel, so training needs two images or more in
+    a batch; with one torch raises ValueError.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        mean = input.mean((2, 3), keepdim=True)
+        return super().forward(mean).expand(-1, -1, *input.shape[2:])
+
+
+class SkipConnect(nn.Module):
+    """The input, tiled along its channels."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.num_tiles = out_channels // in_channels
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input if self.num_tiles == 1 else torch.cat([input] * self.num_tiles, dim=1)
+
+
+class WeightedSum(nn.Module):
+    """alpha * x + beta * y with a learnable alpha and beta for each channel ("psum")."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(channels, 1, 1))
+        self.beta = nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.alpha * x + self.beta * y
+
+
+class Concatenation(nn.Module):
+    """Concatenate, BN, ReLU, 1x1 convolution without bias back to `channels` ("cat")."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(2 * channels)
+        self.conv = nn.Conv2d(2 * channels, channels, 1, bias=False)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        joined: Tensor = self.bn(torch.cat([x, y], dim=1))
+        return self.conv(functional.relu(joined, inplace=True))
+
+
+def make_operation(
+    name: str, in_channels: int, out_channels: int, stride: int, sep_repeats: int
+) -> nn.Module:
+    """The operation of this name (one of `OPERATIONS`): (N, in, H, W) to (N, out, h, w).
+
+    h and w are H and W divided by the stride (by stride ** sep_repeats for separable
+    convolutions), rounded up; global_average_pool and skip_connect ignore the stride.
+    """
+    if name == "sep_conv_3x3":
+        return SeparableConv(in_channels, out_channels, stride, sep_repeats, kernel_size=3)
+    if name == "sep_conv_5x5":
+        return SeparableConv(in_channels, out_channels, stride, sep_repeats, kernel_size=5)
+    if name == "sep_conv_5x5_dil6":
+        return SeparableConv(in_channels, out_channels, stride, sep_repeats, 5, dilation=6)
+    if name == "max_pool_3x3":
+        return MaxPool(in_channels, out_channels, stride)
+    if name == "global_average_pool":
+        return GlobalAveragePool(in_channels, out_channels)
+    if name == "skip_connect":
+        return SkipConnect(in_channels, out_channels)
+    raise ValueError(f"unknown operation {name!r}; there are: {', '.join(OPERATIONS)}")
+
+
+def make_aggregation(name: str, channels: int) -> nn.Module:
+    """The aggregation of this name (one of `AGGREGATIONS`) of two (N, channels, H, W)."""
+    if name == "psum":
+        return WeightedSum(channels)
+    if name == "cat":
+        return Concatenation(channels)
+    raise ValueError(f"unknown aggregation {name!r}; there are: {', '.join(AGGREGATIONS)}")
