@@ -1,0 +1,127 @@
+"""From uint8 images and masks to the batches that a network sees.
+
+Augmentation works on uint8 with torchvision's functions, which are several times faster there
+than on floats, and draws all its randomness from one explicit generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from nas_core.data.prepared import Split
+from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
+
+_FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
+_NUM_DRAWS = 7
+
+
+def normalise(images: Tensor | npt.NDArray[np.uint8]) -> Tensor:
+    """uint8 (N, H, W, 3) to float32 (N, 3, H, W) with ImageNet's mean and deviation.
+
+    The result is channels_last, on the device of `images`; nothing is transposed in memory.
+    """
+    mean, std = (
+        torch.tensor(values, device=getattr(images, "device", None)).view(1, 3, 1, 1)
+        for values in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    batch = torch.as_tensor(images).permute(0, 3, 1, 2).to(torch.float32)
+    return batch.sub_(mean * 255).div_(std * 255)
+
+
+def augmented_batch(
+    split: Split,
+    indices: Sequence[int],
+    *,
+    height: int,
+    width: int,
+    min_scale: float,
+    max_scale: float,
+    jitter: float,
+    ignore_index: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Random crops of the images of `indices`, randomly scaled, mirrored and coloured.
+
+    The part of an image that the crop shows is cut out first and then scaled, so the cost does not
+    grow with the scale. An image that is smaller than the crop once scaled lies at a random place
+    in it, surrounded by the mean colour and by `ignore_index`.
+
+    Args:
+        height, width: of a crop, in pixels.
+        min_scale, max_scale: a scale is drawn uniformly from this range.
+        jitter: brightness, contrast and saturation are each multiplied by a factor drawn uniformly
+            from 1 - jitter to 1 + jitter.
+        generator: a generator on the CPU.
+
+    Returns:
+        float32 (N, 3, height, width), normalised and channels_last, and int64 (N, height, width).
+    """
+    draws = torch.rand((len(indices), _NUM_DRAWS), generator=generator).tolist()
+    images = torch.tensor(_FILL, dtype=torch.uint8).repeat(len(indices), height, width, 1)
+    masks = torch.full((len(indices), height, width), ignore_index, dtype=torch.int64)
+    for row, index in enumerate(indices):
+        scale_draw, down, across, mirror, *colour_draws = draws[row]
+        scale = min_scale + (max_scale - min_scale) * scale_draw
+        image = torch.as_tensor(split.images[index]).permute(2, 0, 1)
+        mask = torch.as_tensor(split.masks[index])[None]
+        top, source_height, target_top, target_height = _window(image.shape[1], height, scale, down)
+        left, source_width, target_left, target_width = _window(
+            image.shape[2], width, scale, across
+        )
+        box = (top, left, source_height, source_width, [target_height, target_width])
+        image = functional.resized_crop(image, *box, antialias=True)
+        mask = functional.resized_crop(mask, *box, interpolation=InterpolationMode.NEAREST_EXACT)
+        if mirror < 0.5:
+            image, mask = image.flip(-1), mask.flip(-1)
+        if jitter:
+            image = _coloured(image, [1 + jitter * (2 * draw - 1) for draw in colour_draws])
+        rows = slice(target_top, target_top + target_height)
+        columns = slice(target_left, target_left + target_width)
+        images[row, rows, columns] = image.permute(1, 2, 0)
+        masks[row, rows, columns] = mask[0]
+    return normalise(images), masks
+
+
+def resized(split: Split, height: int, width: int) -> Split:
+    """The split with images scaled bilinearly (antialiased) and masks by the nearest pixel.
+
+    The result is in memory, uint8 as before; a split that has the size already is returned itself.
+    """
+    if split.images.shape[1:3] == (height, width):
+        return split
+    images = np.empty((len(split), height, width, 3), np.uint8)
+    masks = np.empty((len(split), height, width), np.uint8)
+    for index in range(len(split)):
+        image = torch.as_tensor(split.images[index]).permute(2, 0, 1)
+        images[index] = functional.resize(image, [height, width]).permute(1, 2, 0).numpy()
+        mask = torch.as_tensor(split.masks[index])[None]
+        masks[index] = functional.resize(
+            mask, [height, width], interpolation=InterpolationMode.NEAREST_EXACT
+        )[0].numpy()
+    return Split(images, masks, split.names)
+
+
+def _window(length: int, crop: int, scale: float, draw: float) -> tuple[int, int, int, int]:
+    """Along one axis: start and length in the image, and start and length in the crop.
+
+    `draw` in [0, 1) places the crop in the scaled image, or the scaled image in the crop.
+    """
+    scaled = max(1, round(length * scale))
+    if scaled <= crop:
+        return 0, length, int(draw * (crop - scaled + 1)), scaled
+    shown = min(length, max(1, round(crop / scale)))
+    return int(draw * (length - shown + 1)), shown, 0, crop
+
+
+def _coloured(image: Tensor, factors: Sequence[float]) -> Tensor:
+    brightness, contrast, saturation = factors
+    image = functional.adjust_brightness(image, brightness)
+    image = functional.adjust_contrast(image, contrast)
+    return functional.adjust_saturation(image, saturation)
