@@ -68,6 +68,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.names)
 
+    def rows(self, indices: npt.NDArray[np.intp]) -> Split:
+        """A part of the split, copied into memory."""
+        names = tuple(self.names[index] for index in indices)
+        return Split(self.images[indices], self.masks[indices], names)
+
 
 @dataclass(frozen=True)
 class PreparedData:
@@ -111,8 +116,9 @@ class PreparedData:
             raise _not_prepared(folder, f"has no readable {name}") from None
         except ValidationError as error:
             keys = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
-            problem = f"{_MANIFEST} is of another version or damaged ({', '.join(sorted(keys))})"
-            raise _not_prepared(folder, problem) from None
+            problem = f"has a {_MANIFEST} of another version, or a damaged one"
+            details = f" ({', '.join(sorted(keys))})" if keys else ""
+            raise _not_prepared(folder, problem + details) from None
         return cls(
             folder=folder,
             classes=manifest.classes,

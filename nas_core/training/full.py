@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from nas_core.compute import Compute
 from nas_core.config import NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData, Split
-from nas_core.data.transforms import Augmentation, augmented_batch, normalise
+from nas_core.data.transforms import augmented_batch, normalise
 from nas_core.errors import RunError
 from nas_core.files import digest_of, write_atomically
 from nas_core.genotype import Genotype
@@ -73,7 +73,7 @@ def train_fully(
         RunError: the checkpoint is unreadable or of another training.
         CandidateError: no step of an epoch had a finite loss.
     """
-    training = _Training(data, genotype, encoder_state, settings, compute, seed)
+    training = _Training(data, genotype, encoder_state, network, settings, compute, seed)
     if checkpoint.exists():
         training.load(checkpoint)
     for epoch in range(len(training.history), settings.epochs):
@@ -111,7 +111,7 @@ def evaluate(
     """One confusion matrix over a whole split, at the images' own size."""
     segmenter.eval()
     confusion = ConfusionMatrix(num_classes, ignore_index, compute.device)
-    for start in range(0, len(split.images), EVALUATION_BATCH):
+    for start in range(0, len(split), EVALUATION_BATCH):
         rows = slice(start, start + EVALUATION_BATCH)
         images = torch.from_numpy(split.images[rows]).to(compute.device)
         with compute.autocast():
@@ -133,7 +133,7 @@ class _Training:
     ) -> None:
         self.data, self.settings, self.compute, self.seed = data, settings, compute, seed
         self.splits = [data.split(name) for name in settings.splits.split("+")]
-        self.num_images = sum(len(split.images) for split in self.splits)
+        self.num_images = sum(len(split) for split in self.splits)
         self.steps_per_epoch = max(1, self.num_images // settings.batch_size)
         self.identity = training_identity(
             data, genotype, encoder_state, network, settings, compute, seed
@@ -148,20 +148,16 @@ class _Training:
         )
         if encoder_state is not None:
             self.segmenter.encoder.load_state_dict(encoder_state)
-        self.segmenter.to(compute.device, memory_format=torch.channels_last)
+        compute.place(self.segmenter)
         self.average = polyak_average(self.segmenter, settings.averaging)
         self.optimizer = _optimizer(self.segmenter, settings)
         self.schedule = LambdaLR(self.optimizer, _learning_rate_factor(settings, self.num_steps))
         self.class_weights = class_weights(torch.as_tensor(data.label_shares)).to(compute.device)
-        self.augmentation = Augmentation(
-            height=settings.crop_height,
-            width=settings.crop_width,
-            min_scale=settings.min_scale,
-            max_scale=settings.max_scale,
-            jitter=settings.jitter,
-            ignore_index=data.ignore_index,
-        )
         self.history: list[dict[str, float]] = []
+
+    @property
+    def averaged(self) -> Segmenter:
+        return cast(Segmenter, self.average.module)
 
     @property
     def num_steps(self) -> int:
@@ -201,26 +197,34 @@ class _Training:
         return row
 
     def _batch(self, rows: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The images of `rows`, which count through all the splits trained on."""
+        settings, device = self.settings, self.compute.device
         images, masks = [], []
-        for row in rows:
-            for split in self.splits:
-                if row < len(split.images):
-                    images.append(torch.from_numpy(split.images[row]))
-                    masks.append(torch.from_numpy(split.masks[row]))
-                    break
-                row -= len(split.images)
-        batch, labels = augmented_batch(
-            torch.stack(images), torch.stack(masks), torch.arange(len(rows)), self.augmentation,
-            generator,
-        )  # fmt: skip
-        device = self.compute.device
-        return batch.to(device, non_blocking=True), labels.to(device, torch.int64)
+        start = 0
+        for split in self.splits:
+            own = [row - start for row in rows if 0 <= row - start < len(split)]
+            start += len(split)
+            if own:
+                crops, labels = augmented_batch(
+                    split,
+                    own,
+                    height=settings.crop_height,
+                    width=settings.crop_width,
+                    min_scale=settings.min_scale,
+                    max_scale=settings.max_scale,
+                    jitter=settings.jitter,
+                    ignore_index=self.data.ignore_index,
+                    generator=generator,
+                )
+                images.append(crops)
+                masks.append(labels)
+        return torch.cat(images).to(device), torch.cat(masks).to(device)
 
     def validate(self) -> ConfusionMatrix | None:
         if "val" in self.settings.splits.split("+"):
             return None
         return evaluate(
-            self.average.module,
+            self.averaged,
             self.data.split("val"),
             self.data.num_classes,
             self.data.ignore_index,
@@ -228,8 +232,7 @@ class _Training:
         )
 
     def result(self) -> FullResult:
-        segmenter: Segmenter = self.average.module
-        return FullResult(segmenter.eval(), self.history, self.validate())
+        return FullResult(self.averaged.eval(), self.history, self.validate())
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -14,15 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nas_core.compute import Compute
 from nas_core.config import ProxySettings
-from nas_core.data.prepared import PreparedData
-from nas_core.data.transforms import Augmentation, augmented_batch, normalise, resized
+from nas_core.data.prepared import PreparedData, Split
+from nas_core.data.transforms import augmented_batch, normalise, resized
 from nas_core.genotype import Genotype
 from nas_core.metrics import ConfusionMatrix
-from nas_core.models.decoder import Decoder
+from nas_core.models.decoder import Decoder, resize
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
 from nas_core.seeds import seeded
@@ -37,8 +36,8 @@ Taps = tuple[Tensor, Tensor]
 class ProxyTask:
     """What all candidates of a search share, computed once.
 
-    Tensors of images and taps are (N, H, W, C) in memory, so that a batch of rows, permuted, is
-    channels_last without a copy.
+    Taps are (N, H, W, C) in memory, so that a batch of rows, permuted, is channels_last without
+    a copy.
     """
 
     settings: ProxySettings
@@ -47,12 +46,10 @@ class ProxyTask:
     ignore_index: int
     class_weights: Tensor
     encoder_state: dict[str, Tensor]
-    images: Tensor  # uint8 (N, H, W, 3): meta-train
-    masks: Tensor  # uint8 (N, H, W)
+    meta_train: Split
+    meta_val: Split
     crop_taps: Taps  # of augmented crops of meta-train
-    crop_masks: Tensor
-    val_images: Tensor  # uint8: meta-val
-    val_masks: Tensor
+    crop_masks: Tensor  # int64 (N, H, W)
     val_taps: Taps
 
     @property
@@ -90,31 +87,17 @@ def build_proxy_task(
     Args:
         encoder_state: weights of the encoder; random ones, drawn from `seed`, if None.
     """
-    split = data.split("train")
-    images, masks = resized(split, settings.height, settings.width)
-    order = np.random.default_rng(seed).permutation(len(images))
-    num_val = min(max(1, round(len(images) * meta_val_fraction)), len(images) - 1)
-    val, train = (
-        torch.from_numpy(np.sort(order[:num_val])),
-        torch.from_numpy(np.sort(order[num_val:])),
+    meta_train, meta_val = _divide(
+        resized(data.split("train"), settings.height, settings.width), meta_val_fraction, seed
     )
     encoder = seeded(seed, Encoder)
     if encoder_state is not None:
         encoder.load_state_dict(encoder_state)
-    encoder.to(compute.device, memory_format=torch.channels_last).eval()
+    compute.place(encoder).eval()
 
-    images_train, masks_train = images[train], masks[train]
     generator = torch.Generator().manual_seed(seed)
-    crops = [
-        augmented_batch(
-            images_train,
-            masks_train,
-            torch.arange(len(train)),
-            _augmentation(settings, data.ignore_index),
-            generator,
-        )
-        for _ in range(settings.crops_per_image)
-    ]
+    rows = list(range(len(meta_train))) * settings.crops_per_image
+    crops, crop_masks = _augment(meta_train, rows, settings, data.ignore_index, generator)
     return ProxyTask(
         settings=settings,
         compute=compute,
@@ -122,13 +105,11 @@ def build_proxy_task(
         ignore_index=data.ignore_index,
         class_weights=class_weights(torch.as_tensor(data.label_shares)).to(compute.device),
         encoder_state={k: v.cpu().clone() for k, v in encoder.state_dict().items()},
-        images=images_train,
-        masks=masks_train,
-        crop_taps=_encode(encoder, torch.cat([crop for crop, _ in crops]), settings, compute),
-        crop_masks=torch.cat([mask for _, mask in crops]),
-        val_images=images[val],
-        val_masks=masks[val],
-        val_taps=_encode(encoder, normalise(images[val]), settings, compute),
+        meta_train=meta_train,
+        meta_val=meta_val,
+        crop_taps=_encode(encoder, crops, settings, compute),
+        crop_masks=crop_masks,
+        val_taps=_encode(encoder, normalise(meta_val.images), settings, compute),
     )
 
 
@@ -155,7 +136,7 @@ def train_candidate(
         ),
     )
     segmenter.encoder.load_state_dict(task.encoder_state)
-    segmenter.to(compute.device, memory_format=torch.channels_last)
+    compute.place(segmenter)
     generator = torch.Generator().manual_seed(seed)
     result = ProxyResult(segmenter, ConfusionMatrix(task.num_classes, task.ignore_index), [], False)
 
@@ -212,13 +193,14 @@ def _train_end_to_end(
         weight_decay=settings.weight_decay_b,
     )
     average = polyak_average(segmenter, settings.averaging_b)
-    augmentation = _augmentation(settings, task.ignore_index)
     for threshold in thresholds:
         started = time.perf_counter()
         segmenter.train()
         log = StepLog()
-        for rows in shuffled_batches(len(task.images), settings.batch_size, generator):
-            images, masks = augmented_batch(task.images, task.masks, rows, augmentation, generator)
+        for rows in shuffled_batches(len(task.meta_train), settings.batch_size, generator):
+            images, masks = _augment(
+                task.meta_train, rows.tolist(), settings, task.ignore_index, generator
+            )
             with task.compute.autocast():
                 logits = segmenter(images.to(task.compute.device))
             loss = _loss(task, logits, masks)
@@ -233,7 +215,9 @@ def _train_end_to_end(
         _validate(
             task,
             result,
-            lambda rows: average.module(normalise(task.val_images[rows]).to(task.compute.device)),
+            lambda rows: average.module(
+                normalise(task.meta_val.images[rows.numpy()]).to(task.compute.device)
+            ),
         )
         if result.scores[-1] < threshold:
             result.stopped_early = True
@@ -246,12 +230,12 @@ def _validate(task: ProxyTask, result: ProxyResult, predict: Callable[[Tensor], 
     started = time.perf_counter()
     result.segmenter.eval()
     confusion = ConfusionMatrix(task.num_classes, task.ignore_index, task.compute.device)
-    size = task.val_masks.shape[1:]
-    for rows in torch.arange(len(task.val_masks)).split(task.settings.batch_size):
+    masks = torch.from_numpy(task.meta_val.masks)
+    for rows in torch.arange(len(masks)).split(task.settings.batch_size):
         with task.compute.autocast():
             logits = predict(rows)
-        logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
-        confusion.update(logits.argmax(1), task.val_masks[rows].to(task.compute.device))
+        logits = resize(logits.float(), masks.shape[1:])
+        confusion.update(logits.argmax(1), masks[rows].to(task.compute.device))
     result.confusion = confusion
     result.scores.append(confusion.reward)
     result.seconds["validation"] = (
@@ -260,11 +244,19 @@ def _validate(task: ProxyTask, result: ProxyResult, predict: Callable[[Tensor], 
 
 
 def _loss(task: ProxyTask, logits: Tensor, masks: Tensor) -> Tensor:
-    size = masks.shape[-2:]
-    if logits.shape[-2:] != size:
-        logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
-    masks = masks.to(logits.device, torch.int64, non_blocking=True)
-    return segmentation_loss(logits, masks, task.class_weights, task.ignore_index)
+    return segmentation_loss(
+        resize(logits.float(), masks.shape[1:]),
+        masks.to(logits.device),
+        task.class_weights,
+        task.ignore_index,
+    )
+
+
+def _divide(split: Split, meta_val_fraction: float, seed: int) -> tuple[Split, Split]:
+    """Meta-train and meta-val; each has one image at least."""
+    order = np.random.default_rng(seed).permutation(len(split))
+    num_val = min(max(1, round(len(split) * meta_val_fraction)), len(split) - 1)
+    return split.rows(np.sort(order[num_val:])), split.rows(np.sort(order[:num_val]))
 
 
 @torch.inference_mode()
@@ -285,12 +277,21 @@ def _rows(taps: Taps, rows: Tensor) -> list[Tensor]:
     return [tap[rows].permute(0, 3, 1, 2) for tap in taps]
 
 
-def _augmentation(settings: ProxySettings, ignore_index: int) -> Augmentation:
-    return Augmentation(
+def _augment(
+    split: Split,
+    rows: list[int],
+    settings: ProxySettings,
+    ignore_index: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    return augmented_batch(
+        split,
+        rows,
         height=settings.height,
         width=settings.width,
         min_scale=settings.min_scale,
         max_scale=settings.max_scale,
         jitter=0.0,
         ignore_index=ignore_index,
+        generator=generator,
     )
