@@ -18,6 +18,7 @@ MAX_PIXELS = 2**25
 """More (about 33 megapixels) is refused before decoding: a small file can claim any size."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_END = b"\0\0\0\0IEND\xaeB\x60\x82"
 _HEADER = struct.Struct(">8sI4sIIBB")
 _COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
 _DAMAGED = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, zlib.error)
@@ -95,6 +96,8 @@ def _decode(path: Path, mode: str) -> npt.NDArray[np.uint8]:
     """Pixels of a PNG file. Its checksums are verified, which plain decoding does not do."""
     try:
         content = path.read_bytes()
+        if _END not in content:
+            raise OSError("truncated PNG file")
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             image.verify()
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
