@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, MobileNetV2
 
 from nas_core.errors import WeightsError
+from nas_core.models.depthwise import DepthwiseConv2d
 
 # Of images scaled to [0, 1], as torchvision's ImageNet weights expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -32,6 +33,7 @@ class Encoder(nn.Module):
         super().__init__()
         whole = MobileNetV2(num_classes=1, inverted_residual_setting=BLOCK_TABLE)
         self.features = whole.features[:NUM_BLOCKS]
+        _use_fast_depthwise(self.features)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images (N, 3, H, W) to taps (N, 24, H/4, W/4) and (N, 32, H/8, W/8).
@@ -46,6 +48,15 @@ class Encoder(nn.Module):
                 taps.append(features)
         first, second = taps
         return first, second
+
+
+def _use_fast_depthwise(blocks: nn.Module) -> None:
+    for parent in list(blocks.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Conv2d) and child.groups > 1:
+                fast = DepthwiseConv2d(child.in_channels, child.kernel_size[0], child.stride[0])
+                fast.weight = child.weight
+                setattr(parent, name, fast)
 
 
 def load_encoder_weights(weights: str, root: Path) -> dict[str, Tensor] | None:

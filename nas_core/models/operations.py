@@ -12,33 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_core.genotype import AGGREGATIONS, OPERATIONS
-
-
-class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution without bias, "same" padding.
-
-    5x5 kernels run in fp32 on the CPU whatever autocast says. PyTorch 2.14 computes a wrong weight
-    gradient for them in bf16 with dilation 6 and channels_last (relative error above 1, at times
-    NaN), and with dilation 1 it is right but takes twice the time of fp32.
-    """
-
-    def __init__(self, channels: int, kernel_size: int, stride: int, dilation: int = 1) -> None:
-        super().__init__(
-            channels,
-            channels,
-            kernel_size,
-            stride,
-            padding=dilation * (kernel_size // 2),
-            dilation=dilation,
-            groups=channels,
-            bias=False,
-        )
-
-    def forward(self, input: Tensor) -> Tensor:
-        if input.device.type == "cpu" and self.kernel_size[0] > 3:
-            with torch.autocast("cpu", enabled=False):
-                return super().forward(input.to(self.weight.dtype))
-        return super().forward(input)
+from nas_core.models.depthwise import DepthwiseConv2d
 
 
 class ConvBnRelu(nn.Sequential):

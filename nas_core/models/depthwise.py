@@ -1,0 +1,151 @@
+"""Depthwise convolutions that are right and fast on the CPU.
+
+PyTorch 2.14's depthwise convolutions are fast there in channels_last, but for these gaps:
+- Dilation: forward and backward take several times as long as without, and in bf16 the weight's
+  gradient is garbage, at times NaN.
+- 5x5: the weight's gradient takes more time than all the rest, in bf16 twice that of fp32.
+- Stride 2 in bf16: the input's gradient takes over ten times as long as in fp32.
+So a dilated convolution is carried out as an undilated one on its phases, the gradient of a 5x5
+kernel as that of four 3x3 kernels, and the input's gradient with a stride in fp32.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution without bias, "same" padding: (N, C, H, W) to (N, C, H/s, W/s).
+
+    The stride s must divide the dilation, or the dilation be 1.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, dilation: int = 1) -> None:
+        super().__init__(
+            channels,
+            channels,
+            kernel_size,
+            stride,
+            padding=dilation * (kernel_size // 2),
+            dilation=dilation,
+            groups=channels,
+            bias=False,
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+        # fp64 has none of the fast kernels.
+        if input.device.type != "cpu" or dtype == torch.float64:
+            return super().forward(input)
+        features, weight = input.to(dtype), self.weight.to(dtype)
+        stride, dilation = self.stride[0], self.dilation[0]
+        if dilation == 1:
+            return _Depthwise.apply(features, weight, stride)
+        # All taps of a kept output lie on the rows and columns that the stride keeps.
+        features = features[:, :, ::stride, ::stride]
+        num_phases = dilation // stride
+        phases = split_phases(features, num_phases)
+        return join_phases(_Depthwise.apply(phases, weight, 1), num_phases, features.shape)
+
+
+def split_phases(features: Tensor, num_phases: int) -> Tensor:
+    """(N, C, H, W) to (d * d * N, C, H/d, W/d) in channels_last, d being `num_phases`.
+
+    An image of the result holds every d-th row and column of one of the input; neighbours in it
+    are d apart in the input. Zeros fill H and W up to multiples of d.
+    """
+    batch, channels, height, width = features.shape
+    d = num_phases
+    padded = functional.pad(features, (0, -width % d, 0, -height % d))
+    rows, columns = padded.shape[2] // d, padded.shape[3] // d
+    grid = padded.permute(0, 2, 3, 1).reshape(batch, rows, d, columns, d, channels)
+    phases = grid.permute(2, 4, 0, 1, 3, 5).reshape(d * d * batch, rows, columns, channels)
+    return phases.permute(0, 3, 1, 2)
+
+
+def join_phases(phases: Tensor, num_phases: int, shape: torch.Size) -> Tensor:
+    """The inverse of `split_phases`, cut to `shape` (N, C, H, W)."""
+    batch, channels, height, width = shape
+    d = num_phases
+    rows, columns = phases.shape[2:]
+    grid = phases.permute(0, 2, 3, 1).reshape(d, d, batch, rows, columns, channels)
+    joined = grid.permute(2, 3, 0, 4, 1, 5).reshape(batch, rows * d, columns * d, channels)
+    return joined[:, :height, :width].permute(0, 3, 1, 2)
+
+
+class _Depthwise(torch.autograd.Function):
+    """Depthwise, "same" padding: (N, C, H, W) with (C, 1, k, k) to (N, C, H/stride, W/stride)."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(features, weight)
+        ctx.stride = stride
+        padding = weight.shape[2] // 2
+        return functional.conv2d(features, weight, None, stride, padding, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        features, weight = ctx.saved_tensors
+        gradient = gradients[0].contiguous(memory_format=torch.channels_last)
+        of_features = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_features = _features_gradient(gradient, features, weight, ctx.stride)
+        if ctx.needs_input_grad[1]:
+            of_weight = _weight_gradient(gradient, features, weight, ctx.stride)
+        return of_features, of_weight, None
+
+
+def _features_gradient(gradient: Tensor, features: Tensor, weight: Tensor, stride: int) -> Tensor:
+    padding = weight.shape[2] // 2
+    if stride == 1:
+        return _gradient("features", gradient, features, weight, stride, padding)
+    # The values of the features make no difference to their gradient.
+    empty = torch.empty_like(features, dtype=torch.float32)
+    result = _gradient("features", gradient.float(), empty, weight.float(), stride, padding)
+    return result.to(features.dtype)
+
+
+def _weight_gradient(gradient: Tensor, features: Tensor, weight: Tensor, stride: int) -> Tensor:
+    if weight.shape[2] == 3:
+        return _gradient("weight", gradient, features, weight, stride, padding=1)
+    # The four 3x3 corners of a 5x5 gradient overlap in its middle row and column.
+    height = (gradient.shape[2] - 1) * stride + 3
+    width = (gradient.shape[3] - 1) * stride + 3
+    padded = functional.pad(features, (2, 2, 2, 2))
+    result = torch.empty_like(weight)
+    for top in (0, 2):
+        for left in (0, 2):
+            window = padded[:, :, top : top + height, left : left + width]
+            window = window.contiguous(memory_format=torch.channels_last)
+            kernel = weight[:, :, top : top + 3, left : left + 3]
+            corner = _gradient("weight", gradient, window, kernel, stride, padding=0)
+            result[:, :, top : top + 3, left : left + 3] = corner
+    return result
+
+
+def _gradient(
+    of: Literal["features", "weight"],
+    gradient: Tensor,
+    features: Tensor,
+    weight: Tensor,
+    stride: int,
+    padding: int,
+) -> Tensor:
+    of_features, of_weight, _ = torch.ops.aten.convolution_backward(
+        gradient,
+        features,
+        weight,
+        None,
+        [stride, stride],
+        [padding, padding],
+        [1, 1],
+        False,
+        [0, 0],
+        len(weight),
+        [of == "features", of == "weight", False],
+    )
+    return of_features if of == "features" else of_weight
