@@ -1,0 +1,137 @@
+"""A segmentation network as one self-describing safetensors file.
+
+Tensors are the `Segmenter`'s state dict. The file's metadata holds one entry, a JSON object with
+all that is needed to build the network and to read its output. Nothing in it is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nas_core.errors import GenotypeError, WeightsError
+from nas_core.files import write_atomically
+from nas_core.genotype import Genotype
+from nas_core.models.decoder import Decoder
+from nas_core.models.encoder import Encoder
+from nas_core.models.segmenter import Segmenter
+
+# One entry: the order in which safetensors writes several differs from process to process.
+METADATA_KEY = "nas_segmenter"
+FORMAT = 1
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class NetworkCard:
+    """What a network is, beside its weights.
+
+    Attributes:
+        classes: the name of each channel of the logits.
+        palette: the colour of each class, RGB 0 to 255.
+        agg_size, sep_repeats: as in `Decoder`.
+    """
+
+    genotype: Genotype
+    classes: tuple[str, ...]
+    palette: tuple[Colour, ...]
+    agg_size: int
+    sep_repeats: int
+
+    def build(self) -> Segmenter:
+        """The network, with the initial weights of the current device and generator."""
+        decoder = Decoder(self.genotype, len(self.classes), self.agg_size, self.sep_repeats)
+        return Segmenter(Encoder(), decoder)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"format": FORMAT, **asdict(self), "genotype": self.genotype.to_dict()}
+
+    @classmethod
+    def from_dict(cls, value: Any) -> NetworkCard:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError, TypeError, KeyError, GenotypeError: the value is malformed.
+        """
+        if value["format"] != FORMAT:
+            raise ValueError(f"format {value['format']!r}, expected {FORMAT}")
+        palette = tuple((int(red), int(green), int(blue)) for red, green, blue in value["palette"])
+        classes = tuple(str(name) for name in value["classes"])
+        if len(palette) != len(classes):
+            raise ValueError(f"{len(palette)} colours for {len(classes)} classes")
+        return cls(
+            Genotype.from_dict(value["genotype"]),
+            classes,
+            palette,
+            int(value["agg_size"]),
+            int(value["sep_repeats"]),
+        )
+
+
+def save_segmenter(path: Path, segmenter: Segmenter, card: NetworkCard) -> None:
+    """Write `path` atomically; equal networks give equal bytes.
+
+    Raises:
+        WeightsError: `card` describes another network.
+    """
+    state = {
+        # safetensors wants the default layout, and training uses channels_last.
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in segmenter.state_dict().items()
+    }
+    _check_state(state, card, str(path))
+    metadata = {METADATA_KEY: json.dumps(card.to_dict(), sort_keys=True)}
+    write_atomically(path, lambda temporary: save_file(state, temporary, metadata))
+
+
+def load_segmenter(path: Path) -> tuple[Segmenter, NetworkCard]:
+    """The network of a file that `save_segmenter` wrote, on the CPU in eval mode, channels_last.
+
+    Raises:
+        WeightsError: the file is missing, truncated, not from `save_segmenter`, or its tensors are
+            not those of the network it describes. The message names the file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from None
+    if METADATA_KEY not in metadata:
+        raise WeightsError(f"{path} holds weights, but not of a network of this program")
+    try:
+        card = NetworkCard.from_dict(json.loads(metadata[METADATA_KEY]))
+    except (ValueError, TypeError, KeyError, GenotypeError) as error:
+        raise WeightsError(f"{path}: its description is malformed: {error}") from None
+    _check_state(state, card, str(path))
+    with torch.device("meta"):
+        segmenter = card.build()
+    segmenter.load_state_dict(state, assign=True)
+    return segmenter.to(memory_format=torch.channels_last).eval(), card
+
+
+def _check_state(state: dict[str, Tensor], card: NetworkCard, source: str) -> None:
+    """Raise a WeightsError unless the tensors are those of the network on `card`."""
+    with torch.device("meta"):
+        expected = card.build().state_dict()
+    for names, word in ((expected.keys() - state, "missing"), (state.keys() - expected, "unknown")):
+        if names:
+            raise WeightsError(f"{source}: {len(names)} tensors are {word}, as {min(names)}")
+    for name, wanted in expected.items():
+        found = state[name]
+        if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+            raise WeightsError(
+                f"{source}: {name} is {found.dtype} {list(found.shape)}, "
+                f"expected {wanted.dtype} {list(wanted.shape)}"
+            )
+        if not found.isfinite().all():
+            raise WeightsError(f"{source}: {name} has values that are not finite")
