@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +25,18 @@ NUM_BLOCKS = 7
 TAP_BLOCKS = (3, 6)
 # MobileNetV2's table 2 (arXiv 1801.04381) as far as block 6: expansion, channels, blocks, stride.
 BLOCK_TABLE = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 3, 2]]
+
+# All that torch.load and safetensors raised for some hundred damaged files.
+READ_ERRORS = (
+    OSError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    UnicodeDecodeError,
+    pickle.UnpicklingError,
+    struct.error,
+    SafetensorError,
+)
 
 
 class Encoder(nn.Module):
@@ -77,7 +90,7 @@ def load_encoder_weights(weights: str, root: Path) -> dict[str, Tensor] | None:
     path = root / Path(weights).expanduser()
     if not path.is_file():
         raise WeightsError(
-            f"encoder.weights: {path} does not exist; give the path of a .pt or .safetensors "
+            f"encoder.weights: {path} is not a file; give the path of a .pt or .safetensors "
             "file, 'imagenet' or 'none'"
         )
     return _select(_read(path), f"encoder.weights: {path}")
@@ -99,7 +112,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except READ_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"encoder.weights: {path} cannot be read: {reason}") from None
     if not isinstance(state, dict):
