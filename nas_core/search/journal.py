@@ -1,0 +1,283 @@
+"""The truth of a search on disk: its journal, and the state of its strategy.
+
+A journal is a file of JSON lines: a header, then one record for each proposal, in order. Lines are
+only ever added, and each is on the disk before `append` returns.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nas_core.errors import RunError
+from nas_core.files import write_bytes
+from nas_core.search.lock import RunLock
+
+log = logging.getLogger(__name__)
+
+STATE_FORMAT = "nas-seg search state 1"
+
+Status = Literal["finished", "stopped early", "failed", "repeat"]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Line(BaseModel):
+    # NaN has no JSON form: a score that is not finite is a failure, with its reason.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Header(Line):
+    """What the search is: its settings, and all that decides what it finds."""
+
+    format: Literal[1]
+    settings: dict[str, Any]
+    identity: dict[str, Any]
+
+
+class Record(Line):
+    """What became of one proposal."""
+
+    index: Count
+    """Number of the proposal in the search, from 0."""
+    round: Count
+    candidate: Annotated[int, Field(ge=1)] | None
+    """Number among the trained ones, from 1; None for a repeat, which was not trained again."""
+    id: str
+    genotype: dict[str, list[list[int]]]
+    """In the paper's encoding."""
+    status: Status
+    reward: float | None = None
+    """None if failed, or a repeat of a failed one."""
+    scores: tuple[float, ...] = ()
+    """The reward at each validation, as far as it came."""
+    metrics: dict[str, float] = {}
+    num_parameters: Count
+    macs: Count
+    seed: Count
+    seconds: dict[str, float] = {}
+    """Time of each part of the training."""
+    reason: str = ""
+    """Why it failed."""
+
+    @model_validator(mode="after")
+    def is_consistent(self) -> Self:
+        if (self.candidate is None) != (self.status == "repeat"):
+            raise ValueError("candidate: every record but a repeat has a number")
+        if self.is_scored and self.reward is None:
+            raise ValueError(f"reward: missing, but the status is {self.status!r}")
+        if self.status == "failed" and (self.reward is not None or not self.reason):
+            raise ValueError("failed: there must be a reason and no reward")
+        return self
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the training of this record gave a reward."""
+        return self.status in ("finished", "stopped early")
+
+
+class Journal:
+    """The records of a search, in order. `create` and `open` hold the run's folder; `read` doesn't.
+
+    Use as a context manager, or `close`.
+    """
+
+    def __init__(self, path: Path, lock: RunLock | None) -> None:
+        """Raises RunError: the file is missing or malformed. See `create`, `open` and `read`."""
+        self.path = path
+        self._lock = lock
+        self.header, self.records, self._size, half_written = _parse(path)
+        if half_written and lock:
+            log.warning(
+                "%s: the last line is half written (%d bytes), as after a crash; it is dropped",
+                path,
+                half_written,
+            )
+
+    @classmethod
+    def create(cls, path: Path, header: Header) -> Journal:
+        """Begin a journal.
+
+        Raises:
+            RunError: there is one already, or the folder is in use.
+        """
+        lock = RunLock(path.parent)
+        try:
+            if path.exists():
+                raise RunError(f"{path} exists already: open it to go on with its search")
+            write_bytes(path, header.model_dump_json().encode() + b"\n")
+            return cls(path, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def open(cls, path: Path) -> Journal:
+        """Go on with a journal. A half-written last line, left by a crash, is dropped.
+
+        Raises:
+            RunError: the file is missing or malformed, or the folder is in use.
+        """
+        _check_exists(path)
+        lock = RunLock(path.parent)
+        try:
+            return cls(path, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def read(cls, path: Path) -> Journal:
+        """The journal as it is now, of a search that may be running.
+
+        Raises:
+            RunError: the file is missing or malformed.
+        """
+        _check_exists(path)
+        return cls(path, lock=None)
+
+    @property
+    def scored(self) -> dict[str, Record]:
+        """The first record with a reward for each id that was trained."""
+        first: dict[str, Record] = {}
+        for record in self.records:
+            if record.is_scored:
+                first.setdefault(record.id, record)
+        return first
+
+    @property
+    def candidates(self) -> list[Record]:
+        """The records that were trained (finished, stopped early, failed): all but repeats."""
+        return [record for record in self.records if record.candidate is not None]
+
+    def append(self, record: Record) -> None:
+        """Add a record; it is on the disk when this returns.
+
+        Raises:
+            RunError: the record is not the next one, or the disk does not take it. Then the
+                journal is as before.
+        """
+        if self._lock is None:
+            raise ValueError(f"{self.path} is not open for writing")
+        _check_order(record, self.records, f"{self.path}")
+        line = record.model_dump_json().encode() + b"\n"
+        try:
+            with self.path.open("rb+") as file:
+                # What a crash, or an append that failed, may have left behind the last line.
+                file.truncate(self._size)
+                file.seek(self._size)
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be written: {error.strerror}") from None
+        self._size += len(line)
+        self.records.append(record)
+
+    def close(self) -> None:
+        if self._lock:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values so that a crash leaves the old file or the new one.
+
+    Raises:
+        RunError: the disk does not take it.
+    """
+    content = io.BytesIO()
+    torch.save({"format": STATE_FORMAT, "state": state}, content)
+    try:
+        write_bytes(path, content.getvalue())
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote; nothing in the file is executed.
+
+    Raises:
+        RunError: the file is missing, truncated or damaged, or not of this kind.
+    """
+    advice = "restore it from a copy, or remove the run's folder to begin again"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch.load does not look at the checksums.
+            damaged = archive.testzip()
+        if damaged:
+            raise RunError(f"{path} is damaged: {advice}")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError):
+        raise RunError(f"{path} is truncated, or no state of a search: {advice}") from None
+    if not isinstance(content, dict) or content.get("format") != STATE_FORMAT:
+        raise RunError(f"{path} is no state of a search: {advice}")
+    state: dict[str, Any] = content["state"]
+    return state
+
+
+Parsed = TypeVar("Parsed", bound=Line)
+
+
+def _check_exists(path: Path) -> None:
+    if not path.is_file():
+        raise RunError(f"{path} does not exist: no search has begun there")
+
+
+def _parse(path: Path) -> tuple[Header, list[Record], int, int]:
+    """Header, records, the size of their lines in bytes, and that of what follows them."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+    # A line counts once its line break is there. No valid line holds one elsewhere.
+    *lines, rest = content.split(b"\n")
+    if not lines:
+        raise RunError(f"{path}, line 1: the header is missing: this is no journal of a search")
+    header = _parse_line(Header, lines[0], f"{path}, line 1")
+    records: list[Record] = []
+    for number, line in enumerate(lines[1:], start=2):
+        where = f"{path}, line {number}"
+        record = _parse_line(Record, line, where)
+        _check_order(record, records, where)
+        records.append(record)
+    return header, records, len(content) - len(rest), len(rest)
+
+
+def _parse_line(model: type[Parsed], line: bytes, where: str) -> Parsed:
+    try:
+        return model.model_validate_json(line, strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        what = f"{key}: {problem['msg']}" if key else problem["msg"]
+        raise RunError(f"{where}: not a {model.__name__.lower()} of a journal: {what}") from None
+
+
+def _check_order(record: Record, earlier: list[Record], where: str) -> None:
+    if record.index != len(earlier):
+        raise RunError(f"{where}: record {record.index}, expected {len(earlier)}")
+    num_trained = next((r.candidate for r in reversed(earlier) if r.candidate is not None), 0)
+    if record.candidate is not None and record.candidate != num_trained + 1:
+        raise RunError(f"{where}: candidate {record.candidate}, expected {num_trained + 1}")

@@ -1,0 +1,90 @@
+"""A search's candidates, best first."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from nas_core.errors import RunError
+from nas_core.genotype import Genotype
+from nas_core.search.journal import Journal, Record
+
+METRICS = ("mean_iou", "frequency_weighted_iou", "mean_accuracy")
+COUNTS = ("rank", "candidate", "num_parameters", "macs")
+
+
+def leaderboard(candidates: Iterable[Record]) -> pd.DataFrame:
+    """A row for each trained candidate, by reward; equal ones by age, failed ones at the end.
+
+    Columns: rank (missing if failed), candidate, id, status, reward, mean_iou,
+    frequency_weighted_iou, mean_accuracy, num_parameters, macs, seconds (all of its training),
+    genotype (JSON in the paper's encoding).
+    """
+    rows = sorted(candidates, key=_order)
+    table = pd.DataFrame(
+        {
+            "rank": [rank if row.is_scored else None for rank, row in enumerate(rows, start=1)],
+            "candidate": [row.candidate for row in rows],
+            "id": [row.id for row in rows],
+            "status": [row.status for row in rows],
+            "reward": [row.reward for row in rows],
+            **{metric: [row.metrics.get(metric) for row in rows] for metric in METRICS},
+            "num_parameters": [row.num_parameters for row in rows],
+            "macs": [row.macs for row in rows],
+            "seconds": [math.fsum(row.seconds.values()) for row in rows],
+            "genotype": [json.dumps(row.genotype) for row in rows],
+        }
+    )
+    floats = ("reward", *METRICS, "seconds")
+    texts = ("id", "status", "genotype")
+    return table.astype(
+        dict.fromkeys(COUNTS, "Int64")
+        | dict.fromkeys(floats, "float64")
+        | dict.fromkeys(texts, "str")
+    )
+
+
+def read_search(searches: Path, name: str | None = None) -> tuple[str, list[Record]]:
+    """The name and the trained candidates of a search; it may be running.
+
+    Args:
+        searches: the folder of all searches.
+        name: of the search's folder; the one that was written to last if None.
+
+    Raises:
+        RunError: there is none, or its journal cannot be read.
+    """
+    journals = _journals(searches)
+    if name is not None:
+        journals = [path for path in journals if path.parent.name == name]
+    if not journals:
+        which = "no search yet" if name is None else f"no search {name!r}"
+        raise RunError(f"{searches}: {which}; start one with `nas search`")
+    latest = max(journals, key=lambda path: path.stat().st_mtime)
+    return latest.parent.name, Journal.read(latest).candidates
+
+
+def searched_genotypes(searches: Path) -> dict[str, Genotype]:
+    """Every architecture that a search trained, by id.
+
+    Raises:
+        RunError: a journal cannot be read.
+    """
+    return {
+        record.id: Genotype.from_dict(record.genotype)
+        for path in _journals(searches)
+        for record in Journal.read(path).candidates
+    }
+
+
+def _journals(searches: Path) -> list[Path]:
+    return sorted(searches.glob("*/journal.jsonl"))
+
+
+def _order(record: Record) -> tuple[float, int]:
+    reward = -math.inf if record.reward is None else record.reward
+    return -reward, record.index

@@ -1,0 +1,34 @@
+"""Random search, the baseline that every strategy has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nas_core.search.strategy import Proposal, Strategy
+from nas_core.space import encode, sample
+
+
+class RandomSearch(Strategy):
+    """Proposes uniformly and never learns."""
+
+    name = "random"
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._generator = np.random.default_rng(seed)
+
+    def _propose(self, num_proposals: int) -> list[Proposal]:
+        genotypes = [sample(self._generator) for _ in range(num_proposals)]
+        return [Proposal(genotype, encode(genotype)) for genotype in genotypes]
+
+    def _learn(self, rewards: Sequence[float | None]) -> dict[str, float]:
+        return {}
+
+    def _state(self) -> dict[str, Any]:
+        return {"generator": self._generator.bit_generator.state}
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._generator.bit_generator.state = state["generator"]

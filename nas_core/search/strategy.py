@@ -1,0 +1,148 @@
+"""Who proposes architectures: the interface of all search strategies.
+
+A search goes in rounds: `ask` for proposals, train them, `tell` their rewards.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nas_core.config import ControllerSettings
+from nas_core.errors import RunError
+from nas_core.genotype import Genotype
+from nas_core.space import decode
+
+STRATEGIES = ("ppo", "reinforce", "random")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An architecture to train, and its choices, one for each of `space.DECISIONS`."""
+
+    genotype: Genotype
+    choices: tuple[int, ...]
+
+    @classmethod
+    def from_choices(cls, choices: Sequence[int]) -> Proposal:
+        return cls(decode(choices), tuple(choices))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a proposal. Reward None: its training failed, and it teaches nothing."""
+
+    proposal: Proposal
+    reward: float | None
+
+    def __post_init__(self) -> None:
+        if self.reward is not None and not math.isfinite(self.reward):
+            raise ValueError(f"reward is {self.reward}: a failed candidate's reward is None")
+
+
+class Strategy(ABC):
+    """Proposes architectures and learns from their rewards.
+
+    The same seed and the same rewards give the same proposals. `state_dict` is all that the
+    future depends on: a strategy that is restored from it goes on bit for bit.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self) -> None:
+        self._proposals: list[Proposal] | None = None
+
+    def ask(self, num_proposals: int) -> list[Proposal]:
+        """The proposals of a new round. They may repeat each other, and those of other rounds.
+
+        Raises:
+            ValueError: the round before has not been closed by `tell`.
+        """
+        if self._proposals is not None:
+            raise ValueError("ask: the round before is still open, tell its results first")
+        self._proposals = self._propose(num_proposals)
+        return list(self._proposals)
+
+    def tell(self, results: Sequence[Result]) -> dict[str, float]:
+        """Close the round with a result for each proposal, in the order of `ask`, and learn.
+
+        Returns:
+            Diagnostics of the learning by name; `reward_mean` is the mean reward of the round.
+            Empty when every result is a failure: then nothing was learned.
+
+        Raises:
+            ValueError: no round is open, or the results are not those of its proposals.
+        """
+        if self._proposals is None:
+            raise ValueError("tell: no round is open, ask first")
+        if [result.proposal for result in results] != self._proposals:
+            raise ValueError("tell: expected one result for each proposal, in their order")
+        rewards = [result.reward for result in results]
+        known = [reward for reward in rewards if reward is not None]
+        diagnostics: dict[str, float] = {}
+        if known:
+            diagnostics = {"reward_mean": math.fsum(known) / len(known), **self._learn(rewards)}
+        self._proposals = None
+        return diagnostics
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of the state between rounds: tensors and plain values only.
+
+        Raises:
+            ValueError: a round is open.
+        """
+        if self._proposals is not None:
+            raise ValueError("state_dict: a round is open, tell its results first")
+        return {"strategy": self.name, **copy.deepcopy(self._state())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`; an open round is forgotten.
+
+        Raises:
+            RunError: the state is of another strategy.
+        """
+        if state["strategy"] != self.name:
+            raise RunError(
+                f"the state is of strategy {state['strategy']}, not {self.name}: go on with the "
+                "strategy that the search began with, or begin a new one"
+            )
+        self._load(copy.deepcopy(state))
+        self._proposals = None
+
+    @abstractmethod
+    def _propose(self, num_proposals: int) -> list[Proposal]: ...
+
+    @abstractmethod
+    def _learn(self, rewards: Sequence[float | None]) -> dict[str, float]:
+        """Learn from the open round's rewards, of which at least one is not None."""
+
+    @abstractmethod
+    def _state(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def _load(self, state: dict[str, Any]) -> None: ...
+
+
+def make_strategy(name: str, settings: ControllerSettings, seed: int) -> Strategy:
+    """The strategy of this name.
+
+    Raises:
+        ValueError: there is no strategy of this name.
+    """
+    # Here, since these modules import this one.
+    from nas_core.search.ppo import PPO
+    from nas_core.search.random_search import RandomSearch
+    from nas_core.search.reinforce import Reinforce
+
+    match name:
+        case "ppo":
+            return PPO(settings, seed)
+        case "reinforce":
+            return Reinforce(settings, seed)
+        case "random":
+            return RandomSearch(seed)
+    raise ValueError(f"unknown strategy {name!r}; there are: {', '.join(STRATEGIES)}")

@@ -1,0 +1,342 @@
+from __future__ import annotations
+
+import json
+import logging
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from nas_core.config import ControllerSettings
+from nas_core.errors import RunError
+from nas_core.genotype import Genotype
+from nas_core.search.journal import Header, Journal, Record, load_state, save_state
+from nas_core.search.strategy import make_strategy
+from nas_core.space import sample
+
+HEADER = Header(format=1, settings={"seed": 0, "name": "größe"}, identity={"data": "abc"})
+
+
+def make_record(index: int, status: str = "finished", **changes: Any) -> Record:
+    genotype = sample(np.random.default_rng(index))
+    values: dict[str, Any] = {
+        "index": index,
+        "round": index // 2,
+        "candidate": None if status == "repeat" else index + 1,
+        "id": genotype.id,
+        "genotype": genotype.to_dict(),
+        "status": status,
+        "reward": None if status == "failed" else 0.1 * (index + 1),
+        "scores": () if status == "failed" else (0.05, 0.1 * (index + 1)),
+        "metrics": {"mean_iou": 1 / 3},
+        "num_parameters": 250_000 + index,
+        "macs": 10**9 + index,
+        "seed": 7,
+        "seconds": {"a": 1.5, "b": 2.0},
+        "reason": "CandidateError: the loss is not finite · ∞\nstep 3"
+        if status == "failed"
+        else "",
+    }
+    return Record(**{**values, **changes})
+
+
+def write_journal(path: Path, records: list[Record]) -> None:
+    with Journal.create(path, HEADER) as journal:
+        for record in records:
+            journal.append(record)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "journal.jsonl"
+
+
+def test_everything_comes_back(path: Path) -> None:
+    records = [make_record(0), make_record(1, "failed"), make_record(2, "stopped early")]
+    write_journal(path, records)
+    journal = Journal.read(path)
+    assert journal.header == HEADER
+    assert journal.records == records
+    assert Genotype.from_dict(journal.records[0].genotype).id == records[0].id
+    lines = path.read_text().splitlines()
+    assert json.loads(lines[0]) == {
+        "format": 1,
+        "settings": HEADER.settings,
+        "identity": HEADER.identity,
+    }
+    assert len(lines) == 4
+
+
+def test_goes_on_where_it_was(path: Path) -> None:
+    write_journal(path, [make_record(0)])
+    with Journal.open(path) as journal:
+        assert journal.records == [make_record(0)]
+        journal.append(make_record(1))
+        # On the disk at once, and there for a reader that holds no lock.
+        assert Journal.read(path).records == [make_record(0), make_record(1)]
+    assert Journal.open(path).records == [make_record(0), make_record(1)]
+
+
+def test_scored_and_candidates(path: Path) -> None:
+    failed = make_record(0, "failed", id="same")
+    again = make_record(1, id="same")
+    repeat = make_record(2, "repeat", id="same", reward=again.reward)
+    stopped = make_record(3, "stopped early", candidate=3, id="other")
+    once_more = make_record(4, candidate=4, id="same")
+    write_journal(path, [failed, again, repeat, stopped, once_more])
+    journal = Journal.read(path)
+    assert journal.candidates == [failed, again, stopped, once_more]
+    assert journal.scored == {"same": again, "other": stopped}
+
+
+def test_create_refuses_an_existing_journal(path: Path) -> None:
+    write_journal(path, [make_record(0)])
+    with pytest.raises(RunError, match=r"journal\.jsonl exists already"):
+        Journal.create(path, HEADER)
+    with Journal.open(path) as journal:
+        assert len(journal.records) == 1
+
+
+@pytest.mark.parametrize("begin", [Journal.open, Journal.read])
+def test_missing_journal(path: Path, begin: Any) -> None:
+    with pytest.raises(RunError, match=r"journal\.jsonl does not exist: no search"):
+        begin(path)
+    assert not path.parent.exists()
+
+
+def test_two_writers(path: Path) -> None:
+    with Journal.create(path, HEADER):
+        with pytest.raises(RunError, match="in use by process"):
+            Journal.open(path)
+        assert Journal.read(path).records == []
+    Journal.open(path).close()
+
+
+def test_a_journal_that_cannot_be_opened_is_not_held(path: Path) -> None:
+    path.parent.mkdir()
+    for _ in range(2):
+        path.write_text("nonsense\n")
+        with pytest.raises(RunError, match="line 1"):
+            Journal.open(path)
+
+
+def test_reader_cannot_append(path: Path) -> None:
+    write_journal(path, [])
+    with pytest.raises(ValueError, match="not open for writing"):
+        Journal.read(path).append(make_record(0))
+    journal = Journal.open(path)
+    journal.close()
+    with pytest.raises(ValueError, match="not open for writing"):
+        journal.append(make_record(0))
+
+
+@given(data=st.data(), num_records=st.integers(1, 3))
+def test_cut_within_the_last_record(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, num_records: int
+) -> None:
+    path = tmp_path_factory.mktemp("run") / "journal.jsonl"
+    kinds = data.draw(
+        st.lists(
+            st.sampled_from(["finished", "stopped early", "failed"]),
+            min_size=num_records,
+            max_size=num_records,
+        )
+    )
+    records = [make_record(index, kind) for index, kind in enumerate(kinds)]
+    write_journal(path, records)
+    content = path.read_bytes()
+    last = content[:-1].rfind(b"\n") + 1
+    cut = data.draw(st.integers(last, len(content) - 1))
+    path.write_bytes(content[:cut])
+
+    assert Journal.read(path).records == records[:-1]
+    with Journal.open(path) as journal:
+        assert journal.records == records[:-1]
+        assert path.read_bytes() == content[:cut]
+        journal.append(records[-1])
+    assert path.read_bytes() == content
+
+
+def test_half_written_line_is_reported_to_the_writer(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_journal(path, [make_record(0), make_record(1)])
+    path.write_bytes(path.read_bytes()[:-5])
+    with caplog.at_level(logging.WARNING):
+        Journal.read(path)
+        assert not caplog.records, "a reader may come in the middle of an append"
+        Journal.open(path).close()
+    (record,) = caplog.records
+    assert "journal.jsonl: the last line is half written" in record.getMessage()
+
+
+def test_full_disk_leaves_the_journal_as_it_was(path: Path) -> None:
+    """A limit on the size of files stands in for the disk: part of the line gets written."""
+    with Journal.create(path, HEADER) as journal:
+        journal.append(make_record(0))
+        size = path.stat().st_size
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 40, limits[1]))
+        try:
+            with pytest.raises(RunError, match=r"journal\.jsonl cannot be written: File too large"):
+                journal.append(make_record(1))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.stat().st_size == size + 40
+        assert journal.records == Journal.read(path).records == [make_record(0)]
+        journal.append(make_record(1))
+    assert Journal.read(path).records == [make_record(0), make_record(1)]
+
+
+def line_of(record: Record, **changes: Any) -> str:
+    return json.dumps({**record.model_dump(mode="json"), **changes})
+
+
+BAD_LINES = {
+    "not JSON": ('{"index": 1,', "not a record of a journal: Invalid JSON"),
+    "blank": ("", "not a record of a journal: Invalid JSON"),
+    "not UTF-8": (b"\xff\xfe", "not a record of a journal: Invalid JSON"),
+    "a list": ("[]", "should be an object"),
+    "key missing": ('{"index": 1}', "round: Field required"),
+    "unknown key": (line_of(make_record(1), colour="red"), "colour: Extra inputs"),
+    "unknown status": (line_of(make_record(1), status="lost"), "status: Input should be"),
+    "a string for a number": (line_of(make_record(1), reward="0.5"), "reward: .* valid number"),
+    "NaN": (line_of(make_record(1), reward=float("nan")), "reward: .* finite number"),
+    "twice": (line_of(make_record(0)), "record 0, expected 1"),
+    "one left out": (line_of(make_record(2)), "record 2, expected 1"),
+    "candidate left out": (line_of(make_record(1), candidate=3), "candidate 3, expected 2"),
+}
+
+
+@pytest.mark.parametrize(("line", "problem"), BAD_LINES.values(), ids=BAD_LINES)
+@pytest.mark.parametrize("is_last", [True, False], ids=["at the end", "in the middle"])
+def test_malformed_line_is_named(
+    path: Path, line: str | bytes, problem: str, is_last: bool
+) -> None:
+    write_journal(path, [make_record(0)])
+    bad = line if isinstance(line, bytes) else line.encode()
+    rest = b"" if is_last else line_of(make_record(1)).encode() + b"\n"
+    path.write_bytes(path.read_bytes() + bad + b"\n" + rest)
+    for begin in (Journal.open, Journal.read):
+        with pytest.raises(RunError, match=rf"journal\.jsonl, line 3: .*{problem}"):
+            begin(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "the header is missing"),
+        ('{"format":1', "the header is missing"),
+        (line_of(make_record(0)) + "\n", "not a header of a journal"),
+        (
+            '{"format":2,"settings":{},"identity":{}}\n',
+            "not a header of a journal: format: Input should be 1",
+        ),
+        ('{"settings":{},"identity":{}}\n', "not a header of a journal: format: Field required"),
+    ],
+    ids=["empty", "half written", "a record", "another format", "no format"],
+)
+def test_malformed_header_is_named(path: Path, content: str, problem: str) -> None:
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(RunError, match=rf"journal\.jsonl, line 1: {problem}"):
+        Journal.read(path)
+
+
+def test_append_takes_only_the_next_record(path: Path) -> None:
+    with Journal.create(path, HEADER) as journal:
+        journal.append(make_record(0))
+        for record in (make_record(0), make_record(2), make_record(1, candidate=1)):
+            with pytest.raises(RunError, match="expected"):
+                journal.append(record)
+        journal.append(make_record(1))
+    assert len(Journal.read(path).records) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "changes"),
+    [
+        ("finished", {"reward": None}),
+        ("stopped early", {"reward": None}),
+        ("finished", {"reward": float("nan")}),
+        ("finished", {"metrics": {"mean_iou": float("inf")}}),
+        ("finished", {"candidate": None}),
+        ("failed", {"reward": 0.0}),
+        ("failed", {"reason": ""}),
+        ("repeat", {"candidate": 1}),
+        ("lost", {}),
+    ],
+)
+def test_inconsistent_record(status: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        make_record(0, status, **changes)
+
+
+@pytest.mark.parametrize("name", ["ppo", "random"])
+def test_strategy_state_comes_back(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "run" / "strategy.pt"
+    strategy = make_strategy(name, ControllerSettings(), seed=1)
+    save_state(file, {"round": 3, "strategy": strategy.state_dict()})
+    state = load_state(file)
+    assert state["round"] == 3
+    restored = make_strategy(name, ControllerSettings(), seed=2)
+    restored.load_state_dict(state["strategy"])
+    assert restored.ask(3) == strategy.ask(3)
+    assert [entry.name for entry in file.parent.iterdir()] == ["strategy.pt"]
+
+
+def test_missing_state(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"strategy\.pt cannot be read: No such file"):
+        load_state(tmp_path / "strategy.pt")
+
+
+def damaged(content: bytes) -> bytes:
+    """One bit of the saved tensor is flipped."""
+    position = content.index(torch.full((64,), 0.5).numpy().tobytes())
+    return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: b"",
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1],
+        lambda content: b"round: 3\n",
+        damaged,
+    ],
+    ids=["empty", "half", "last byte", "text", "bit flipped"],
+)
+def test_unreadable_state(tmp_path: Path, change: Any) -> None:
+    file = tmp_path / "strategy.pt"
+    save_state(file, {"weights": torch.full((64,), 0.5)})
+    file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(RunError, match=r"strategy\.pt is (truncated|damaged)"):
+        load_state(file)
+
+
+def test_foreign_state(tmp_path: Path) -> None:
+    file = tmp_path / "strategy.pt"
+    for foreign in ({"features.0.weight": torch.zeros(2)}, [1, 2], Path("x")):
+        torch.save(foreign, file)
+        with pytest.raises(RunError, match=r"strategy\.pt is .*no state of a search"):
+            load_state(file)
+
+
+def test_state_on_a_full_disk(tmp_path: Path) -> None:
+    file = tmp_path / "strategy.pt"
+    save_state(file, {"round": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(RunError, match=r"strategy\.pt cannot be written"):
+            save_state(file, {"round": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert load_state(file) == {"round": 1}

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from nas_core.genotype import Genotype
+from nas_core.search.journal import Header, Journal, Record
+from nas_core.search.leaderboard import leaderboard
+
+GENOTYPE = {
+    "templates": [[3, 0, 1], [4, 1, 1], [3, 1, 1]],
+    "structure": [[0, 1, 0, 0, 1], [2, 1, 2, 1, 0], *[[0, 1, 2, 0, 0]] * 5],
+}
+COLUMNS = [
+    "rank",
+    "candidate",
+    "id",
+    "status",
+    "reward",
+    "mean_iou",
+    "frequency_weighted_iou",
+    "mean_accuracy",
+    "num_parameters",
+    "macs",
+    "seconds",
+    "genotype",
+]
+
+
+def make_table(folder: Path, rows: list[tuple[str, float | None]]) -> pd.DataFrame:
+    num_trained = 0
+    with Journal.create(
+        folder / "journal.jsonl", Header(format=1, settings={}, identity={})
+    ) as journal:
+        for index, (status, reward) in enumerate(rows):
+            num_trained += status != "repeat"
+            metrics = {
+                "mean_iou": 0.3,
+                "frequency_weighted_iou": 0.6,
+                "mean_accuracy": 0.4,
+                "reward": reward,
+            }
+            journal.append(
+                Record(
+                    index=index,
+                    round=0,
+                    candidate=None if status == "repeat" else num_trained,
+                    id=f"id{index}",
+                    genotype=GENOTYPE,
+                    status=status,
+                    reward=reward,
+                    metrics={} if reward is None else metrics,
+                    num_parameters=200_000 + index,
+                    macs=10**9 * 5,
+                    seed=1,
+                    seconds={} if reward is None else {"a": 1.5, "b": 2.25},
+                    reason="it broke" if status == "failed" else "",
+                )
+            )
+        return leaderboard(journal.candidates)
+
+
+def test_best_first_and_failed_last(tmp_path: Path) -> None:
+    table = make_table(
+        tmp_path,
+        [
+            ("failed", None),
+            ("finished", 0.3),
+            ("stopped early", 0.0),
+            ("finished", 0.5),
+            ("repeat", 0.5),
+            ("failed", None),
+            ("finished", 0.3),
+        ],
+    )
+    assert list(table.columns) == COLUMNS
+    assert table["id"].tolist() == ["id3", "id1", "id6", "id2", "id0", "id5"]
+    assert table["candidate"].tolist() == [4, 2, 6, 3, 1, 5]
+    assert table["rank"].tolist() == [1, 2, 3, 4, pd.NA, pd.NA]
+    assert table["reward"].dropna().tolist() == [0.5, 0.3, 0.3, 0.0]
+    assert table["status"].tolist()[-3:] == ["stopped early", "failed", "failed"]
+    best, worst = table.iloc[0], table.iloc[-1]
+    assert best["mean_iou"] == 0.3
+    assert best["frequency_weighted_iou"] == 0.6
+    assert best["mean_accuracy"] == 0.4
+    assert best["num_parameters"] == 200_003
+    assert best["macs"] == 5 * 10**9
+    assert best["seconds"] == 3.75
+    assert pd.isna(worst["mean_iou"])
+    assert Genotype.from_dict(json.loads(best["genotype"])).to_dict() == GENOTYPE
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[], [("failed", None)], [("finished", 0.5), ("failed", None)]],
+    ids=["none", "only failed", "some"],
+)
+def test_columns_and_types_do_not_depend_on_the_rows(
+    tmp_path: Path, rows: list[tuple[str, float | None]]
+) -> None:
+    table = make_table(tmp_path, rows)
+    assert len(table) == len(rows)
+    full = make_table(tmp_path / "full", [("finished", 0.5)])
+    assert table.dtypes.to_dict() == full.dtypes.to_dict()
+    table.to_parquet(tmp_path / "table.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "table.parquet"), table)
+    assert table.to_csv(index=False).count("\n") == len(rows) + 1

@@ -1,0 +1,238 @@
+"""What every strategy promises; each test runs over all of them."""
+
+from __future__ import annotations
+
+import io
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+
+from nas_core.config import ControllerSettings, SearchSettings
+from nas_core.errors import RunError
+from nas_core.search.strategy import STRATEGIES, Proposal, Result, Strategy, make_strategy
+from nas_core.space import DECISIONS, decode, encode
+
+Make = Callable[[int], Strategy]
+CASES = [
+    ("ppo", {}),
+    ("ppo", {"autoregressive": False, "epochs": 2, "buffer_size": 5, "entropy_weight": 0.01}),
+    ("reinforce", {}),
+    ("reinforce", {"autoregressive": False}),
+    ("random", {}),
+]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]} {case[1]}" if case[1] else case[0])
+def make(request: pytest.FixtureRequest) -> Make:
+    name, changes = request.param
+    settings = ControllerSettings(**{"learning_rate": 0.01, **changes})
+    return lambda seed: make_strategy(name, settings, seed)
+
+
+def share_of_zeros(proposal: Proposal) -> float:
+    """A reward that an architecture gets for choosing 0 wherever there is a choice."""
+    real = [c for c, d in zip(proposal.choices, DECISIONS, strict=True) if d.num_choices > 1]
+    return sum(choice == 0 for choice in real) / len(real)
+
+
+def play(strategy: Strategy, num_rounds: int, size: int = 4) -> list[Any]:
+    """All that a search sees of a strategy. The second candidate of a round fails."""
+    seen: list[Any] = []
+    for _ in range(num_rounds):
+        proposals = strategy.ask(size)
+        results = [
+            Result(proposal, None if index == 1 else share_of_zeros(proposal))
+            for index, proposal in enumerate(proposals)
+        ]
+        seen.append((proposals, strategy.tell(results)))
+    return seen
+
+
+def through_disk(state: dict[str, Any]) -> dict[str, Any]:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def assert_same(first: Any, second: Any) -> None:
+    """Equality, bit for bit, of nested plain values and tensors."""
+    assert type(first) is type(second)
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert list(first) == list(second)
+        for key in first:
+            assert_same(first[key], second[key])
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second)
+        for left, right in zip(first, second, strict=True):
+            assert_same(left, right)
+    else:
+        assert first == second
+
+
+def test_names_are_those_of_the_settings() -> None:
+    assert get_args(SearchSettings.model_fields["strategy"].annotation) == STRATEGIES
+    for name in STRATEGIES:
+        assert make_strategy(name, ControllerSettings(), seed=0).name == name
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(ValueError, match="'evolution'; there are: ppo, reinforce, random"):
+        make_strategy("evolution", ControllerSettings(), seed=0)
+
+
+def test_proposals_are_legal_and_their_choices_are_theirs(make: Make) -> None:
+    proposals = make(3).ask(50)
+    assert len(proposals) == 50
+    for proposal in proposals:
+        assert encode(proposal.genotype) == proposal.choices
+        assert decode(proposal.choices) == proposal.genotype
+        assert all(type(choice) is int for choice in proposal.choices)
+    assert len({proposal.choices for proposal in proposals}) > 40
+
+
+def test_same_seed_same_search(make: Make) -> None:
+    assert play(make(0), 3) == play(make(0), 3)
+    assert make(0).ask(4) != make(1).ask(4)
+
+
+def test_global_generators_are_neither_used_nor_changed(make: Make) -> None:
+    expected = play(make(5), 2)
+    torch.manual_seed(99)
+    np.random.seed(99)
+    random.seed(99)
+    before = (torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate())
+    assert play(make(5), 2) == expected
+    after = (torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate())
+    assert after == before
+
+
+@pytest.mark.parametrize("num_rounds", [0, 3])
+def test_restored_strategy_goes_on_bit_for_bit(make: Make, num_rounds: int) -> None:
+    original = make(1)
+    play(original, num_rounds)
+    state = through_disk(original.state_dict())
+    restored = make(2)
+    play(restored, 1)
+    restored.load_state_dict(state)
+    assert_same(restored.state_dict(), original.state_dict())
+    assert play(restored, 3) == play(original, 3)
+    assert_same(restored.state_dict(), original.state_dict())
+
+
+def test_round_that_was_cut_off_is_proposed_again(make: Make) -> None:
+    strategy = make(1)
+    play(strategy, 2)
+    state = strategy.state_dict()
+    proposals = strategy.ask(3)
+    strategy.load_state_dict(state)
+    assert strategy.ask(3) == proposals
+
+
+def test_state_is_a_copy(make: Make) -> None:
+    strategy = make(1)
+    play(strategy, 2)
+    state = strategy.state_dict()
+    kept = through_disk(state)
+    play(strategy, 2)
+    assert_same(state, kept)
+    strategy.load_state_dict(state)
+    play(strategy, 2)
+    assert_same(state, kept)
+
+
+def test_round_of_failures_teaches_nothing(make: Make) -> None:
+    strategy = make(1)
+    play(strategy, 2)
+    before = strategy.state_dict()
+    assert strategy.tell([Result(proposal, None) for proposal in strategy.ask(4)]) == {}
+    after = strategy.state_dict()
+    # Sampling moved the generator on, and that is all.
+    del before["generator"], after["generator"]
+    assert_same(after, before)
+
+
+def test_diagnostics_are_finite_numbers(make: Make) -> None:
+    for proposals, diagnostics in play(make(1), 3):
+        rewards = [share_of_zeros(p) for index, p in enumerate(proposals) if index != 1]
+        assert diagnostics["reward_mean"] == pytest.approx(np.mean(rewards))
+        assert all(type(value) is float for value in diagnostics.values())
+        assert all(math.isfinite(value) for value in diagnostics.values())
+
+
+def test_rounds_are_asked_then_told(make: Make) -> None:
+    strategy = make(1)
+    with pytest.raises(ValueError, match="ask first"):
+        strategy.tell([])
+    proposals = strategy.ask(2)
+    with pytest.raises(ValueError, match="still open"):
+        strategy.ask(2)
+    with pytest.raises(ValueError, match="round is open"):
+        strategy.state_dict()
+    strategy.tell([Result(proposal, 0.5) for proposal in proposals])
+    with pytest.raises(ValueError, match="ask first"):
+        strategy.tell([Result(proposal, 0.5) for proposal in proposals])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda results: results[:-1],
+        lambda results: results[::-1],
+        lambda results: [*results, results[0]],
+    ],
+    ids=["one is missing", "another order", "one too many"],
+)
+def test_results_are_those_of_the_round(
+    make: Make, change: Callable[[Sequence[Result]], Sequence[Result]]
+) -> None:
+    strategy = make(1)
+    results = [Result(proposal, 0.5) for proposal in strategy.ask(3)]
+    with pytest.raises(ValueError, match="one result for each proposal"):
+        strategy.tell(change(results))
+    strategy.tell(results)
+
+
+@pytest.mark.parametrize("reward", [math.nan, math.inf])
+def test_reward_is_finite_or_none(reward: float) -> None:
+    (proposal,) = make_strategy("random", ControllerSettings(), seed=0).ask(1)
+    with pytest.raises(ValueError, match="None"):
+        Result(proposal, reward)
+
+
+def test_state_of_another_strategy_is_refused(make: Make) -> None:
+    strategy = make(1)
+    for name in STRATEGIES:
+        if name != strategy.name:
+            state = make_strategy(name, ControllerSettings(), seed=1).state_dict()
+            with pytest.raises(RunError, match=f"strategy {name}, not {strategy.name}"):
+                strategy.load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", ["ppo", "reinforce"])
+def test_state_of_the_other_form_of_controller_is_refused(name: str) -> None:
+    state = make_strategy(name, ControllerSettings(autoregressive=False), seed=1).state_dict()
+    with pytest.raises(RunError, match="autoregressive=False"):
+        make_strategy(name, ControllerSettings(), seed=1).load_state_dict(state)
+
+
+@pytest.mark.parametrize("autoregressive", [True, False])
+@pytest.mark.parametrize("name", ["ppo", "reinforce"])
+def test_learns(name: str, autoregressive: bool) -> None:
+    settings = ControllerSettings(
+        learning_rate=0.02, epochs=2, buffer_size=16, autoregressive=autoregressive
+    )
+    by_chance = np.mean([share_of_zeros(p) for p in make_strategy("random", settings, 0).ask(200)])
+    strategy = make_strategy(name, settings, seed=0)
+    for _ in range(12):
+        proposals = strategy.ask(16)
+        strategy.tell([Result(proposal, share_of_zeros(proposal)) for proposal in proposals])
+    learned = np.mean([share_of_zeros(proposal) for proposal in strategy.ask(50)])
+    assert learned > by_chance + 0.2
