@@ -10,7 +10,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -350,7 +350,7 @@ def _parse_override(text: str) -> dict[str, Any]:
     nested: Any = parsed
     for part in reversed(key.split(".")):
         nested = {part: nested}
-    return nested  # type: ignore[no-any-return]
+    return cast(dict[str, Any], nested)
 
 
 def _lay_over(values: dict[str, Any], changes: Mapping[str, Any]) -> None:

@@ -15,8 +15,7 @@ from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
 from nas_core.files import write_json
 from nas_core.genotype import Genotype
-from nas_core.models.checkpoint import save_segmenter
-from nas_core.models.cost import measure_cost
+from nas_core.models.checkpoint import NetworkCard, save_segmenter
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.paths import prepared_folder
 from nas_core.search import run
@@ -47,10 +46,10 @@ def train_on_proxy(
 ) -> dict[str, Any]:
     """Train one candidate briefly and score it on meta-val.
 
-    Writes genotype.json, weights.safetensors and confusion_matrix.csv into the candidate's folder.
+    Writes what is kept of it into its folder; see `candidate_files`.
 
     Returns:
-        Plain values for the journal.
+        The values that the journal keeps: reward, scores, metrics, seconds, stopped_early.
     """
     candidate = Genotype.from_dict(genotype)
     result = train_candidate(
@@ -60,18 +59,22 @@ def train_on_proxy(
         thresholds=thresholds,
     )
     data = PreparedData.open(prepared_folder(root, settings))
-    place = candidate_folder(folder, candidate.id)
-    write_json(place / "genotype.json", genotype)
-    save_segmenter(place / "weights.safetensors", result.segmenter, candidate, data.classes)
-    write_confusion_matrix(place / "confusion_matrix.csv", result.confusion, data.classes)
+    proxy = settings.search.proxy
+    files = candidate_files(folder, candidate.id)
+    write_json(files["genotype"], genotype)
+    write_json(files["losses"], result.losses)
+    result.confusion.write_csv(files["confusion_matrix"], data.classes)
+    card = NetworkCard(candidate, data.classes, data.colours, proxy.agg_size, proxy.sep_repeats)
+    save_segmenter(files["weights"], result.segmenter, card)
     return {
         "reward": result.scores[-1],
         "scores": result.scores,
-        "metrics": result.confusion.metrics(),
-        "losses": result.losses,
+        "metrics": {
+            **result.confusion.metrics(),
+            "skipped_steps": float(result.num_skipped_steps),
+        },
         "seconds": result.seconds,
         "stopped_early": result.stopped_early,
-        "skipped_steps": result.num_skipped_steps,
     }
 
 
@@ -83,8 +86,11 @@ def aggregate_rewards(
     return run.learn(folder, settings.search, settings.seed, rewards)
 
 
-def candidate_folder(folder: Path, genotype_id: str) -> Path:
-    return folder / "candidates" / genotype_id
+def candidate_files(folder: Path, genotype_id: str) -> dict[str, Path]:
+    """What is kept of a candidate, by name, in the folder of its search."""
+    place = folder / "candidates" / genotype_id
+    names = ("genotype.json", "weights.safetensors", "confusion_matrix.csv", "losses.json")
+    return {name.partition(".")[0]: place / name for name in names}
 
 
 @lru_cache(maxsize=1)

@@ -98,6 +98,11 @@ class PreparedData:
     def num_classes(self) -> int:
         return len(self.classes)
 
+    @property
+    def colours(self) -> tuple[tuple[int, int, int], ...]:
+        """The palette as plain numbers."""
+        return tuple((int(r), int(g), int(b)) for r, g, b in self.palette)
+
     def split(self, name: str) -> Split:
         return self.splits[name]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
@@ -211,7 +212,7 @@ def _train_end_to_end(
         result.seconds["stage_b"] = (
             result.seconds.get("stage_b", 0.0) + time.perf_counter() - started
         )
-        result.segmenter = average.module
+        result.segmenter = cast(Segmenter, average.module)
         _validate(
             task,
             result,

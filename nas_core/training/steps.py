@@ -52,7 +52,7 @@ def optimise(
     optimizer.zero_grad(set_to_none=True)
     value = loss.item()
     if math.isfinite(value):
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
         if torch.isfinite(norm):
             optimizer.step()

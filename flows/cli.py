@@ -1,0 +1,226 @@
+"""The command line: what people do by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flows import tables
+from nas_core.config import NetworkSettings, Settings, load_settings, project_dir
+from nas_core.errors import NasError, SettingsError
+
+# torch, prefect and mlflow take seconds to import: commands import what they need themselves.
+
+app = typer.Typer(
+    name="nas",
+    help="Search for compact semantic segmentation networks, train and compare them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+errors = Console(stderr=True)
+
+Profile = Annotated[
+    str,
+    typer.Option("--profile", "-p", help="camvid (params.yaml itself) or a file of profiles/."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-S", metavar="KEY=VALUE", help="Override a setting: search.num_candidates=8."
+    ),
+]
+Reference = Annotated[
+    str,
+    typer.Argument(
+        metavar="GENOTYPE", help="A name (arch0, arch1), an id from a search, or a JSON file."
+    ),
+]
+
+
+class Stage(StrEnum):
+    all = "all"
+    prepare = "prepare"
+    search = "search"
+    train = "train"
+    evaluate = "evaluate"
+
+
+@app.command()
+def search(
+    profile: Profile = "camvid",
+    overrides: Overrides = None,
+    stage: Annotated[Stage, typer.Option(help="Run only this stage, as dvc.yaml does.")] = (
+        Stage.all
+    ),
+) -> None:
+    """Search, train the best fully and test them: the flow nas-search, in this process.
+
+    Stopped with Ctrl-C, the same command goes on from where it was.
+    """
+    settings = load_settings(profile, overrides or ())
+    from flows.search import nas_search
+
+    # Every section is complete here, so the flow takes nothing from the profile.
+    sections = {name: getattr(settings, name) for name in Settings.model_fields}
+    nas_search(profile=profile, stage=stage.value, **sections)
+    if stage in (Stage.all, Stage.search):
+        tables.print_results(console, project_dir(), settings)
+
+
+@app.command()
+def train(
+    genotype: Reference,
+    profile: Profile = "camvid",
+    overrides: Overrides = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Score the test split at the end. Do it once.")
+    ] = False,
+) -> None:
+    """Train one architecture fully, from its last checkpoint if there is one."""
+    settings = load_settings(profile, overrides or ())
+    from flows.train import nas_train
+
+    tables.print_training(console, nas_train(settings, genotype, test))
+
+
+@app.command()
+def describe(
+    genotype: Reference,
+    num_classes: Annotated[int, typer.Option(min=2, max=1000, help="Classes.")] = 11,
+    agg_size: Annotated[
+        int, typer.Option(min=1, max=1024, help="Channels of the decoder's head.")
+    ] = NetworkSettings().agg_size,
+    sep_repeats: Annotated[
+        int, typer.Option(min=1, max=4, help="Repeats inside a separable convolution.")
+    ] = NetworkSettings().sep_repeats,
+    input_size: Annotated[str, typer.Option(metavar="HxW", help="Size of an image.")] = "360x480",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Parameters, multiply-accumulates, output size and a readable description."""
+    from nas_core.models.cost import measure_cost
+
+    name, architecture = _find(genotype)
+    cost = measure_cost(
+        architecture,
+        num_classes=num_classes,
+        agg_size=agg_size,
+        sep_repeats=sep_repeats,
+        input_size=_size(input_size),
+    )
+    values = {
+        "id": architecture.id,
+        "num_parameters": cost.num_parameters,
+        "macs": cost.macs,
+        "output_size": list(cost.output_size),
+    }
+    if as_json:
+        print(json.dumps(values))
+        return
+    height, width = cost.output_size
+    console.print(f"[bold]{name}[/bold] · id {architecture.id}")
+    console.print(f"parameters   {cost.num_parameters:,}")
+    console.print(f"MACs         {cost.macs / 1e9:.3f} G for an image of {input_size}")
+    console.print(f"output size  {height}x{width}, resized to the image")
+    console.print(architecture.describe(), markup=False, highlight=False)
+
+
+@app.command()
+def leaderboard(
+    run: Annotated[
+        str | None,
+        typer.Option(help="Folder name of a search in artifacts/searches; the latest if left out."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Rows of the table in the terminal.")] = 20,
+    csv: Annotated[Path | None, typer.Option(help="Write all rows to this CSV file.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write all rows to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all rows as JSON.")] = False,
+) -> None:
+    """The candidates of a search, best first; also while it runs."""
+    from nas_core.paths import searches_folder
+    from nas_core.search import leaderboard as boards
+    from tasks.results import write_table
+
+    name, candidates = boards.read_search(searches_folder(project_dir()), run)
+    table = boards.leaderboard(candidates)
+    if csv:
+        write_table(csv, table)
+    if parquet:
+        write_table(parquet, table)
+    if as_json:
+        print(table.to_json(orient="records", indent=1))
+    elif csv or parquet:
+        console.print(f"{len(table)} candidates of {name} written")
+    else:
+        console.print(tables.candidates_table(name, table, top))
+
+
+@app.command()
+def up(
+    host: Annotated[str, typer.Option(help="Address that the servers listen on.")] = "127.0.0.1",
+    prefect_port: Annotated[int | None, typer.Option(help="Port of Prefect.")] = None,
+    mlflow_port: Annotated[int | None, typer.Option(help="Port of the MLflow UI.")] = None,
+) -> None:
+    """Bring up local Prefect, the MLflow UI and the deployments, where they are not up yet."""
+    from flows import services
+
+    services.up(project_dir(), services.Options(host, prefect_port, mlflow_port), console)
+
+
+@app.command()
+def down() -> None:
+    """End what `nas up` started."""
+    from flows import services
+
+    services.down(project_dir(), console)
+
+
+@app.command("run")
+def run_deployment(
+    deployment: Annotated[str, typer.Argument(help="For example nas-search/synthetic.")],
+) -> None:
+    """Run a deployment through Prefect with a live view, and show the best candidates."""
+    from flows.watch import run_deployment_live
+
+    run_deployment_live(deployment, {}, console)
+    settings = load_settings(deployment.partition("/")[2])
+    tables.print_results(console, project_dir(), settings)
+
+
+def main() -> None:
+    """The entry point: a user's error is a message, not a traceback."""
+    try:
+        app()
+    except NasError as error:
+        errors.print(f"[red]error:[/red] {type(error).__name__}:", end=" ")
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("stopped; the same command goes on from here")
+        sys.exit(130)
+
+
+def _find(reference: str) -> tuple[str, Any]:
+    from nas_core.architectures import ARCHITECTURES, find_architecture
+    from nas_core.paths import searches_folder
+    from nas_core.search.leaderboard import searched_genotypes
+
+    if reference in ARCHITECTURES or reference.endswith(".json"):
+        return find_architecture(reference, {})
+    return find_architecture(reference, searched_genotypes(searches_folder(project_dir())))
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    size = (int(found[1]), int(found[2])) if found else (0, 0)
+    if min(size) < 32:
+        raise SettingsError(f"--input-size {text}: expected HxW, both 32 or more, as 360x480")
+    return size

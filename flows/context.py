@@ -1,0 +1,97 @@
+"""What the stages of a flow share, checked before any of them works for long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nas_core.architectures import find_architecture
+from nas_core.compute import Compute
+from nas_core.config import Settings
+from nas_core.data.prepared import PreparedData
+from nas_core.genotype import Genotype
+from nas_core.models.encoder import load_encoder_weights
+from nas_core.models.state import state_digest
+from nas_core.paths import prepared_folder, searches_folder
+from nas_core.search import run
+from nas_core.search.journal import Header, Journal
+from nas_core.search.leaderboard import searched_genotypes
+from tasks.search_log import SearchLog
+from tasks.tracking import Tracker, provenance_tags, tracking_uri
+
+
+@dataclass(frozen=True)
+class Context:
+    """Settings, and what they refer to."""
+
+    settings: Settings
+    root: Path
+    compute: Compute
+    encoder_state: dict[str, Tensor] | None
+    architectures: dict[str, Genotype]
+    """The architectures of train.also, by name or id."""
+
+    @classmethod
+    def check(cls, settings: Settings, root: Path) -> Context:
+        """Look up all that the settings refer to.
+
+        Raises:
+            NasError: a device, a file of weights, an architecture or a server is not there.
+        """
+        searched = searched_genotypes(searches_folder(root))
+        context = cls(
+            settings,
+            root,
+            Compute.from_settings(settings.compute),
+            load_encoder_weights(settings.encoder.weights, root),
+            dict(find_architecture(name, searched) for name in settings.train.also),
+        )
+        Tracker.check(tracking_uri(settings.tracking.uri, root))
+        return context
+
+    @cached_property
+    def data(self) -> PreparedData:
+        """The prepared dataset.
+
+        Raises:
+            DataError: it is not prepared.
+        """
+        return PreparedData.open(prepared_folder(self.root, self.settings))
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        settings = self.settings
+        tags = provenance_tags(
+            self.root,
+            profile=settings.name,
+            data_hash=self.data.data_hash,
+            seed=settings.seed,
+            device=self.compute.describe(),
+        )
+        uri = tracking_uri(settings.tracking.uri, self.root)
+        return Tracker(uri, settings.name, tags, self.root)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        return run.search_identity(
+            self.settings, self.data.data_hash, state_digest(self.encoder_state), self.compute
+        )
+
+    def search_folder(self) -> Path:
+        return run.search_folder(searches_folder(self.root), self.settings.name, self.identity)
+
+    def open_journal(self, folder: Path) -> Journal:
+        path = folder / "journal.jsonl"
+        if path.exists():
+            return Journal.open(path)
+        header = Header(
+            format=1, settings=self.settings.model_dump(mode="json"), identity=self.identity
+        )
+        return Journal.create(path, header)
+
+    def track_search(self, folder: Path, journal: Journal) -> SearchLog:
+        return SearchLog(self.tracker, folder, journal, self.settings)

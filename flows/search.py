@@ -1,0 +1,224 @@
+"""The flow nas-search: prepare the dataset, search, train the best fully, evaluate them.
+
+`prefect deployment run nas-search/camvid`, `nas search` and the stages of `dvc.yaml` all run this
+flow; a stage leaves what the next one needs under artifacts/results.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from prefect import flow, get_run_logger
+from pydantic import Field
+
+from flows.context import Context
+from flows.logs import hide_tracebacks_of_user_errors
+from flows.progress import Progress
+from flows.trainings import evaluate_trainings, train_best
+from nas_core.config import (
+    ComputeSettings,
+    DatasetSettings,
+    EncoderSettings,
+    NetworkSettings,
+    SearchSettings,
+    Settings,
+    TrackingSettings,
+    TrainSettings,
+    load_settings,
+    project_dir,
+)
+from nas_core.errors import RunError
+from nas_core.genotype import Genotype
+from nas_core.models.cost import measure_cost
+from nas_core.search import run
+from nas_core.search.journal import Journal, Record
+from tasks.candidates import aggregate_rewards, sample_candidates, train_on_proxy
+from tasks.dataset import prepare_dataset
+from tasks.results import write_search_results
+from tasks.search_log import SearchLog
+
+Stage = Literal["all", "prepare", "search", "train", "evaluate"]
+
+# A strategy that has converged proposes what is known; it gets this many rounds to find more.
+MAX_ROUNDS_WITHOUT_NEW = 25
+
+hide_tracebacks_of_user_errors()
+
+
+@flow(name="nas-search", flow_run_name="{profile} · {stage}")
+def nas_search(
+    profile: Annotated[
+        str, Field(description="camvid: params.yaml. Else a file of profiles/, as synthetic.")
+    ] = "camvid",
+    stage: Annotated[Stage, Field(description="Run only this stage.")] = "all",
+    name: Annotated[
+        str | None, Field(description="Names the experiment, the registered model, the folders.")
+    ] = None,
+    seed: Annotated[int | None, Field(description="Seed of everything that is random.")] = None,
+    dataset: DatasetSettings = DatasetSettings(),
+    encoder: EncoderSettings = EncoderSettings(),
+    network: NetworkSettings = NetworkSettings(),
+    search: SearchSettings = SearchSettings(),
+    train: TrainSettings = TrainSettings(),
+    compute: ComputeSettings = ComputeSettings(),
+    tracking: TrackingSettings = TrackingSettings(),
+) -> dict[str, Any]:
+    """Search for compact segmentation networks, train the best fully and test them.
+
+    Every parameter that is not given has the value of the profile.
+    """
+    given = {
+        "dataset": dataset,
+        "encoder": encoder,
+        "network": network,
+        "search": search,
+        "train": train,
+        "compute": compute,
+        "tracking": tracking,
+    }
+    sections: dict[str, Any] = {
+        key: section.model_dump(mode="json", exclude_unset=True) for key, section in given.items()
+    }
+    sections |= {k: v for k, v in {"name": name, "seed": seed}.items() if v is not None}
+    root = project_dir()
+    return run_stages(load_settings(profile, sections=sections, root=root), root, stage)
+
+
+def run_stages(settings: Settings, root: Path, stage: Stage) -> dict[str, Any]:
+    """Run one stage, or all in order. Must be called in a flow."""
+
+    def wanted(name: Stage) -> bool:
+        return stage in ("all", name)
+
+    context = Context.check(settings, root)
+    summary: dict[str, Any] = {}
+    if wanted("prepare"):
+        prepare_dataset(settings, root, settings.name)
+    if wanted("search"):
+        summary["search"] = search_architectures(context)
+    if wanted("train"):
+        summary["train"] = train_best(context)
+    if wanted("evaluate"):
+        summary["evaluate"] = evaluate_trainings(context)
+    return summary
+
+
+def search_architectures(context: Context) -> dict[str, Any]:
+    """Round by round: sample, train what is new, learn; the journal is the truth of it."""
+    settings = context.settings
+    folder = context.search_folder()
+    logger = get_run_logger()
+    with context.open_journal(folder) as journal:
+        log = context.track_search(folder, journal)
+        done = len(journal.candidates)
+        if done:
+            logger.info("%s: going on after %d candidates", folder.name, done)
+        progress = Progress(settings.search.num_candidates, journal.candidates)
+        with log.running():
+            while _run_round(context, folder, journal, log, progress):
+                pass
+        candidates = journal.candidates[: settings.search.num_candidates]
+        return write_search_results(context.root, settings, folder, candidates)
+
+
+def _run_round(
+    context: Context, folder: Path, journal: Journal, log: SearchLog, progress: Progress
+) -> bool:
+    """One round, or what is left of it; False when the search is complete."""
+    settings = context.settings
+    number = run.current_round(folder)
+    if len(journal.candidates) >= settings.search.num_candidates:
+        return False
+    _check_novelty(journal, number)
+    proposals = sample_candidates(folder, settings, number)
+    known = [record for record in journal.records if record.round == number]
+    for proposal in proposals[len(known) :]:
+        if len(journal.candidates) >= settings.search.num_candidates:
+            return False
+        record = _score(context, folder, journal, Genotype.from_dict(proposal), number)
+        journal.append(record)
+        log.candidate(record)
+        get_run_logger().info(progress.line(record))
+        _check_failures(journal, settings.search.max_failures)
+        known.append(record)
+    diagnostics = aggregate_rewards(folder, settings, number, [r.reward for r in known])
+    log.round(number, diagnostics)
+    return True
+
+
+def _score(
+    context: Context, folder: Path, journal: Journal, genotype: Genotype, number: int
+) -> Record:
+    """Train a candidate, or answer from the journal if its network was trained before."""
+    settings = context.settings
+    common = {
+        "index": len(journal.records),
+        "round": number,
+        "id": genotype.id,
+        "genotype": genotype.to_dict(),
+        "seed": run.candidate_seed(settings.seed, genotype.id),
+    }
+    earlier = next((r for r in journal.candidates if r.id == genotype.id), None)
+    if earlier is not None:
+        return Record(
+            **common,
+            candidate=None,
+            status="repeat",
+            reward=earlier.reward,
+            num_parameters=earlier.num_parameters,
+            macs=earlier.macs,
+        )
+    cost = measure_cost(
+        genotype,
+        num_classes=context.data.num_classes,
+        agg_size=settings.network.agg_size,
+        sep_repeats=settings.network.sep_repeats,
+        input_size=(context.data.height, context.data.width),
+    )
+    candidate = len(journal.candidates) + 1
+    common |= {"candidate": candidate, "num_parameters": cost.num_parameters, "macs": cost.macs}
+    started = time.perf_counter()
+    state = train_on_proxy(
+        folder,
+        settings,
+        context.root,
+        genotype.to_dict(),
+        candidate,
+        genotype.id[:6],
+        run.candidate_thresholds(settings.search, settings.seed, journal.candidates),
+        return_state=True,
+    )
+    if not state.is_completed():
+        seconds = {"until_failure": time.perf_counter() - started}
+        reason = state.message or state.name or "unknown"
+        return Record(**common, status="failed", seconds=seconds, reason=reason)
+    outcome: dict[str, Any] = state.result()
+    return Record(
+        **common,
+        status="stopped early" if outcome["stopped_early"] else "finished",
+        reward=outcome["reward"],
+        scores=tuple(outcome["scores"]),
+        metrics=outcome["metrics"],
+        seconds=outcome["seconds"],
+    )
+
+
+def _check_failures(journal: Journal, most: int) -> None:
+    last = journal.candidates[-most:]
+    if len(last) == most and all(record.status == "failed" for record in last):
+        raise RunError(
+            f"the last {most} candidates failed, the latest with: {last[-1].reason}. Mend the "
+            f"cause and run the same command, or raise search.max_failures"
+        )
+
+
+def _check_novelty(journal: Journal, number: int) -> None:
+    latest = [r for r in journal.records if r.round >= number - MAX_ROUNDS_WITHOUT_NEW]
+    if number >= MAX_ROUNDS_WITHOUT_NEW and all(r.status == "repeat" for r in latest):
+        raise RunError(
+            f"{len(journal.candidates)} candidates are trained, and the strategy proposed nothing "
+            f"new in {MAX_ROUNDS_WITHOUT_NEW} rounds: lower search.num_candidates to "
+            f"{len(journal.candidates)} to accept that"
+        )

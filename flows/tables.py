@@ -1,0 +1,106 @@
+"""What the command line shows at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nas_core.config import Settings
+from nas_core.paths import artifacts_folder, results_folder
+
+if TYPE_CHECKING:  # pandas takes a while to import
+    import pandas as pd
+
+SCORES = ("mean_iou", "frequency_weighted_iou", "mean_accuracy")
+
+
+def candidates_table(name: str, candidates: pd.DataFrame, top: int) -> Table:
+    """The first rows of a leaderboard."""
+    shown = f", the best {top} of {len(candidates)}" if len(candidates) > top else ""
+    table = Table(title=f"{name}{shown}", title_justify="left")
+    for heading in ("rank", "candidate", "id"):
+        table.add_column(heading)
+    for heading in ("reward", "mIoU", "fwIoU", "accuracy", "params", "GMACs", "seconds"):
+        table.add_column(heading, justify="right")
+    table.add_column("status")
+    for row in candidates.head(top).astype(object).to_dict("records"):
+        failed = row["status"] == "failed"
+        scores = [row["reward"], *(row[score] for score in SCORES)]
+        table.add_row(
+            "" if failed else str(row["rank"]),
+            str(row["candidate"]),
+            row["id"],
+            *("" if failed else f"{score:.4f}" for score in scores),
+            f"{row['num_parameters'] / 1e3:.0f}K",
+            f"{row['macs'] / 1e9:.2f}",
+            f"{row['seconds']:.0f}",
+            row["status"],
+        )
+    return table
+
+
+def print_results(console: Console, root: Path, settings: Settings) -> None:
+    """The best candidates of the latest search, the trained ones, and where to look further."""
+    import pandas as pd
+
+    place = results_folder(root, settings, "search")
+    candidates = pd.read_parquet(place / "candidates.parquet")
+    search = json.loads((place / "metrics.json").read_bytes())["search"]
+    console.print(candidates_table(search, candidates, top=10))
+    trained = _metrics(root, settings, "train")
+    if trained:
+        console.print(_trainings_table(trained, _metrics(root, settings, "evaluate")))
+    artifacts = artifacts_folder(root)
+    for what, where in (
+        ("journal and candidates", artifacts / "searches" / search),
+        ("tables and final models", place.parent),
+        ("all candidates", "nas leaderboard"),
+        ("one of them", "nas describe ID"),
+        ("compare in MLflow", _mlflow(artifacts)),
+    ):
+        console.print(f"{what:<24} {where}", soft_wrap=True, highlight=False)
+
+
+def print_training(console: Console, summary: Mapping[str, Any]) -> None:
+    """Scores of one training and where its weights are."""
+    table = Table("score", "val", "test")
+    for name in SCORES:
+        values = (summary[split].get(name) for split in ("val", "test"))
+        table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
+    console.print(table)
+    console.print(f"weights: {summary['weights']}", soft_wrap=True, highlight=False)
+
+
+def _trainings_table(trained: Mapping[str, Any], tested: Mapping[str, Any]) -> Table:
+    table = Table(title="full training", title_justify="left")
+    table.add_column("architecture")
+    for heading in ("params", "epochs", "val mIoU", "test mIoU"):
+        table.add_column(heading, justify="right")
+    for label, training in trained.items():
+        val = training["val"].get("mean_iou")
+        test = tested.get(label, {}).get("mean_iou")
+        table.add_row(
+            label,
+            f"{training['num_parameters'] / 1e3:.0f}K",
+            str(training["epochs"]),
+            *("" if score is None else f"{score:.4f}" for score in (val, test)),
+        )
+    return table
+
+
+def _metrics(root: Path, settings: Settings, stage: str) -> dict[str, Any]:
+    path = results_folder(root, settings, stage) / "metrics.json"
+    content: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+    return content
+
+
+def _mlflow(artifacts: Path) -> str:
+    path = artifacts / "services" / "services.json"
+    services = json.loads(path.read_bytes()) if path.exists() else {}
+    url = services.get("services", {}).get("mlflow", {}).get("url")
+    return str(url) if url else "nas up, then the address that it prints"

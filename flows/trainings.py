@@ -1,0 +1,153 @@
+"""Full training and evaluation of architectures, with their record in MLflow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flows.context import Context
+from nas_core.errors import RunError
+from nas_core.files import write_json
+from nas_core.genotype import Genotype
+from nas_core.paths import results_folder, trainings_folder
+from tasks.results import write_table
+from tasks.search_log import flatten
+from tasks.tracking import RegisteredTraining, TrainingEntry, log_test, log_training
+from tasks.training import evaluate_architecture, read_json, train_architecture
+
+
+def train_best(context: Context) -> dict[str, Any]:
+    """Train the best of the search and those of train.also.
+
+    Leaves models/, curves.csv, trainings.json and metrics.json of the stage train.
+
+    Returns:
+        The content of metrics.json: val scores by architecture.
+    """
+    place = results_folder(context.root, context.settings, "train")
+    search, best = _best_of_search(context)
+    chosen = {**best, **context.architectures}
+    folders = {label: train(context, label, genotype) for label, genotype in chosen.items()}
+    trainings = {label: read_json(folder / "training.json") for label, folder in folders.items()}
+    for label, folder in folders.items():
+        register(context, folder, search=search)
+        (place / "models").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / "model.safetensors", place / "models" / f"{label}.safetensors")
+    curves = [
+        pd.DataFrame(training["history"]).assign(architecture=label)
+        for label, training in trainings.items()
+    ]
+    write_table(place / "curves.csv", pd.concat(curves))
+    write_json(place / "trainings.json", {label: f.name for label, f in folders.items()})
+    metrics = {
+        label: {
+            "num_parameters": training["num_parameters"],
+            "macs": training["macs"],
+            "epochs": len(training["history"]),
+            "val": training["val"],
+        }
+        for label, training in trainings.items()
+    }
+    write_json(place / "metrics.json", metrics)
+    return metrics
+
+
+def evaluate_trainings(context: Context) -> dict[str, Any]:
+    """Score what the stage train left on the test split.
+
+    Leaves classes.csv, overlays/ and metrics.json of the stage evaluate.
+
+    Returns:
+        The content of metrics.json: test scores by architecture.
+    """
+    trained = results_folder(context.root, context.settings, "train") / "trainings.json"
+    if not trained.exists():
+        raise RunError(f"{trained} is missing: run `nas search --stage train` first")
+    place = results_folder(context.root, context.settings, "evaluate")
+    metrics, rows = {}, []
+    for label, name in read_json(trained).items():
+        folder = trainings_folder(context.root) / name
+        test = evaluate(context, folder)
+        metrics[label] = {k: v for k, v in test.items() if isinstance(v, float)}
+        rows += [
+            {"architecture": label, "class": key, "iou": value}
+            for key, value in test["class_iou"].items()
+        ]
+        for picture in sorted((folder / "overlays").glob("*.png")):
+            target = place / "overlays" / f"{label}-{picture.name}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(picture, target)
+    write_table(place / "classes.csv", pd.DataFrame(rows, columns=["architecture", "class", "iou"]))
+    write_json(place / "metrics.json", metrics)
+    return metrics
+
+
+def train(context: Context, label: str, genotype: Genotype) -> Path:
+    """Train one architecture; returns the training's folder."""
+    return train_architecture(context.settings, context.root, label, genotype.to_dict())
+
+
+def register(context: Context, folder: Path, search: str | None = None) -> RegisteredTraining:
+    """Record a training in MLflow and register its model; again, it changes nothing.
+
+    Args:
+        search: folder name of the search that chose the architecture.
+    """
+    training = read_json(folder / "training.json")
+    settings = context.settings
+    parent = context.tracker.search_run(search) if search else None
+    included = {"dataset", "encoder", "network", "train", "seed"}
+    entry = TrainingEntry(
+        name=training["label"],
+        identity=f"{training['label']}-{training['identity']}",
+        weights=folder / "model.safetensors",
+        num_parameters=training["num_parameters"],
+        macs=training["macs"],
+        seed=training["seed"],
+        started=training["started"],
+        finished=training["finished"],
+        params=flatten(settings.model_dump(mode="json", include=included)),
+        history=training["history"],
+        val=training["val"],
+        files=[folder / "genotype.json"],
+        parent=parent,
+    )
+    return log_training(context.tracker, entry, f"nas-{settings.name}")
+
+
+def evaluate(context: Context, folder: Path) -> Mapping[str, Any]:
+    """Score a training on the test split and add the scores to its record."""
+    label = read_json(folder / "training.json")["label"]
+    already = (folder / "test.json").exists()
+    test = read_json(evaluate_architecture(context.settings, context.root, label, folder))
+    if not already:
+        scores = {k: v for k, v in test.items() if isinstance(v, float)}
+        files = [folder / "test_confusion_matrix.csv", *sorted((folder / "overlays").glob("*.png"))]
+        run_id = register(context, folder).run_id
+        log_test(context.tracker, run_id, scores, test["class_iou"], files)
+    return test
+
+
+def _best_of_search(context: Context) -> tuple[str | None, dict[str, Genotype]]:
+    """The search's folder name, and its best architectures by id."""
+    num_best = context.settings.train.top
+    if num_best == 0:
+        return None, {}
+    place = results_folder(context.root, context.settings, "search")
+    path = place / "candidates.parquet"
+    if not path.exists():
+        raise RunError(f"{path} is missing: run `nas search --stage search` first")
+    table = pd.read_parquet(path)
+    best = table[table["reward"].notna()].head(num_best)
+    if best.empty:
+        raise RunError(f"{path}: every candidate failed, so there is none to train")
+    genotypes = {
+        str(row["id"]): Genotype.from_dict(json.loads(row["genotype"]))
+        for row in best.to_dict("records")
+    }
+    return str(read_json(place / "metrics.json")["search"]), genotypes

@@ -1,0 +1,165 @@
+"""Full training of one architecture, and its evaluation on the test split."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from nas_core.compute import Compute
+from nas_core.config import Settings
+from nas_core.data.overlay import side_by_side
+from nas_core.data.prepared import PreparedData
+from nas_core.files import write_atomically, write_json
+from nas_core.genotype import Genotype
+from nas_core.models.checkpoint import NetworkCard, load_segmenter, save_segmenter
+from nas_core.models.cost import measure_cost
+from nas_core.models.encoder import load_encoder_weights
+from nas_core.paths import prepared_folder, trainings_folder
+from nas_core.predict import predict_labels
+from nas_core.training.full import evaluate, train_fully, training_identity
+
+NUM_OVERLAYS = 3
+
+
+@task(
+    name="train architecture",
+    task_run_name="train {label}",
+    cache_policy=NO_CACHE,
+    cache_result_in_memory=False,
+)
+def train_architecture(
+    settings: Settings, root: Path, label: str, genotype: dict[str, Any]
+) -> Path:
+    """Train one architecture fully, from its last checkpoint if there is one.
+
+    Returns:
+        The training's folder, with model.safetensors, training.json and genotype.json. A training
+        that is complete is not repeated.
+    """
+    architecture = Genotype.from_dict(genotype)
+    compute = Compute.from_settings(settings.compute)
+    data = PreparedData.open(prepared_folder(root, settings))
+    encoder_state = load_encoder_weights(settings.encoder.weights, root)
+    identity = training_identity(
+        data, architecture, encoder_state, settings.network, settings.train, compute, settings.seed
+    )
+    folder = trainings_folder(root) / f"{label}-{identity}"
+    if (folder / "training.json").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    logger = get_run_logger()
+    started = time.time()
+
+    def report(row: dict[str, float]) -> None:
+        val = f" · val mIoU {row['val_mean_iou']:.4f}" if "val_mean_iou" in row else ""
+        epochs = settings.train.epochs
+        left = (epochs - row["epoch"]) * row["seconds"] / 60
+        logger.info(
+            f"{label} · epoch {row['epoch']:.0f}/{epochs} · loss {row['loss']:.4f}{val}"
+            f" · about {left:.0f} min left"
+        )
+
+    result = train_fully(
+        data,
+        architecture,
+        encoder_state,
+        settings.network,
+        settings.train,
+        compute,
+        seed=settings.seed,
+        checkpoint=folder / "checkpoint.pt",
+        on_epoch=report,
+    )
+    network = settings.network
+    card = NetworkCard(
+        architecture, data.classes, data.colours, network.agg_size, network.sep_repeats
+    )
+    save_segmenter(folder / "model.safetensors", result.segmenter, card)
+    write_json(folder / "genotype.json", genotype)
+    cost = measure_cost(
+        architecture,
+        num_classes=data.num_classes,
+        agg_size=network.agg_size,
+        sep_repeats=network.sep_repeats,
+        input_size=(data.height, data.width),
+    )
+    write_json(
+        folder / "training.json",
+        {
+            "label": label,
+            "id": architecture.id,
+            "identity": identity,
+            "num_parameters": cost.num_parameters,
+            "macs": cost.macs,
+            "seed": settings.seed,
+            "splits": settings.train.splits,
+            "device": compute.describe(),
+            "started": started,
+            "finished": time.time(),
+            "val": result.val.metrics() if result.val else {},
+            "history": result.history,
+        },
+    )
+    return folder
+
+
+@task(
+    name="evaluate architecture",
+    task_run_name="test {label}",
+    cache_policy=NO_CACHE,
+    cache_result_in_memory=False,
+)
+def evaluate_architecture(settings: Settings, root: Path, label: str, folder: Path) -> Path:
+    """Score a trained network on the test split, once.
+
+    Writes test.json, test_confusion_matrix.csv and overlay pictures into the training's folder; a
+    network that has its scores keeps them.
+
+    Returns:
+        The path of test.json.
+    """
+    path = folder / "test.json"
+    if path.exists():
+        return path
+    segmenter, card = load_segmenter(folder / "model.safetensors")
+    compute = Compute.from_settings(settings.compute)
+    data = PreparedData.open(prepared_folder(root, settings))
+    split = data.split("test")
+    confusion = evaluate(
+        compute.place(segmenter), split, data.num_classes, data.ignore_index, compute
+    )
+    confusion.write_csv(folder / "test_confusion_matrix.csv", data.classes)
+    # Evenly spaced, since neighbouring images are frames of one video.
+    for index in torch.linspace(0, len(split) - 1, NUM_OVERLAYS).long().unique().tolist():
+        prediction = predict_labels(segmenter, split.images[index])
+        picture = side_by_side(split.images[index], split.masks[index], prediction, data.palette)
+        _save_picture(folder / "overlays" / f"{split.names[index]}.png", picture)
+    iou = dict(zip(data.classes, confusion.iou.tolist(), strict=True))
+    get_run_logger().info(f"{label} · test mIoU {confusion.mean_iou:.4f}")
+    write_json(
+        path,
+        {
+            "label": label,
+            "id": card.genotype.id,
+            **confusion.metrics(),
+            # JSON has no NaN, which a class that the split lacks would have.
+            "class_iou": {name: value for name, value in iou.items() if value == value},
+        },
+    )
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_bytes())
+    return content
+
+
+def _save_picture(path: Path, picture: Image.Image) -> None:
+    write_atomically(path, lambda temporary: picture.save(temporary))
