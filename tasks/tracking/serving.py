@@ -1,0 +1,76 @@
+"""The model that MLflow serves: an image in, the class of each pixel out.
+
+MLflow stores this file with the model and runs it when the model is loaded ("models from code"),
+so nothing is pickled. It runs with the copy of nas_core that lies beside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+from PIL import Image
+
+from nas_core.models.checkpoint import load_segmenter
+from nas_core.predict import predict_labels
+
+
+class ServedSegmenter(PythonModel):
+    """Column `image`, base64 of a PNG or JPEG file, to column `mask`, base64 of a PNG file.
+
+    The mask is 8-bit grey, of the image's size; a pixel's value is the number of its class in the
+    model's metadata.
+    """
+
+    def load_context(self, context: PythonModelContext) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        segmenter, _ = load_segmenter(Path(context.artifacts["weights"]))
+        self.segmenter = segmenter.to(device)
+
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        masks = [
+            _encode(predict_labels(self.segmenter, _decode(row, text)))
+            for row, text in enumerate(model_input["image"])
+        ]
+        return pd.DataFrame({"mask": masks}, index=model_input.index)
+
+
+def _decode(row: int, text: str) -> npt.NDArray[np.uint8]:
+    """RGB (H, W, 3). A text that is no image is the caller's mistake: HTTP status 400."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as image:
+            return np.asarray(image.convert("RGB"))
+    except (
+        binascii.Error,
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise MlflowException.invalid_parameter_value(
+            f"row {row}: column image is not the base64 of a PNG or JPEG file ({error})"
+        ) from None
+
+
+def _encode(labels: npt.NDArray[np.uint8]) -> str:
+    file = io.BytesIO()
+    Image.fromarray(labels).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+set_model(ServedSegmenter())

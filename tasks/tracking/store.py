@@ -1,0 +1,200 @@
+"""Where the record lives: the tracking URI, and a client that is known to reach it."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+# MLflow would send usage statistics from every call that logs, and draw progress bars over ours.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from nas_core.data.folders import exclusive
+from nas_core.errors import ServiceError
+from nas_core.files import write_atomically
+from nas_core.paths import artifacts_folder
+
+SQLITE = "sqlite:///"
+SECONDS_TO_ANSWER = 5
+WHERE_SET = "the address comes from tracking.uri in params.yaml or from MLFLOW_TRACKING_URI"
+DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+def tracking_uri(setting: str, root: Path) -> str:
+    """The tracking URI: the setting, `MLFLOW_TRACKING_URI`, or SQLite in the artifacts folder.
+
+    The path of an SQLite file becomes absolute; a relative one starts at `root`.
+
+    Raises:
+        ServiceError: the URI is malformed.
+    """
+    uri = setting or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        return _sqlite_uri(artifacts_folder(root).absolute() / "mlflow.db")
+    _check_form(uri)
+    return _sqlite_uri(root.absolute() / _sqlite_path(uri)) if uri.startswith("sqlite") else uri
+
+
+def artifact_location(uri: str, root: Path) -> str | None:
+    """Where the artifacts of a new experiment go; None leaves it to the tracking server."""
+    if urlsplit(uri).scheme in ("http", "https"):
+        return None
+    return (artifacts_folder(root).absolute() / "mlflow").as_uri()
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of the store at `uri`, which is created first if it is an SQLite file.
+
+    Raises:
+        ServiceError: the store does not answer within seconds, or is not MLflow's.
+    """
+    parts = urlsplit(uri)
+    if uri.startswith(SQLITE):
+        _create_database(_sqlite_path(uri), uri)
+    elif parts.hostname and (port := DATABASE_PORTS.get(parts.scheme.split("+")[0])):
+        _check_port(uri, parts.hostname, parts.port or port)
+    with service_errors(uri), _impatient():
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+def ensure_experiment(client: MlflowClient, name: str, location: str | None) -> str:
+    """The id of the experiment of that name, created if need be.
+
+    Raises:
+        ServiceError: the experiment was deleted, or the store refuses.
+    """
+    uri = client.tracking_uri
+    with service_errors(uri):
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            try:
+                return str(client.create_experiment(name, artifact_location=location))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            # Another process was first.
+            experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        raise ServiceError(
+            f"MLflow at {redacted(uri)}: experiment {name!r} was deleted; restore it with "
+            "'mlflow experiments restore', or choose another name in params.yaml"
+        )
+    return str(experiment.experiment_id)
+
+
+@contextmanager
+def service_errors(uri: str) -> Iterator[None]:
+    """Turn what MLflow and its database drivers raise into a ServiceError that names `uri`."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+        reason = _without_credentials(str(error), uri).strip().splitlines()[0].rstrip(".")
+        if cause := re.search(r"Max retries exceeded .*\(Caused by .*?: (.*?)\"?\)\)$", reason):
+            reason = f"it does not answer ({cause[1]})"
+        # Without the cause: its text may hold the credentials.
+        raise ServiceError(f"MLflow at {redacted(uri)}: {reason}; {WHERE_SET}") from None
+
+
+def redacted(uri: str) -> str:
+    """`uri` without user name and password."""
+    return _without_credentials(uri, uri)
+
+
+def _without_credentials(text: str, uri: str) -> str:
+    authority = uri.partition("://")[2].partition("/")[0]
+    credentials, at, _ = authority.rpartition("@")
+    return text.replace(credentials + at, "") if at else text
+
+
+def _check_form(uri: str) -> None:
+    shown = redacted(uri)
+    try:
+        parts = urlsplit(uri)
+        has_host = bool(parts.hostname)
+        _ = parts.port
+    except ValueError as error:
+        raise ServiceError(f"tracking URI {shown!r} is malformed: {error}") from None
+    if parts.scheme in ("http", "https") and not has_host:
+        raise ServiceError(f"tracking URI {shown!r} names no host")
+    if parts.scheme == "sqlite" and (
+        not uri.startswith(SQLITE) or _sqlite_path(uri).name in ("", ":memory:")
+    ):
+        raise ServiceError(
+            f"tracking URI {shown!r} names no file; expected sqlite:///relative/path.db or "
+            "sqlite:////absolute/path.db"
+        )
+
+
+def _sqlite_path(uri: str) -> Path:
+    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0]))
+
+
+def _sqlite_uri(path: Path) -> str:
+    # SQLAlchemy decodes the path, MLflow partly does not: encode what must be and no more.
+    return SQLITE + str(path).replace("%", quote("%")).replace("?", quote("?"))
+
+
+def _create_database(path: Path, uri: str) -> None:
+    """Create an SQLite store unless there is one.
+
+    MLflow's own creation crashes when processes do it at once, and a half-made file stays after a
+    crash; here one process makes it beside its place.
+    """
+    try:
+        with exclusive(path):
+            if not path.exists():
+                with service_errors(uri):
+                    write_atomically(path, lambda temporary: _create_tables(temporary))
+        with path.open("rb") as file:
+            magic = file.read(16)
+    except OSError as error:
+        raise ServiceError(f"MLflow's database {path} cannot be used: {error.strerror}") from None
+    if magic != b"SQLite format 3\0":
+        raise ServiceError(
+            f"MLflow's database {path} is not an SQLite file; move it away or set tracking.uri in "
+            "params.yaml"
+        )
+
+
+def _create_tables(path: Path) -> None:
+    MlflowClient(_sqlite_uri(path))
+
+
+def _check_port(uri: str, host: str, port: int) -> None:
+    try:
+        socket.create_connection((host, port), timeout=SECONDS_TO_ANSWER).close()
+    except OSError as error:
+        raise ServiceError(
+            f"MLflow at {redacted(uri)}: it does not answer ({error}); {WHERE_SET}"
+        ) from None
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """One short try for each request to a tracking server, unless the user chose otherwise.
+
+    MLflow's defaults repeat a request for minutes, which suits the middle of a run but not its
+    start.
+    """
+    wanted = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SECONDS_TO_ANSWER),
+    }
+    added = [name for name in wanted if name not in os.environ]
+    os.environ.update({name: wanted[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]

@@ -1,0 +1,264 @@
+"""The record of searches in MLflow: a run for each search, a nested run for each candidate.
+
+Every call names its run: MLflow's active run belongs to one thread, and logging from Prefect's
+threads through it makes runs that nobody started. Nothing here is read to steer a search; runs are
+looked up only so that a crash leaves no candidate twice in the record.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow.entities import Metric, Param, Run, RunTag
+
+from nas_core.genotype import Genotype
+from tasks.tracking.store import (
+    artifact_location,
+    connect,
+    ensure_experiment,
+    service_errors,
+)
+
+PARENT_TAG = "mlflow.parentRunId"
+KIND_TAG = "nas.kind"
+SEARCH_TAG = "nas.search"
+CANDIDATE_TAG = "nas.candidate"
+FAILURE_TAG = "failure"
+
+# Limits of one request to MLflow, and of a tag.
+MAX_METRICS = 1000
+MAX_PARAMS = 100
+MAX_FAILURE_LENGTH = 2000
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True)
+class CandidateEntry:
+    """What is recorded of one candidate.
+
+    Attributes:
+        number: its place in the search, from 1; a search has one finished run a number.
+        started, finished: seconds since the epoch.
+        metrics: final scores by name; empty for a failed candidate.
+        curves: values of a quantity epoch by epoch, by name.
+        seconds: time spent in each stage.
+        files: uploaded as artifacts under their own names.
+        failure: why there is no score; empty if there is one.
+    """
+
+    number: int
+    genotype: Genotype
+    num_parameters: int
+    macs: int
+    seed: int
+    started: float
+    finished: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    stopped_early: bool = False
+    files: Sequence[Path] = ()
+    failure: str = ""
+
+
+class Tracker:
+    """An experiment in an MLflow store. Every method raises ServiceError if the store refuses.
+
+    Args:
+        uri: from `tracking_uri`.
+        experiment: the experiment's name; it is created if need be.
+        tags: set on every run, see `provenance_tags`.
+        root: the project's folder, where a local store keeps artifacts.
+    """
+
+    def __init__(self, uri: str, experiment: str, tags: Mapping[str, str], root: Path) -> None:
+        self.uri = uri
+        self.tags = dict(tags)
+        self.client = connect(uri)
+        self.experiment_id = ensure_experiment(
+            self.client, experiment, artifact_location(uri, root)
+        )
+
+    @staticmethod
+    def check(uri: str) -> None:
+        """See that the store answers; a local one is created."""
+        connect(uri)
+
+    def start_search(self, identity: str, name: str, params: Mapping[str, Any]) -> str:
+        """The run of a search: a new one, or the one that was begun before, running again.
+
+        Of a continued search the runs that a crash left behind are marked as killed. A
+        parameter or tag that has another value now keeps the first one, and the tag `resumed.KEY`
+        has the new one: MLflow does not let parameters change.
+
+        Args:
+            identity: the same whenever the same search goes on.
+            params: flat settings.
+
+        Returns:
+            The run's id.
+        """
+        with service_errors(self.uri):
+            found = self.find_runs({KIND_TAG: "search", SEARCH_TAG: identity})
+            if not found:
+                run_id = self.create_run(name, {KIND_TAG: "search", SEARCH_TAG: identity})
+                self.log_params(run_id, params)
+                return run_id
+            run = found[-1]  # the oldest
+            run_id = str(run.info.run_id)
+            self.client.update_run(run_id, status="RUNNING")
+            self.kill_abandoned({PARENT_TAG: run_id})
+            self._log_changes(run, params)
+            return run_id
+
+    def search_run(self, identity: str) -> str | None:
+        """The run that `start_search` began for this search, if it did."""
+        with service_errors(self.uri):
+            found = self.find_runs({KIND_TAG: "search", SEARCH_TAG: identity})
+        return str(found[-1].info.run_id) if found else None
+
+    def log_candidate(self, parent: str, entry: CandidateEntry) -> str:
+        """Record a candidate as a finished or failed run below `parent`; returns the run's id.
+
+        A candidate that is already there with the same outcome is left as it is.
+        """
+        status: Status = "FAILED" if entry.failure else "FINISHED"
+        tags = {PARENT_TAG: parent, KIND_TAG: "candidate", CANDIDATE_TAG: str(entry.number)}
+        with service_errors(self.uri):
+            for run in self.find_runs(tags):
+                if run.info.status == status:
+                    return str(run.info.run_id)
+            if entry.failure:
+                tags[FAILURE_TAG] = entry.failure[:MAX_FAILURE_LENGTH]
+            name = f"candidate {entry.number} · {entry.genotype.id[:6]}"
+            run_id = self.create_run(name, tags, entry.started)
+            self.log_params(
+                run_id,
+                architecture_params(entry.genotype, entry.num_parameters, entry.macs, entry.seed),
+            )
+            self.log_metrics(run_id, _candidate_metrics(entry))
+            self.log_files(run_id, entry.files)
+            self.client.set_terminated(run_id, status, milliseconds(entry.finished))
+            return run_id
+
+    def logged_candidates(self, parent: str) -> set[int]:
+        """The numbers of the candidates below `parent` that are finished or failed."""
+        with service_errors(self.uri):
+            runs = self.find_runs({PARENT_TAG: parent, KIND_TAG: "candidate"})
+        return {
+            int(run.data.tags[CANDIDATE_TAG])
+            for run in runs
+            if run.info.status in ("FINISHED", "FAILED")
+        }
+
+    def log_progress(self, run_id: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Record metrics of a running search at `step`; values that are not finite are left out."""
+        at = milliseconds(time.time())
+        with service_errors(self.uri):
+            self.log_metrics(
+                run_id, [Metric(name, value, at, step) for name, value in metrics.items()]
+            )
+
+    def finish(self, run_id: str, status: Status = "FINISHED") -> None:
+        """End a run."""
+        with service_errors(self.uri):
+            self.client.set_terminated(run_id, status)
+
+    def create_run(self, name: str, tags: Mapping[str, str], started: float | None = None) -> str:
+        """A new running run with the tags of all runs and these; returns its id."""
+        run = self.client.create_run(
+            self.experiment_id,
+            start_time=milliseconds(time.time() if started is None else started),
+            tags={**self.tags, **tags},
+            run_name=name,
+        )
+        return str(run.info.run_id)
+
+    def find_runs(self, tags: Mapping[str, str]) -> list[Run]:
+        """All runs with these tags that are not deleted, the latest first."""
+        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        runs: list[Run] = []
+        token = None
+        while True:
+            page = self.client.search_runs([self.experiment_id], wanted, page_token=token)
+            runs += page
+            token = page.token
+            if not token:
+                return runs
+
+    def kill_abandoned(self, tags: Mapping[str, str]) -> None:
+        """Mark the runs with these tags that still run as killed: their process is gone."""
+        for run in self.find_runs(tags):
+            if run.info.status == "RUNNING":
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        for chunk in _chunks([Param(key, str(value)) for key, value in params.items()], MAX_PARAMS):
+            self.client.log_batch(run_id, params=chunk)
+
+    def log_metrics(self, run_id: str, metrics: Iterable[Metric]) -> None:
+        """Record the metrics with finite values."""
+        finite = [metric for metric in metrics if math.isfinite(metric.value)]
+        for chunk in _chunks(finite, MAX_METRICS):
+            self.client.log_batch(run_id, metrics=chunk)
+
+    def log_files(self, run_id: str, files: Iterable[Path], folder: str | None = None) -> None:
+        for path in files:
+            self.client.log_artifact(run_id, str(path), folder)
+
+    def _log_changes(self, run: Run, params: Mapping[str, Any]) -> None:
+        """Add to a continued run what it lacks, and tags for what is another value now."""
+        recorded = {**run.data.tags, **run.data.params}
+        wanted = {**self.tags, **{key: str(value) for key, value in params.items()}}
+        self.log_params(
+            run.info.run_id, {key: params[key] for key in params if key not in recorded}
+        )
+        changed = [
+            RunTag(f"resumed.{key}", value)
+            for key, value in wanted.items()
+            if recorded.get(key, value) != value
+        ]
+        for chunk in _chunks(changed, MAX_PARAMS):
+            self.client.log_batch(run.info.run_id, tags=chunk)
+
+
+def architecture_params(
+    genotype: Genotype, num_parameters: int, macs: int, seed: int
+) -> dict[str, str | int]:
+    """What an architecture is and costs, as parameters of a run."""
+    return {
+        "id": genotype.id,
+        "num_parameters": num_parameters,
+        "macs": macs,
+        "seed": seed,
+        **genotype.decisions(),
+    }
+
+
+def milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _candidate_metrics(entry: CandidateEntry) -> list[Metric]:
+    at = milliseconds(entry.finished)
+    values = {
+        **entry.metrics,
+        "stopped_early": float(entry.stopped_early),
+        **{f"seconds_{stage}": value for stage, value in entry.seconds.items()},
+    }
+    return [Metric(name, value, at, 0) for name, value in values.items()] + [
+        Metric(name, value, at, step)
+        for name, curve in entry.curves.items()
+        for step, value in enumerate(curve, start=1)
+    ]
+
+
+def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
