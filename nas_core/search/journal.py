@@ -107,13 +107,13 @@ class Journal:
         """Begin a journal.
 
         Raises:
-            RunError: there is one already, or the folder is in use.
+            RunError: there is one already, the folder is in use, or the disk does not take it.
         """
         lock = RunLock(path.parent)
         try:
             if path.exists():
                 raise RunError(f"{path} exists already: open it to go on with its search")
-            write_bytes(path, header.model_dump_json().encode() + b"\n")
+            _write(path, header.model_dump_json().encode() + b"\n")
             return cls(path, lock)
         except BaseException:
             lock.release()
@@ -207,10 +207,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     """
     content = io.BytesIO()
     torch.save({"format": STATE_FORMAT, "state": state}, content)
-    try:
-        write_bytes(path, content.getvalue())
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from None
+    _write(path, content.getvalue())
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -238,6 +235,13 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 Parsed = TypeVar("Parsed", bound=Line)
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _check_exists(path: Path) -> None:

@@ -56,16 +56,16 @@ def read_search(searches: Path, name: str | None = None) -> tuple[str, list[Reco
         name: of the search's folder; the one that was written to last if None.
 
     Raises:
-        RunError: there is none, or its journal cannot be read.
+        RunError: there is none, or none of this name, or its journal cannot be read.
     """
-    journals = _journals(searches)
-    if name is not None:
-        journals = [path for path in journals if path.parent.name == name]
+    journals = {path.parent.name: path for path in _journals(searches)}
     if not journals:
-        which = "no search yet" if name is None else f"no search {name!r}"
-        raise RunError(f"{searches}: {which}; start one with `nas search`")
-    latest = max(journals, key=lambda path: path.stat().st_mtime)
-    return latest.parent.name, Journal.read(latest).candidates
+        raise RunError(f"{searches}: no search yet; start one with `nas search`")
+    if name is None:
+        name = max(journals, key=lambda known: journals[known].stat().st_mtime)
+    if name not in journals:
+        raise RunError(f"{searches}: no search {name!r}; there are: {', '.join(journals)}")
+    return name, Journal.read(journals[name]).candidates
 
 
 def searched_genotypes(searches: Path) -> dict[str, Genotype]:
@@ -73,9 +73,10 @@ def searched_genotypes(searches: Path) -> dict[str, Genotype]:
 
     Raises:
         RunError: a journal cannot be read.
+        GenotypeError: a journal holds what is not in the search space.
     """
     return {
-        record.id: Genotype.from_dict(record.genotype)
+        record.id: Genotype.from_dict(record.genotype, f"{path}, record {record.index}")
         for path in _journals(searches)
         for record in Journal.read(path).candidates
     }

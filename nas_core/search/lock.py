@@ -26,21 +26,19 @@ class RunLock:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # Not truncated before the lock is held: the file names the holder.
-            self._file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
-        except OSError as error:
-            raise RunError(f"{folder} cannot be written: {error.strerror}") from None
-        try:
+            self._file = (folder / LOCK_FILE).open("a+b", buffering=0)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file.truncate(0)
+            self._file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         except BlockingIOError:
             self._file.seek(0)
-            holder = self._file.read().strip() or "another process"
+            holder = self._file.read().decode() or "another process"
             self._file.close()
             raise RunError(
                 f"{folder} is in use by {holder}: wait for it to end, or end it"
             ) from None
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self._file.flush()
+        except OSError as error:
+            raise RunError(f"{folder} cannot be written: {error.strerror}") from None
 
     def release(self) -> None:
         self._file.truncate(0)
