@@ -219,7 +219,7 @@ def _register(
             raise
     tags = {"architecture_id": card.genotype.id}
     if math.isfinite(val.get("mean_iou", math.nan)):
-        tags[VAL_TAG] = repr(val["mean_iou"])
+        tags[VAL_TAG] = str(float(val["mean_iou"]))
     # Not models:/ID: the SQL store would look that up under the process-wide tracking URI.
     source = client.get_logged_model(model_id).artifact_location
     registered = client.create_model_version(

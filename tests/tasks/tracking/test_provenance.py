@@ -1,0 +1,48 @@
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tasks.tracking import provenance_tags
+from tasks.tracking.provenance import git_commit
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    (folder / "file").write_text("1")
+    for arguments in (
+        ["init", "-q"],
+        ["add", "file"],
+        ["-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "first"],
+    ):
+        subprocess.run(["git", *arguments], cwd=folder, check=True)
+    return folder
+
+
+def test_the_commit_of_a_checkout(checkout: Path) -> None:
+    commit = git_commit(checkout)
+    assert len(commit) == 40
+    (checkout / "untracked").write_text("")
+    assert git_commit(checkout) == commit
+    (checkout / "file").write_text("2")
+    assert git_commit(checkout) == f"{commit}-dirty"
+
+
+def test_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    assert git_commit(tmp_path) == "unknown"
+    monkeypatch.setenv("PATH", "")
+    assert git_commit(tmp_path) == "unknown"
+
+
+def test_tags(checkout: Path) -> None:
+    tags = provenance_tags(checkout, profile="camvid", data_hash="d0", seed=0, device="cpu: x86")
+    assert tags["commit"] == tags["mlflow.source.git.commit"] == git_commit(checkout)
+    assert (tags["profile"], tags["data_hash"], tags["seed"]) == ("camvid", "d0", "0")
+    assert tags["device"] == "cpu: x86"
+    assert tags["version.python"] == platform.python_version()
+    for package in ("torch", "torchvision", "prefect", "mlflow", "dvc", "numpy"):
+        assert tags[f"version.{package}"][0].isdigit()

@@ -1,0 +1,129 @@
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nas_core.errors import ServiceError
+from tasks.tracking import Tracker, redacted, tracking_uri
+from tasks.tracking.store import connect, ensure_experiment
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and says nothing."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+        return port
+
+
+def test_the_setting_wins_over_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert tracking_uri("", tmp_path) == f"sqlite:///{tmp_path}/artifacts/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert tracking_uri("", tmp_path) == "http://127.0.0.1:5000"
+    assert tracking_uri("https://host/path", tmp_path) == "https://host/path"
+
+
+def test_sqlite_paths_start_at_the_project(tmp_path: Path) -> None:
+    assert tracking_uri("sqlite:///runs/m.db", tmp_path) == f"sqlite:///{tmp_path}/runs/m.db"
+    assert tracking_uri("sqlite:////data/m.db", tmp_path) == "sqlite:////data/m.db"
+    assert tracking_uri("", Path("relative")).startswith(f"sqlite:///{Path.cwd()}/relative/")
+
+
+def test_a_folder_with_an_odd_name(tmp_path: Path) -> None:
+    root = tmp_path / "100% ünï ?"
+    Tracker.check(tracking_uri("", root))
+    assert (root / "artifacts" / "mlflow.db").stat().st_size > 100_000
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("http://", "names no host"),
+        ("http://[::1", "malformed"),
+        ("http://user:secret@host:port", "malformed"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("htp://host", "unsupported URI"),
+        ("mlruns", "mlruns"),
+        ("file:///tmp/mlruns", "sqlite"),
+    ],
+)
+def test_malformed_and_unsupported_addresses(tmp_path: Path, uri: str, message: str) -> None:
+    with pytest.raises(ServiceError, match=message) as error:
+        connect(tracking_uri(uri, tmp_path))
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_an_address_that_refuses(closed_port: int, scheme: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(ServiceError) as error:
+        connect(f"{scheme}://user:secret@127.0.0.1:{closed_port}/db")
+    assert time.monotonic() - started < 5
+    assert f"{scheme}://127.0.0.1:{closed_port}/db: it does not answer" in str(error.value)
+    assert "tracking.uri" in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+def test_a_server_that_never_answers(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = time.monotonic()
+    with pytest.raises(ServiceError, match="does not answer"):
+        connect(f"http://127.0.0.1:{silent_port}")
+    assert time.monotonic() - started < 10
+    assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+
+
+def test_redacted() -> None:
+    assert redacted("https://user:p@ss@host:1/path") == "https://host:1/path"
+    assert redacted("https://host:1/path@x") == "https://host:1/path@x"
+    assert redacted("sqlite:////folder@x/m.db") == "sqlite:////folder@x/m.db"
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "artifacts" / "mlflow.db"
+    path.parent.mkdir()
+    path.write_text("not a database at all, no")
+    with pytest.raises(ServiceError, match=r"mlflow\.db is not an SQLite file"):
+        connect(tracking_uri("", tmp_path))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ServiceError, match=r"mlflow\.db cannot be used"):
+        connect(tracking_uri("", tmp_path))
+
+
+def test_processes_may_create_the_store_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tasks.tracking import Tracker, tracking_uri;"
+        "root = Path(sys.argv[1]); Tracker(tracking_uri('', root), 'camvid', {}, root)"
+        ".start_search(sys.argv[2], 'search', {})"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(number)])
+        for number in range(3)
+    ]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    tracker = Tracker(tracking_uri("", tmp_path), "camvid", {}, tmp_path)
+    assert len(tracker.find_runs({"nas.kind": "search"})) == 3
+
+
+def test_a_deleted_experiment(tracker: Tracker) -> None:
+    tracker.client.delete_experiment(tracker.experiment_id)
+    with pytest.raises(ServiceError, match="'camvid' was deleted; restore it"):
+        ensure_experiment(tracker.client, "camvid", None)
