@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import logging
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,17 @@ def write_journal(path: Path, records: list[Record]) -> None:
     with Journal.create(path, HEADER) as journal:
         for record in records:
             journal.append(record)
+
+
+@contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    """A limit on the size of files stands in for a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture
@@ -176,18 +189,23 @@ def test_half_written_line_is_reported_to_the_writer(
     assert "journal.jsonl: the last line is half written" in record.getMessage()
 
 
+def test_full_disk_leaves_no_journal(path: Path) -> None:
+    with largest_file(60), pytest.raises(RunError, match=r"journal\.jsonl cannot be written"):
+        Journal.create(path, HEADER)
+    assert not path.exists()
+    Journal.create(path, HEADER).close()
+
+
 def test_full_disk_leaves_the_journal_as_it_was(path: Path) -> None:
-    """A limit on the size of files stands in for the disk: part of the line gets written."""
+    """Part of the line gets written."""
     with Journal.create(path, HEADER) as journal:
         journal.append(make_record(0))
         size = path.stat().st_size
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 40, limits[1]))
-        try:
-            with pytest.raises(RunError, match=r"journal\.jsonl cannot be written: File too large"):
-                journal.append(make_record(1))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        with (
+            largest_file(size + 40),
+            pytest.raises(RunError, match=r"journal\.jsonl cannot be written: File too large"),
+        ):
+            journal.append(make_record(1))
         assert path.stat().st_size == size + 40
         assert journal.records == Journal.read(path).records == [make_record(0)]
         journal.append(make_record(1))
@@ -329,14 +347,9 @@ def test_foreign_state(tmp_path: Path) -> None:
             load_state(file)
 
 
-def test_state_on_a_full_disk(tmp_path: Path) -> None:
+def test_full_disk_leaves_the_old_state(tmp_path: Path) -> None:
     file = tmp_path / "strategy.pt"
     save_state(file, {"round": 1})
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
-        with pytest.raises(RunError, match=r"strategy\.pt cannot be written"):
-            save_state(file, {"round": 2})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with largest_file(100), pytest.raises(RunError, match=r"strategy\.pt cannot be written"):
+        save_state(file, {"round": 2})
     assert load_state(file) == {"round": 1}

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from nas_core.errors import GenotypeError, RunError
 from nas_core.genotype import Genotype
 from nas_core.search.journal import Header, Journal, Record
-from nas_core.search.leaderboard import leaderboard
+from nas_core.search.leaderboard import leaderboard, read_search, searched_genotypes
 
 GENOTYPE = {
     "templates": [[3, 0, 1], [4, 1, 1], [3, 1, 1]],
@@ -108,3 +110,35 @@ def test_columns_and_types_do_not_depend_on_the_rows(
     table.to_parquet(tmp_path / "table.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "table.parquet"), table)
     assert table.to_csv(index=False).count("\n") == len(rows) + 1
+
+
+def test_searches_are_found_by_name_or_the_latest(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no search yet"):
+        read_search(tmp_path / "searches")
+    for age, name in enumerate(["camvid-1", "other-3", "camvid-2"]):
+        make_table(tmp_path / name, [("finished", 0.1), ("repeat", 0.1)][: 2 - age % 2])
+        os.utime(tmp_path / name / "journal.jsonl", (1000 - age, 1000 - age))
+    name, candidates = read_search(tmp_path)
+    assert name == "camvid-1"
+    assert [candidate.id for candidate in candidates] == ["id0"]
+    assert read_search(tmp_path, "other-3")[0] == "other-3"
+    with pytest.raises(
+        RunError, match=r"no search 'camvid'; there are: camvid-1, camvid-2, other-3"
+    ):
+        read_search(tmp_path, "camvid")
+
+
+def test_genotypes_of_all_searches(tmp_path: Path) -> None:
+    assert searched_genotypes(tmp_path) == {}
+    make_table(tmp_path / "a", [("finished", 0.1), ("failed", None)])
+    make_table(tmp_path / "b", [("finished", 0.1), ("repeat", 0.1), ("finished", 0.2)])
+    expected = Genotype.from_dict(GENOTYPE)
+    assert searched_genotypes(tmp_path) == dict.fromkeys(["id0", "id1", "id2"], expected)
+
+
+def test_journal_with_an_illegal_genotype_is_named(tmp_path: Path) -> None:
+    make_table(tmp_path / "a", [("finished", 0.1)])
+    path = tmp_path / "a" / "journal.jsonl"
+    path.write_text(path.read_text().replace("[0,1,0,0,1]", "[0,9,0,0,1]"))
+    with pytest.raises(GenotypeError, match=r"journal\.jsonl, record 0: layer 0: in2"):
+        searched_genotypes(tmp_path)
