@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -155,6 +156,19 @@ def _members(service: Service) -> list[psutil.Process]:
         except (ProcessLookupError, PermissionError):
             continue
     return members
+
+
+def listens(service: Service) -> bool:
+    """Whether the service itself has its port; a foreign server may answer at its address."""
+    port = urlsplit(service.url).port
+    for process in _members(service):
+        try:
+            connections = process.net_connections("tcp")
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
+            return True
+    return False
 
 
 def _is_zombie(pid: int) -> bool:

@@ -32,6 +32,7 @@ from flows.processes import (
     Record,
     Service,
     end_service,
+    listens,
     port_is_free,
     start_service,
     wait_until_ready,
@@ -46,7 +47,7 @@ HOST = "127.0.0.1"
 LOOPBACK = ("127.0.0.1", "localhost")
 PREFECT_PORT = 4200
 MLFLOW_PORT = 5000
-START_TIMEOUT = 120.0  # seconds; a server takes 13 s on a free machine, a multiple on a busy one
+START_TIMEOUT = 180.0  # seconds; a server takes 13 s on a free machine, a multiple on a busy one
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
@@ -95,7 +96,7 @@ def up(root: Path, options: Options, console: Console) -> None:
         _start_mlflow(root, record, options, console)
         _await_start(record, "prefect", lambda: answers(url), began, console)
         _point_profile_to(url, record, console)
-        if mlflow := record.running("mlflow"):
+        if mlflow := record.services.get("mlflow"):
             _await_start(record, "mlflow", lambda: _mlflow_answers(mlflow.url), began, console)
         serve_deployments(root, record, url, names, START_TIMEOUT, console)
 
@@ -194,11 +195,12 @@ def _start_mlflow(root: Path, record: Record, options: Options, console: Console
 
     uri = tracking_uri(load_settings(root=root).tracking.uri, root)
     about = redacted(uri)
+    earlier = record.services.get("mlflow")
     if (running := _running(record, "mlflow")) and running.about == about:
         _check_port(running, options.mlflow_port, "--mlflow-port")
         return
     if running:
-        end_service(running)
+        end_service(record.services.pop("mlflow"))
         console.print(f"{running.name:<16} ended; it showed {running.about}")
     # Two processes that create the same database at a time would break each other.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
@@ -206,7 +208,7 @@ def _start_mlflow(root: Path, record: Record, options: Options, console: Console
     if not uri.startswith(DATABASES):
         console.print(f"MLflow           answers at {about}; nothing to start")
         return
-    port = options.mlflow_port or MLFLOW_PORT
+    port = options.mlflow_port or (earlier and urlsplit(earlier.url).port) or MLFLOW_PORT
     _check_free(options.bound, port, "--mlflow-port")
     _start(
         record, root, "mlflow", "MLflow UI",
@@ -269,7 +271,7 @@ def _await_start(
         return
     try:
         with console.status(f"{service.name} starts"):
-            wait_until_ready(service, is_ready, START_TIMEOUT)
+            wait_until_ready(service, lambda: listens(service) and is_ready(), START_TIMEOUT)
     except ServiceError:
         end_service(service)
         del record.services[key]
