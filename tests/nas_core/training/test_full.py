@@ -1,0 +1,166 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas_core.architectures import ARCHITECTURES
+from nas_core.compute import Compute
+from nas_core.config import NetworkSettings, TrainSettings
+from nas_core.data.prepared import PreparedData
+from nas_core.errors import RunError
+from nas_core.genotype import Genotype
+from nas_core.training.full import FullResult, evaluate, train_fully, training_identity
+
+NETWORK = NetworkSettings(agg_size=16, sep_repeats=1)
+SETTINGS = TrainSettings(
+    epochs=3,
+    batch_size=6,
+    crop_height=32,
+    crop_width=48,
+    warmup_steps=2,
+    averaging=0.5,
+    validate_every=2,
+)
+ARCH0, ARCH1 = ARCHITECTURES["arch0"], ARCHITECTURES["arch1"]
+
+
+class Interrupted(Exception):
+    pass
+
+
+def _train(
+    data: PreparedData,
+    compute: Compute,
+    checkpoint: Path,
+    settings: TrainSettings = SETTINGS,
+    genotype: Genotype = ARCH0,
+    seed: int = 2,
+    stop_after: int | None = None,
+) -> FullResult:
+    def on_epoch(row: dict[str, float]) -> None:
+        if row["epoch"] == stop_after:
+            raise Interrupted
+
+    return train_fully(
+        data, genotype, None, NETWORK, settings, compute,
+        seed=seed, checkpoint=checkpoint, on_epoch=on_epoch,
+    )  # fmt: skip
+
+
+def _states_equal(a: FullResult, b: FullResult) -> bool:
+    states = a.segmenter.state_dict(), b.segmenter.state_dict()
+    return all(tensor.equal(states[1][name]) for name, tensor in states[0].items())
+
+
+def _without_seconds(result: FullResult) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in result.history]
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(
+    scenes: PreparedData, compute: Compute, tmp_path: Path
+) -> None:
+    whole = _train(scenes, compute, tmp_path / "whole.pt")
+    for epoch in (1, 2):
+        with pytest.raises(Interrupted):
+            _train(scenes, compute, tmp_path / "parts.pt", stop_after=epoch)
+    resumed = _train(scenes, compute, tmp_path / "parts.pt")
+    assert _states_equal(whole, resumed)
+    assert _without_seconds(whole) == _without_seconds(resumed)
+    assert whole.val is not None and resumed.val is not None
+    assert whole.val.matrix.equal(resumed.val.matrix)
+
+
+def test_a_finished_training_is_not_repeated(
+    scenes: PreparedData, compute: Compute, tmp_path: Path
+) -> None:
+    first = _train(scenes, compute, tmp_path / "c.pt")
+    again = _train(scenes, compute, tmp_path / "c.pt", stop_after=1)  # no epoch is run
+    assert _states_equal(first, again) and first.history == again.history
+
+
+def test_history_validates_as_asked_and_at_the_end(
+    scenes: PreparedData, compute: Compute, tmp_path: Path
+) -> None:
+    result = _train(scenes, compute, tmp_path / "c.pt")
+    assert [row["epoch"] for row in result.history] == [1, 2, 3]
+    assert ["val_mean_iou" in row for row in result.history] == [False, True, True]
+    assert result.val is not None
+    assert result.history[-1]["val_mean_iou"] == result.val.mean_iou
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+def test_the_other_seed_gives_another_network(
+    scenes: PreparedData, compute: Compute, tmp_path: Path
+) -> None:
+    first = _train(scenes, compute, tmp_path / "a.pt")
+    other = _train(scenes, compute, tmp_path / "b.pt", seed=3)
+    assert not _states_equal(first, other)
+
+
+def test_trained_on_val_it_has_no_val_score(
+    scenes: PreparedData, compute: Compute, tmp_path: Path
+) -> None:
+    settings = SETTINGS.model_copy(update={"splits": "train+val", "epochs": 1})
+    result = _train(scenes, compute, tmp_path / "c.pt", settings)
+    assert result.val is None
+    assert not any(key.startswith("val_") for row in result.history for key in row)
+
+
+def test_evaluation_counts_every_labelled_pixel_once(
+    scenes: PreparedData, compute: Compute, tmp_path: Path
+) -> None:
+    segmenter = _train(scenes, compute, tmp_path / "c.pt").segmenter
+    split = scenes.split("test")
+    confusion = evaluate(segmenter, split, scenes.num_classes, scenes.ignore_index, compute)
+    assert int(confusion.matrix.sum()) == int((split.masks != scenes.ignore_index).sum())
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 truncated"])
+def test_an_unreadable_checkpoint_is_refused(
+    scenes: PreparedData, compute: Compute, tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "c.pt"
+    path.write_bytes(content)
+    with pytest.raises(RunError, match="c.pt is not a readable checkpoint"):
+        _train(scenes, compute, path)
+    assert path.read_bytes() == content
+
+
+def test_a_truncated_checkpoint_is_refused(
+    scenes: PreparedData, compute: Compute, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.pt"
+    _train(scenes, compute, path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(RunError, match="not a readable checkpoint"):
+        _train(scenes, compute, path)
+
+
+def test_a_foreign_checkpoint_is_refused(
+    scenes: PreparedData, compute: Compute, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.pt"
+    torch.save({"weights": torch.ones(3)}, path)
+    with pytest.raises(RunError, match="not a checkpoint of this program"):
+        _train(scenes, compute, path)
+
+
+def test_a_checkpoint_of_another_training_is_refused(
+    scenes: PreparedData, compute: Compute, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.pt"
+    _train(scenes, compute, path)
+    with pytest.raises(RunError, match=f"{ARCH0.id}, this training has {ARCH1.id}"):
+        _train(scenes, compute, path, genotype=ARCH1)
+    with pytest.raises(RunError, match="other settings, data or seed"):
+        _train(scenes, compute, path, seed=9)
+
+
+def test_identity_follows_what_decides_the_outcome(scenes: PreparedData, compute: Compute) -> None:
+    def identity(settings: TrainSettings, seed: int = 0) -> str:
+        return training_identity(scenes, ARCH0, None, NETWORK, settings, compute, seed)
+
+    same = SETTINGS.model_copy(update={"top": 9, "also": ()})
+    other = SETTINGS.model_copy(update={"epochs": 4})
+    assert identity(SETTINGS) == identity(same)
+    assert len({identity(SETTINGS), identity(other), identity(SETTINGS, seed=1)}) == 3

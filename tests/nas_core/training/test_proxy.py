@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+
+from nas_core.architectures import ARCHITECTURES
+from nas_core.compute import Compute
+from nas_core.config import ProxySettings
+from nas_core.data.prepared import PreparedData
+from nas_core.data.transforms import normalise, resized
+from nas_core.errors import CandidateError
+from nas_core.metrics import ConfusionMatrix
+from nas_core.models.encoder import Encoder
+from nas_core.seeds import seeded
+from nas_core.space import sample
+from nas_core.training.proxy import ProxyTask, build_proxy_task, train_candidate
+
+SETTINGS = ProxySettings(height=48, width=64, batch_size=6, epochs_a=2, epochs_b=1, agg_size=16)
+ARCH0 = ARCHITECTURES["arch0"]
+
+
+@pytest.fixture(scope="module")
+def task(scenes: PreparedData) -> ProxyTask:
+    compute = Compute(torch.device("cpu"), bf16=False)
+    return build_proxy_task(scenes, None, SETTINGS, compute, meta_val_fraction=0.2, seed=4)
+
+
+def test_the_training_split_is_divided_once(scenes: PreparedData, task: ProxyTask) -> None:
+    train, val = set(task.meta_train.names), set(task.meta_val.names)
+    assert len(val) == 4 and len(train) == 16 and not train & val
+    assert train | val == set(scenes.split("train").names)
+
+
+@pytest.mark.parametrize(("fraction", "num_val"), [(0.001, 1), (0.999, 19)])
+def test_both_parts_have_an_image(scenes: PreparedData, fraction: float, num_val: int) -> None:
+    compute = Compute(torch.device("cpu"), bf16=False)
+    task = build_proxy_task(scenes, None, SETTINGS, compute, meta_val_fraction=fraction, seed=0)
+    assert len(task.meta_val) == num_val and len(task.meta_train) == 20 - num_val
+
+
+def test_cached_taps_are_what_the_encoder_gives(task: ProxyTask) -> None:
+    encoder = Encoder()
+    encoder.load_state_dict(task.encoder_state)
+    with torch.inference_mode():
+        taps = encoder.eval()(normalise(task.meta_val.images))
+    for cached, tap in zip(task.val_taps, taps, strict=True):
+        torch.testing.assert_close(cached.permute(0, 3, 1, 2), tap, rtol=1e-4, atol=1e-5)
+
+
+def test_given_encoder_weights_are_used(scenes: PreparedData) -> None:
+    state = seeded(99, Encoder).state_dict()
+    compute = Compute(torch.device("cpu"), bf16=False)
+    task = build_proxy_task(scenes, state, SETTINGS, compute, meta_val_fraction=0.2, seed=4)
+    for name, tensor in state.items():
+        torch.testing.assert_close(task.encoder_state[name], tensor)
+
+
+def test_the_score_is_that_of_the_returned_network_on_meta_val(task: ProxyTask) -> None:
+    result = train_candidate(task, ARCH0, seed=1)
+    val = resized(task.meta_val, 48, 64)
+    confusion = ConfusionMatrix(task.num_classes, task.ignore_index)
+    with torch.inference_mode():
+        predictions = result.segmenter(normalise(val.images)).argmax(1)
+    confusion.update(predictions, torch.from_numpy(np.array(val.masks)))
+    assert result.scores[-1] == pytest.approx(confusion.reward, abs=1e-6)
+    assert result.confusion.matrix.equal(confusion.matrix)
+    assert len(result.scores) == task.num_validations == 2
+    assert set(result.losses) == {"a", "b"} and len(result.losses["a"]) == 2
+    assert set(result.seconds) == {"stage_a", "stage_b", "validation"}
+    assert not result.stopped_early
+
+
+def test_training_lowers_the_loss(task: ProxyTask) -> None:
+    losses = train_candidate(task, ARCH0, seed=1).losses["a"]
+    assert losses[-1] < losses[0]
+
+
+def test_the_same_seed_gives_the_same_network(task: ProxyTask) -> None:
+    first, again = (train_candidate(task, ARCH0, seed=5) for _ in range(2))
+    assert first.scores == again.scores and first.losses == again.losses
+    for name, tensor in first.segmenter.state_dict().items():
+        assert tensor.equal(again.segmenter.state_dict()[name]), name
+    assert train_candidate(task, ARCH0, seed=6).losses != first.losses
+
+
+def test_candidates_do_not_depend_on_those_before_them(task: ProxyTask) -> None:
+    alone = train_candidate(task, ARCH0, seed=5).scores
+    train_candidate(task, sample(np.random.default_rng(0)), seed=8)
+    assert train_candidate(task, ARCH0, seed=5).scores == alone
+
+
+def test_the_global_generator_is_left_alone(task: ProxyTask) -> None:
+    torch.manual_seed(11)
+    expected = torch.rand(1)
+    torch.manual_seed(11)
+    train_candidate(task, ARCH0, seed=5)
+    assert torch.rand(1).equal(expected)
+
+
+@pytest.mark.parametrize(("thresholds", "num_scores"), [([1.0, 0.0], 1), ([0.0, 1.0], 2)])
+def test_stops_below_a_threshold(
+    task: ProxyTask, thresholds: list[float], num_scores: int
+) -> None:
+    result = train_candidate(task, ARCH0, seed=1, thresholds=thresholds)
+    assert result.stopped_early and len(result.scores) == num_scores
+    assert result.scores[-1] == pytest.approx(result.confusion.reward)
+    assert ("b" in result.losses) == (num_scores == 2)
+
+
+def test_a_loss_that_is_never_finite_fails_the_candidate(scenes: PreparedData) -> None:
+    state = seeded(0, Encoder).state_dict()
+    broken = {k: torch.full_like(v, torch.nan) if "weight" in k else v for k, v in state.items()}
+    compute = Compute(torch.device("cpu"), bf16=False)
+    task = build_proxy_task(scenes, broken, SETTINGS, compute, meta_val_fraction=0.2, seed=4)
+    with pytest.raises(CandidateError, match="not finite"):
+        train_candidate(task, ARCH0, seed=1)
+
+
+def test_bf16_trains_as_well_as_fp32(scenes: PreparedData, task: ProxyTask) -> None:
+    compute = Compute(torch.device("cpu"), bf16=True)
+    half = build_proxy_task(scenes, None, SETTINGS, compute, meta_val_fraction=0.2, seed=4)
+    expected = train_candidate(task, ARCH0, seed=1).losses["a"]
+    found = train_candidate(half, ARCH0, seed=1).losses["a"]
+    assert found == pytest.approx(expected, rel=0.1)
