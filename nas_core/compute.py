@@ -14,7 +14,6 @@ from torch import nn
 from nas_core.config import ComputeSettings
 from nas_core.errors import SettingsError
 
-
 Module = TypeVar("Module", bound=nn.Module)
 
 

@@ -279,7 +279,7 @@ def load_settings(
     sources = ["params.yaml"]
     if profile != "camvid":
         path = root / "profiles" / f"{profile}.yaml"
-        if not path.is_file():
+        if profile not in profiles(root):
             raise SettingsError(
                 f"unknown profile {profile!r}; there are: {', '.join(profiles(root))}"
             )
@@ -330,8 +330,10 @@ def _explain(problem: Any) -> str:
 
 
 def _nearest(key: str) -> str:
+    """A hint at the valid key that is most like an unknown one: on its level, or by its name."""
     keys = setting_keys()
-    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    paths = {".".join(known.split(".")[: key.count(".") + 1]) for known in keys}
+    close = difflib.get_close_matches(key, sorted(paths), n=1, cutoff=0.7)
     if not close:
         last = key.rsplit(".", 1)[-1]
         close = [known for known in keys if known.rsplit(".", 1)[-1] == last]

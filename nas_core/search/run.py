@@ -5,7 +5,7 @@ learns. `strategy.pt` holds the strategy as it was when the round of its number 
 after a crash the round is proposed again, the same, and only what the journal lacks is trained.
 
 The folder's name ends in a digest of all that decides what a search finds: data, encoder
-weights, seed, precision, the settings of the search and the code of nas_core. The number of
+weights, seed, precision, the settings of the search and the code that carries it out. The number of
 candidates is not part of it: raising it continues the search.
 """
 
@@ -30,6 +30,23 @@ from nas_core.training.early_stopping import stopping_thresholds
 UNBINDING = {"num_candidates", "max_failures"}
 STATE_FILE = "strategy.pt"
 
+# What of nas_core decides what a search finds; the stage search of dvc.yaml depends on it too.
+CODE = (
+    "compute.py",
+    "data/transforms.py",
+    "genotype.py",
+    "metrics.py",
+    "models",
+    "search",
+    "seeds.py",
+    "space.py",
+    "training/averaging.py",
+    "training/early_stopping.py",
+    "training/losses.py",
+    "training/proxy.py",
+    "training/steps.py",
+)
+
 
 def search_identity(
     settings: Settings, data_hash: str, encoder_digest: str, compute: Compute
@@ -40,6 +57,7 @@ def search_identity(
         "encoder": encoder_digest,
         "seed": settings.seed,
         "bf16": compute.bf16,
+        "network": settings.network.model_dump(mode="json"),
         "search": settings.search.model_dump(mode="json", exclude=UNBINDING),
         "code": code_digest(),
     }
@@ -51,9 +69,10 @@ def search_folder(artifacts: Path, name: str, identity: dict[str, Any]) -> Path:
 
 @cache
 def code_digest() -> str:
-    """A digest of the source of nas_core: results of other code are not mixed with these."""
+    """A digest of the source that decides rewards: results of other code are not mixed in."""
     package = Path(__file__).resolve().parents[1]
-    files = sorted(package.rglob("*.py"))
+    parts = (package / part for part in CODE)
+    files = sorted(f for part in parts for f in ([part] if part.is_file() else part.rglob("*.py")))
     return digest_of([[str(f.relative_to(package)), file_digest(f)] for f in files])
 
 

@@ -1,0 +1,159 @@
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nas_core.config import (
+    Settings,
+    load_settings,
+    profiles,
+    project_dir,
+    setting_keys,
+    validate_settings,
+)
+from nas_core.errors import SettingsError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    return tmp_path
+
+
+def test_a_profile_changes_only_what_it_names(project: Path) -> None:
+    base, synthetic = load_settings(root=project), load_settings("synthetic", root=project)
+    assert synthetic.dataset.kind == "synthetic" and base.dataset.kind == "camvid"
+    assert synthetic.search.controller == base.search.controller
+
+
+def test_overrides_win_over_sections_and_these_over_the_profile(project: Path) -> None:
+    found = load_settings(
+        "synthetic",
+        ["search.num_candidates=5", "train.also=[arch1]", "seed=7"],
+        {"search": {"num_candidates": 9, "batch_size": 2}},
+        root=project,
+    )
+    assert (found.search.num_candidates, found.search.batch_size) == (5, 2)
+    assert found.train.also == ("arch1",) and found.seed == 7
+    assert found.search.proxy == load_settings("synthetic", root=project).search.proxy
+
+
+def test_a_null_section_changes_nothing(project: Path) -> None:
+    path = project / "profiles" / "empty.yaml"
+    path.write_text("name: other\n")
+    assert load_settings("empty", root=project) == load_settings(root=project).model_copy(
+        update={"name": "other"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("search.num_candidate=8", "'search.num_candidate'; did you mean 'search.num_candidates'"),
+        ("serch.num_candidates=8", "unknown key 'serch'; did you mean 'search'"),
+        ("num_candidates=8", "did you mean 'search.num_candidates'"),
+        ("zzz=1", "sections are dataset"),
+        ("search.num_candidates=0", "search.num_candidates = 0: .*greater than or equal to 1"),
+        ("search.num_candidates=many", "search.num_candidates = 'many': .*integer"),
+        ("search.num_candidates=", "search.num_candidates = None: .*integer"),
+        ("search.strategy=ppoo", "search.strategy = 'ppoo': .*'ppo', 'reinforce' or 'random'"),
+        ("search=8", "search = 8"),
+        ("search.proxy.min_scale=3", "search.proxy: min_scale .3.0. must not exceed max_scale"),
+        ("train.batch_size=1", "train.batch_size = 1"),
+        ("compute.device=tpu", "compute.device = 'tpu'"),
+        ("name=../evil", "name = '../evil'"),
+        ("seed=-1", "seed = -1"),
+        ("seed", "expected key=value"),
+        ("=3", "expected key=value"),
+        ("seed=[", "not a YAML value"),
+        ("seed=.nan", "seed = nan"),
+    ],
+)
+def test_a_bad_override_names_the_key(project: Path, override: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as error:
+        load_settings(overrides=[override], root=project)
+    assert str(error.value).count("\n") == 0
+
+
+def test_all_problems_are_told_at_once(project: Path) -> None:
+    with pytest.raises(SettingsError) as error:
+        load_settings(overrides=["seed=-1", "train.epochs=0", "trian.top=1"], root=project)
+    assert all(key in str(error.value) for key in ("seed", "train.epochs", "trian"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected keys and values"),
+        (b"- 1\n- 2\n", "expected keys and values"),
+        (b"seed: [1,\n", "params.yaml, line 2: not valid YAML"),
+        (b"seed: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"seed: " + b"[" * 5000, "not valid YAML"),
+    ],
+)
+def test_a_malformed_file_is_named(project: Path, content: bytes, message: str) -> None:
+    (project / "params.yaml").write_bytes(content)
+    with pytest.raises(SettingsError, match=message) as error:
+        load_settings(root=project)
+    assert "params.yaml" in str(error.value)
+
+
+def test_an_unknown_profile_lists_those_there(project: Path) -> None:
+    with pytest.raises(SettingsError, match="'cityscape'; there are: camvid, synthetic"):
+        load_settings("cityscape", root=project)
+    with pytest.raises(SettingsError, match="unknown profile"):
+        load_settings("../params", root=project)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["seed", "search", "proxy", "train", "x"]), inner),
+        max_leaves=8,
+    )
+)
+def test_any_values_give_settings_or_a_settings_error(values: object) -> None:
+    try:
+        assert isinstance(validate_settings(values, "params.yaml"), Settings)
+    except SettingsError as error:
+        assert str(error).startswith("params.yaml: ")
+
+
+def test_the_project_is_found_from_below_and_by_name(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    below = project / "a" / "b"
+    below.mkdir(parents=True)
+    monkeypatch.delenv("NAS_PROJECT_DIR", raising=False)
+    monkeypatch.chdir(below)
+    assert project_dir() == project
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    assert project_dir() == ROOT
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(project))
+    assert project_dir() == project
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(elsewhere))
+    with pytest.raises(SettingsError, match="has no params.yaml"):
+        project_dir()
+
+
+def test_profiles_are_listed() -> None:
+    assert {"camvid", "synthetic"} <= set(profiles(ROOT))
+
+
+def test_every_setting_is_described() -> None:
+    schema = Settings.model_json_schema()
+    properties = {**schema["properties"]}
+    for model in schema["$defs"].values():
+        properties |= model["properties"]
+    missing = [key for key, value in properties.items() if not {"description", "$ref"} & set(value)]
+    assert not missing
+    assert "search.proxy.epochs_a" in setting_keys()

@@ -1,0 +1,53 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nas_core.files import digest_of, file_digest, write_atomically, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"x": 1})
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert json.loads(path.read_text()) == {"x": 1}
+    assert [child.name for child in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_the_temporary_name_keeps_the_suffix(tmp_path: Path) -> None:
+    seen = []
+
+    def write(temporary: Path) -> None:
+        seen.append(temporary.suffix)
+        temporary.write_text("x")
+
+    write_atomically(tmp_path / "new" / "picture.png", write)
+    assert seen == [".png"] and (tmp_path / "new" / "picture.png").exists()
+
+
+def test_digests_are_the_same_in_every_process(tmp_path: Path) -> None:
+    value = {"b": [1, 2.5, None], "a": "ä"}
+    program = f"from nas_core.files import digest_of; print(digest_of({value!r}))"
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONHASHSEED": "77", "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == digest_of(value)
+    assert digest_of(value) == digest_of({"a": "ä", "b": [1, 2.5, None]}) != digest_of({})
+
+
+def test_a_file_digest_is_that_of_its_content(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_digest(tmp_path / "a") == expected
