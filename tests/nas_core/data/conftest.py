@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,11 +29,3 @@ def make_dataset(tmp_path: Path) -> Callable[[], Path]:
         return root
 
     return make
-
-
-@pytest.fixture
-def camvid_dir() -> Path:
-    """The folder of the real CamVid."""
-    if folder := os.environ.get("NAS_CAMVID_DIR"):
-        return Path(folder).resolve()
-    pytest.skip("NAS_CAMVID_DIR is not set to a copy of CamVid")

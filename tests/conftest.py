@@ -1,0 +1,101 @@
+"""What the whole suite shares: a Prefect server, and real data where the environment names it."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+SECONDS_TO_START = 240
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Prefect server on SQLite of its own; yields its API's address."""
+    home = tmp_path_factory.mktemp("prefect")
+    port = _free_port()
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    environment.pop("PREFECT_API_URL", None)
+    command = [sys.executable, "-m", "prefect", "server", "start"]
+    log = home / "server.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            env=environment,
+            cwd=home,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    address = f"http://127.0.0.1:{port}/api"
+    try:
+        _wait_until_healthy(server, f"{address}/health", log)
+        yield address
+    finally:
+        _end_tree(server.pid)
+        server.wait()
+
+
+@pytest.fixture(scope="session")
+def camvid_dir() -> Path:
+    """The folder of the real CamVid."""
+    return _named_by("NAS_CAMVID_DIR", "a copy of CamVid")
+
+
+@pytest.fixture(scope="session")
+def encoder_weights() -> Path:
+    """The file with MobileNetV2's ImageNet weights."""
+    return _named_by("NAS_ENCODER_WEIGHTS", "a file with the encoder's ImageNet weights")
+
+
+def _named_by(variable: str, content: str) -> Path:
+    named = os.environ.get(variable)
+    if not named:
+        pytest.skip(f"{variable} is not set to {content}")
+    path = Path(named).resolve()
+    if not path.exists():
+        pytest.fail(f"{variable} is {named}, which does not exist: set it to {content}")
+    return path
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _wait_until_healthy(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    deadline = time.monotonic() + SECONDS_TO_START
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.5)
+    pytest.fail(f"the Prefect server did not start:\n{log.read_text()[-4000:]}")
+
+
+def _end_tree(pid: int) -> None:
+    """Kill a process and its descendants: they hold nothing that is worth an orderly end."""
+    try:
+        process = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return
+    tree = [process, *process.children(recursive=True)]
+    for one in tree:
+        try:
+            one.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(tree, timeout=30)
