@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -71,7 +73,8 @@ def search(
 
     # Every section is complete here, so the flow takes nothing from the profile.
     sections = {name: getattr(settings, name) for name in Settings.model_fields}
-    nas_search(profile=profile, stage=stage.value, **sections)
+    with _stoppable():
+        nas_search(profile=profile, stage=stage.value, **sections)
     if stage in (Stage.all, Stage.search):
         tables.print_results(console, project_dir(), settings)
 
@@ -89,7 +92,9 @@ def train(
     settings = load_settings(profile, overrides or ())
     from flows.train import nas_train
 
-    tables.print_training(console, nas_train(settings, genotype, test))
+    with _stoppable():
+        summary = nas_train(settings, genotype, test)
+    tables.print_training(console, summary)
 
 
 @app.command()
@@ -203,9 +208,16 @@ def main() -> None:
         errors.print(f"[red]error:[/red] {type(error).__name__}:", end=" ")
         errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ends the command on Ctrl-C; what is done is on the disk."""
+    try:
+        yield
     except KeyboardInterrupt:
         errors.print("stopped; the same command goes on from here")
-        sys.exit(130)
+        raise typer.Exit(130) from None
 
 
 def _find(reference: str) -> tuple[str, Any]:

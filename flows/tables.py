@@ -21,25 +21,24 @@ SCORES = ("mean_iou", "frequency_weighted_iou", "mean_accuracy")
 
 def candidates_table(name: str, candidates: pd.DataFrame, top: int) -> Table:
     """The first rows of a leaderboard."""
-    shown = f", the best {top} of {len(candidates)}" if len(candidates) > top else ""
+    shown = f": the best {top} of {len(candidates)}" if len(candidates) > top else ""
     table = Table(title=f"{name}{shown}", title_justify="left")
-    for heading in ("rank", "candidate", "id"):
-        table.add_column(heading)
-    for heading in ("reward", "mIoU", "fwIoU", "accuracy", "params", "GMACs", "seconds"):
-        table.add_column(heading, justify="right")
-    table.add_column("status")
+    for heading in ("rank", "reward", "mIoU", "params", "GMACs", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("id", no_wrap=True)
+    table.add_column("candidate")
     for row in candidates.head(top).astype(object).to_dict("records"):
+        scores = [row["reward"], row["mean_iou"]]
         failed = row["status"] == "failed"
-        scores = [row["reward"], *(row[score] for score in SCORES)]
+        note = "" if row["status"] == "finished" else f", {row['status']}"
         table.add_row(
             "" if failed else str(row["rank"]),
-            str(row["candidate"]),
-            row["id"],
             *("" if failed else f"{score:.4f}" for score in scores),
             f"{row['num_parameters'] / 1e3:.0f}K",
             f"{row['macs'] / 1e9:.2f}",
             f"{row['seconds']:.0f}",
-            row["status"],
+            row["id"],
+            f"{row['candidate']}{note}",
         )
     return table
 

@@ -42,7 +42,8 @@ def train_best(context: Context) -> dict[str, Any]:
         pd.DataFrame(training["history"]).assign(architecture=label)
         for label, training in trainings.items()
     ]
-    write_table(place / "curves.csv", pd.concat(curves))
+    no_curves = pd.DataFrame(columns=["epoch", "loss", "architecture"])
+    write_table(place / "curves.csv", pd.concat(curves) if curves else no_curves)
     write_json(place / "trainings.json", {label: f.name for label, f in folders.items()})
     metrics = {
         label: {

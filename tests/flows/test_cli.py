@@ -1,0 +1,228 @@
+"""What people type, and what they get back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from flows import cli
+from nas_core.architectures import ARCHITECTURES
+from nas_core.search.journal import Header, Journal, Record
+from nas_core.space import sample
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Nas:
+    """Runs the command line in this process."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
+        self.patch, self.capture = patch, capture
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        self.patch.setattr(sys, "argv", ["nas", *arguments])
+        self.patch.setattr(cli.console, "width", 120)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+            raise SystemExit(0)
+        code = ended.value.code
+        out, err = self.capture.readouterr()
+        return (code if isinstance(code, int) else 1 if code else 0), out, err
+
+
+@pytest.fixture
+def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Nas:
+    return Nas(monkeypatch, capsys)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a journal of three candidates, the second of which failed."""
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(tmp_path))
+    (tmp_path / "params.yaml").write_text("name: small\n")
+
+    rng = np.random.default_rng(0)
+    path = tmp_path / "artifacts" / "searches" / "small-1234" / "journal.jsonl"
+    path.parent.mkdir(parents=True)
+    with Journal.create(path, Header(format=1, settings={}, identity={})) as journal:
+        for index, reward in enumerate([0.4, None, 0.5]):
+            genotype = sample(rng)
+            journal.append(
+                Record(
+                    index=index,
+                    round=0,
+                    candidate=index + 1,
+                    id=genotype.id,
+                    genotype=genotype.to_dict(),
+                    status="failed" if reward is None else "finished",
+                    reward=reward,
+                    metrics={} if reward is None else {"mean_iou": reward - 0.1},
+                    num_parameters=1000,
+                    macs=10**9,
+                    seed=1,
+                    reason="the loss was not finite" if reward is None else "",
+                )
+            )
+    return tmp_path
+
+
+REFERENCE = json.loads((ROOT / "tests/reference/architectures.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["arch0", "arch1"])
+def test_describe_gives_the_reference_counts(nas: Nas, name: str) -> None:
+    code, out, _ = nas("describe", name, "--json")
+    found = json.loads(out)
+    expected = REFERENCE[name]["full_64_2_11"]
+    assert code == 0 and set(found) == {"id", "num_parameters", "macs", "output_size"}
+    assert found["num_parameters"] == expected["params"]
+    assert found["macs"] == expected["conv_macs_360x480"]
+    assert found["output_size"] == expected["output_hw"]
+
+
+def test_describe_takes_a_file_and_all_options(nas: Nas, tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(ARCHITECTURES["arch1"].to_dict()))
+    options = ["--num-classes", "11", "--agg-size", "48", "--sep-repeats", "1"]
+    _, out, _ = nas("describe", str(path), *options, "--input-size", "360x480", "--json")
+    assert json.loads(out)["num_parameters"] == REFERENCE["arch1"]["search_48_1_11"]["params"]
+    _, text, _ = nas("describe", str(path), "--num-classes", "19")
+    assert "267,147" in text and "sep_conv_5x5" in text
+
+
+def test_describe_finds_what_a_search_trained(nas: Nas, project: Path) -> None:
+    _, out, _ = nas("leaderboard", "--json")
+    best = json.loads(out)[0]["id"]
+    assert json.loads(nas("describe", best[:8], "--json")[1])["id"] == best
+
+
+def test_leaderboard_shows_the_best_first_and_failures_last(nas: Nas, project: Path) -> None:
+    code, out, _ = nas("leaderboard")
+    assert code == 0 and "small-1234" in out
+    lines = [line for line in out.splitlines() if "K" in line]
+    assert "0.5000" in lines[0] and "0.4000" in lines[1] and "failed" in lines[2]
+
+
+def test_leaderboard_writes_files(nas: Nas, project: Path, tmp_path: Path) -> None:
+    csv, parquet = tmp_path / "a.csv", tmp_path / "a.parquet"
+    assert nas("leaderboard", "--csv", str(csv), "--parquet", str(parquet))[0] == 0
+    tables = pd.read_csv(csv), pd.read_parquet(parquet)
+    assert [list(table["reward"].dropna()) for table in tables] == [[0.5, 0.4]] * 2
+    assert list(tables[0].columns) == list(tables[1].columns)
+
+
+def test_leaderboard_of_nothing_says_so(
+    nas: Nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(tmp_path))
+    code, _, err = nas("leaderboard")
+    assert code == 1 and "no search yet" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["describe", "arch2"], "unknown architecture 'arch2'"),
+        (["describe", "missing.json"], "missing.json"),
+        (["describe", "arch0", "--input-size", "360"], "expected HxW"),
+        (["describe", "arch0", "--input-size", "16x999"], "expected HxW"),
+        (["search", "-S", "search.num_candidate=8"], "did you mean 'search.num_candidates'"),
+        (["search", "-S", "search.num_candidates=-3"], "search.num_candidates = -3"),
+        (["search", "-p", "nowhere"], "unknown profile 'nowhere'"),
+        (["train", "arch0", "-S", "train.epoch=3"], "did you mean 'train.epochs'"),
+        (["leaderboard", "--run", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input_is_a_message(
+    nas: Nas, project: Path, arguments: list[str], message: str
+) -> None:
+    code, out, err = nas(*arguments)
+    assert code == 1 and message in err.replace("\n", " ")
+    assert "Traceback" not in err + out
+    assert len(err.strip().splitlines()) <= 2
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"templates": 3}', "null", "\x00"])
+def test_a_malformed_genotype_file_is_named(nas: Nas, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(content)
+    code, _, err = nas("describe", str(path))
+    assert code == 1 and "bad.json" in err.replace("\n", "") and "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [["describe"], ["nonsense"], ["describe", "arch0", "--x"]])
+def test_bad_usage_shows_the_usage(nas: Nas, arguments: list[str]) -> None:
+    code, _, err = nas(*arguments)
+    assert code == 2 and "Usage" in err
+
+
+def test_every_command_has_help(nas: Nas) -> None:
+    _, out, _ = nas("--help")
+    for command in ("search", "train", "describe", "leaderboard", "up", "down", "run"):
+        assert command in out
+        code, help_text, _ = nas(command, "--help")
+        assert code == 0 and "Usage" in help_text
+
+
+def test_ctrl_c_ends_cleanly_and_the_command_goes_on(tmp_path: Path, prefect_server: str) -> None:
+    params = {
+        "name": "stopped",
+        "dataset": {
+            "kind": "synthetic",
+            "path": "raw",
+            "synthetic": {"num_train": 8, "num_val": 2, "num_test": 2, "height": 40, "width": 48},
+        },
+        "encoder": {"weights": "none"},
+        "search": {
+            "num_candidates": 3,
+            "proxy": {"height": 40, "width": 48, "batch_size": 4, "epochs_a": 60, "epochs_b": 0},
+        },
+        "train": {"top": 0, "also": []},
+    }
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    environment = {
+        **os.environ,
+        "NAS_PROJECT_DIR": str(tmp_path),
+        "PREFECT_API_URL": prefect_server,
+        "MLFLOW_TRACKING_URI": "",
+    }
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "search"]
+
+    def start(*more: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*command, *more],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def candidates() -> list[Record]:
+        return [r for path in tmp_path.glob("artifacts/searches/*/journal.jsonl")
+                for r in Journal.read(path).candidates]  # fmt: skip
+
+    assert start("--stage", "prepare").wait(timeout=300) == 0
+    search = start("--stage", "search")
+    deadline = time.monotonic() + 300
+    while not candidates() and time.monotonic() < deadline and search.poll() is None:
+        time.sleep(0.1)
+    search.send_signal(signal.SIGINT)
+    output = search.communicate(timeout=120)[0]
+    assert search.returncode == 130, output
+    assert "the same command goes on" in output
+    done = candidates()
+    assert 1 <= len(done) < 3
+    again = start("--stage", "search")
+    output = again.communicate(timeout=300)[0]
+    assert again.returncode == 0, output
+    assert candidates()[: len(done)] == done and len(candidates()) == 3

@@ -1,0 +1,300 @@
+"""The whole flow on tiny street scenes, with a real Prefect server and a real MLflow store."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from mlflow import MlflowClient
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.search import nas_search
+from flows.train import nas_train
+from nas_core.architectures import ARCHITECTURES
+from nas_core.config import SearchSettings, load_settings
+from nas_core.errors import DataError, NasError, RunError, ServiceError, WeightsError
+from nas_core.genotype import Genotype
+from nas_core.models.checkpoint import load_segmenter
+from nas_core.models.encoder import Encoder
+from nas_core.search.journal import Journal, Record
+
+ROOT = Path(__file__).resolve().parents[2]
+PARAMS: dict[str, Any] = {
+    "name": "tiny",
+    "dataset": {
+        "kind": "synthetic",
+        "path": "raw",
+        "synthetic": {"num_train": 10, "num_val": 3, "num_test": 3, "height": 40, "width": 56},
+    },
+    "encoder": {"weights": "none"},
+    "search": {
+        "num_candidates": 3,
+        "batch_size": 2,
+        "proxy": {
+            "height": 40, "width": 56, "batch_size": 4, "epochs_a": 1, "epochs_b": 1,
+            "agg_size": 8,
+        },
+    },
+    "network": {"agg_size": 8, "sep_repeats": 1},
+    "train": {
+        "top": 1, "also": ["arch1"], "epochs": 2, "batch_size": 4, "crop_height": 32,
+        "crop_width": 48, "warmup_steps": 1, "averaging": 0.5, "validate_every": 1,
+    },
+    "compute": {"device": "cpu", "precision": "fp32"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server(prefect_server: str) -> Iterator[str]:
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        yield prefect_server
+
+
+def make_project(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return make_project(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which all stages ran once."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = make_project(tmp_path_factory.mktemp("whole"))
+        patch.setenv("NAS_PROJECT_DIR", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        nas_search()
+    return folder
+
+
+def records(project: Path) -> list[Record]:
+    (path,) = project.glob("artifacts/searches/*/journal.jsonl")
+    return Journal.read(path).records
+
+
+def outcomes(project: Path) -> list[Any]:
+    return [(r.id, r.status, r.reward, r.scores, r.round) for r in records(project)]
+
+
+def client_of(project: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{project}/artifacts/mlflow.db")
+
+
+def runs_of(project: Path, kind: str) -> list[Any]:
+    client = client_of(project)
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], f"tags.`nas.kind` = '{kind}'"))
+
+
+def test_the_journal_has_every_candidate(whole: Path) -> None:
+    found = records(whole)
+    assert [record.candidate for record in found] == [1, 2, 3]
+    assert [record.round for record in found] == [0, 0, 1]
+    assert all(0 < record.reward < 1 for record in found if record.reward is not None)
+    assert len({record.id for record in found}) == 3
+
+
+def test_prefect_shows_each_part_by_name(server: str, whole: Path) -> None:
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs()
+        ours = [run for run in runs if run.name == "camvid · all" and run.state_type]
+        assert ours and all(run.state_type.value == "COMPLETED" for run in ours)
+        tasks = client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[ours[0].id]))
+        )
+    names = {task.name for task in tasks}
+    for record in records(whole):
+        assert f"candidate {record.candidate} · {record.id[:6]}" in names
+    best = max(records(whole), key=lambda record: record.reward or 0)
+    expected = {
+        "prepare tiny", "sample round 0", "learn from round 0", "sample round 1",
+        f"train {best.id}", "train arch1", f"test {best.id}", "test arch1",
+    }  # fmt: skip
+    assert expected <= names
+
+
+def test_mlflow_has_a_finished_run_a_candidate(whole: Path) -> None:
+    (parent,) = runs_of(whole, "search")
+    candidates = runs_of(whole, "candidate")
+    assert parent.info.status == "FINISHED" and len(candidates) == 3
+    by_number = {int(run.data.tags["nas.candidate"]): run for run in candidates}
+    for record in records(whole):
+        assert record.candidate is not None
+        run = by_number[record.candidate]
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.params["id"] == record.id
+        assert run.data.params["num_parameters"] == str(record.num_parameters)
+        assert run.data.metrics["reward"] == record.reward
+        assert run.data.metrics["mean_iou"] == record.metrics["mean_iou"]
+        files = {file.path for file in client_of(whole).list_artifacts(run.info.run_id)}
+        assert {"genotype.json", "weights.safetensors", "confusion_matrix.csv"} <= files
+    for run in (parent, *candidates):
+        assert {"commit", "data_hash", "seed", "device"} <= set(run.data.tags)
+
+
+def test_the_champion_is_the_best_by_val(whole: Path) -> None:
+    client = client_of(whole)
+    champion = client.get_model_version_by_alias("nas-tiny", "champion")
+    trainings = runs_of(whole, "training")
+    assert len(trainings) == 2
+    best = max(trainings, key=lambda run: run.data.metrics["val_mean_iou"])
+    assert champion.run_id == best.info.run_id
+    for run in trainings:
+        assert "test_mean_iou" in run.data.metrics
+        assert any(name.startswith("test_iou/") for name in run.data.metrics)
+        test_files = {file.path for file in client.list_artifacts(run.info.run_id, "test")}
+        assert any(path.endswith(".png") for path in test_files)
+
+
+def test_results_are_left_for_the_next_stage(whole: Path) -> None:
+    place = whole / "artifacts" / "results" / "tiny"
+    table = pd.read_parquet(place / "search" / "candidates.parquet")
+    best = max(records(whole), key=lambda record: record.reward or 0)
+    assert table["id"].iloc[0] == best.id and len(table) == 3
+    trained = json.loads((place / "train" / "metrics.json").read_text())
+    tested = json.loads((place / "evaluate" / "metrics.json").read_text())
+    assert set(trained) == set(tested) == {best.id, "arch1"}
+    segmenter, card = load_segmenter(place / "train" / "models" / "arch1.safetensors")
+    assert card.genotype == ARCHITECTURES["arch1"] and not segmenter.training
+    assert list((place / "evaluate" / "overlays").glob("arch1-*.png"))
+
+
+def test_run_again_nothing_is_trained_twice(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(whole, again)
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(again))
+    (journal,) = again.glob("artifacts/searches/*/journal.jsonl")
+    checkpoints = list(again.glob("artifacts/trainings/*/checkpoint.pt"))
+    before = [path.stat().st_mtime_ns for path in (journal, *checkpoints)]
+    nas_search()
+    assert [path.stat().st_mtime_ns for path in (journal, *checkpoints)] == before
+
+
+def test_a_search_in_two_parts_equals_one_in_one(whole: Path, project: Path) -> None:
+    for num_candidates in (1, 3):
+        for stage in ("prepare", "search"):
+            nas_search(stage=stage, search=SearchSettings(num_candidates=num_candidates))
+    assert outcomes(project) == outcomes(whole)
+    assert len(runs_of(project, "candidate")) == 3
+    (parent,) = runs_of(project, "search")
+    assert parent.info.status == "FINISHED"
+
+
+def test_fewer_candidates_take_the_first_ones(whole: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        again = tmp_path / "again"
+        shutil.copytree(whole, again)
+        patch.setenv("NAS_PROJECT_DIR", str(again))
+        summary = nas_search(stage="search", search=SearchSettings(num_candidates=2))
+    assert summary["search"]["num_candidates"] == 2
+    table = pd.read_parquet(again / "artifacts/results/tiny/search/candidates.parquet")
+    assert set(table["id"]) == {record.id for record in records(whole)[:2]}
+
+
+def test_what_only_the_journal_has_is_recorded_on_resume(project: Path) -> None:
+    nas_search(stage="prepare")
+    nas_search(stage="search", search=SearchSettings(num_candidates=2))
+    client = client_of(project)
+    lost = runs_of(project, "candidate")[0]
+    client.delete_run(lost.info.run_id)
+    nas_search(stage="search", search=SearchSettings(num_candidates=2))
+    numbers = sorted(run.data.tags["nas.candidate"] for run in runs_of(project, "candidate"))
+    assert numbers == ["1", "2"]
+
+
+def test_a_known_network_is_answered_from_the_journal(whole: Path, project: Path) -> None:
+    """Of a finished round, all records but the first become another proposal's: a repeat."""
+    nas_search(stage="prepare")
+    nas_search(stage="search", search=SearchSettings(num_candidates=1))
+    (journal,) = project.glob("artifacts/searches/*/journal.jsonl")
+    first, second = records(whole)[:2]
+    # As if the network that the strategy proposes second had been trained before.
+    forged = second.model_copy(update={"index": 0, "candidate": 1})
+    header = journal.read_text().splitlines()[0]
+    journal.write_text(f"{header}\n{forged.model_dump_json()}\n")
+    shutil.rmtree(project / "artifacts" / "mlflow", ignore_errors=True)
+    source = next(whole.glob(f"artifacts/searches/*/candidates/{second.id}"))
+    shutil.copytree(source, journal.parent / "candidates" / second.id)
+    nas_search(stage="search", search=SearchSettings(num_candidates=2))
+    repeats = [record for record in records(project) if record.status == "repeat"]
+    assert [(r.id, r.reward) for r in repeats] == [(second.id, second.reward)]
+    assert first.id not in {record.id for record in records(project)}
+
+
+def test_failing_candidates_stop_the_search_and_teach_nothing(project: Path) -> None:
+    state = Encoder().state_dict()
+    for tensor in state.values():
+        if tensor.is_floating_point():
+            tensor.fill_(torch.nan)
+    torch.save(state, project / "broken.pt")
+    params = {**PARAMS, "encoder": {"weights": "broken.pt"}}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    nas_search(stage="prepare")
+    with pytest.raises(RunError, match="the last 3 candidates failed, the latest with: .*finite"):
+        nas_search(stage="search")
+    found = records(project)
+    assert [record.status for record in found] == ["failed"] * 3
+    assert all(record.reward is None and "finite" in record.reason for record in found)
+    assert {run.info.status for run in runs_of(project, "candidate")} == {"FAILED"}
+    assert runs_of(project, "search")[0].info.status == "KILLED"
+    assert not any("reward" in run.data.metrics for run in runs_of(project, "candidate"))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"dataset": {"kind": "camvid", "path": "nothing"}}, DataError, "nothing.*dvc"),
+        ({"encoder": {"weights": "nowhere.pt"}}, WeightsError, "encoder.weights.*nowhere.pt"),
+        ({"train": {"also": ["arch7"]}}, NasError, "unknown architecture 'arch7'"),
+        ({"tracking": {"uri": "http://127.0.0.1:9"}}, ServiceError, "127.0.0.1:9"),
+        ({"compute": {"device": "cuda:77"}}, NasError, "cuda:77"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(
+    project: Path,
+    capfd: pytest.CaptureFixture[str],
+    change: dict[str, Any],
+    error: type[NasError],
+    message: str,
+) -> None:
+    (project / "params.yaml").write_text(yaml.safe_dump({**PARAMS, **change}))
+    with pytest.raises(error, match=message):
+        nas_search()
+    assert "Traceback" not in capfd.readouterr().err
+    assert not list(project.glob("artifacts/searches/*"))
+    assert not list(project.glob("artifacts/trainings/*"))
+
+
+@pytest.mark.parametrize("stage", ["search", "train", "evaluate"])
+def test_a_stage_without_the_one_before_says_what_to_run(project: Path, stage: Any) -> None:
+    with pytest.raises(NasError, match="nas search --stage"):
+        nas_search(stage=stage)
+
+
+def test_one_architecture_is_trained_by_hand(project: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(ARCHITECTURES["arch0"].to_dict()))
+    summary = nas_train(load_settings(root=project), str(path), False)
+    assert summary["test"] == {} and 0 <= summary["val"]["mean_iou"] <= 1
+    _, card = load_segmenter(Path(summary["weights"]))
+    assert card.genotype == Genotype.load(path)
+    tested = nas_train(load_settings(root=project), str(path), True)
+    assert tested["val"] == summary["val"] and "mean_iou" in tested["test"]
