@@ -10,8 +10,12 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-import pytest
+# The networks of the tests are so small that threads cost more than they bring. Before torch starts,
+# and for the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import psutil  # noqa: E402
+import pytest  # noqa: E402
 
 SECONDS_TO_START = 240
 
