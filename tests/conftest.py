@@ -10,12 +10,12 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-# The networks of the tests are so small that threads cost more than they bring. Before torch starts,
-# and for the processes that tests start.
+# The networks of the tests are so small that threads cost more than they bring. Set before torch
+# is imported, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import psutil  # noqa: E402
-import pytest  # noqa: E402
+import psutil
+import pytest
 
 SECONDS_TO_START = 240
 

@@ -141,7 +141,7 @@ def test_the_project_is_found_from_below_and_by_name(
     monkeypatch.setenv("NAS_PROJECT_DIR", str(project))
     assert project_dir() == project
     monkeypatch.setenv("NAS_PROJECT_DIR", str(elsewhere))
-    with pytest.raises(SettingsError, match="has no params.yaml"):
+    with pytest.raises(SettingsError, match=r"has no params.yaml"):
         project_dir()
 
 

@@ -24,7 +24,7 @@ SETTINGS = TrainSettings(
 ARCH0, ARCH1 = ARCHITECTURES["arch0"], ARCHITECTURES["arch1"]
 
 
-class Interrupted(Exception):
+class InterruptionError(Exception):
     pass
 
 
@@ -39,7 +39,7 @@ def _train(
 ) -> FullResult:
     def on_epoch(row: dict[str, float]) -> None:
         if row["epoch"] == stop_after:
-            raise Interrupted
+            raise InterruptionError
 
     return train_fully(
         data, genotype, None, NETWORK, settings, compute,
@@ -61,7 +61,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
 ) -> None:
     whole = _train(scenes, compute, tmp_path / "whole.pt")
     for epoch in (1, 2):
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptionError):
             _train(scenes, compute, tmp_path / "parts.pt", stop_after=epoch)
     resumed = _train(scenes, compute, tmp_path / "parts.pt")
     assert _states_equal(whole, resumed)
@@ -121,7 +121,7 @@ def test_an_unreadable_checkpoint_is_refused(
 ) -> None:
     path = tmp_path / "c.pt"
     path.write_bytes(content)
-    with pytest.raises(RunError, match="c.pt is not a readable checkpoint"):
+    with pytest.raises(RunError, match=r"c.pt is not a readable checkpoint"):
         _train(scenes, compute, path)
     assert path.read_bytes() == content
 

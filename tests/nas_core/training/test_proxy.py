@@ -97,9 +97,7 @@ def test_the_global_generator_is_left_alone(task: ProxyTask) -> None:
 
 
 @pytest.mark.parametrize(("thresholds", "num_scores"), [([1.0, 0.0], 1), ([0.0, 1.0], 2)])
-def test_stops_below_a_threshold(
-    task: ProxyTask, thresholds: list[float], num_scores: int
-) -> None:
+def test_stops_below_a_threshold(task: ProxyTask, thresholds: list[float], num_scores: int) -> None:
     result = train_candidate(task, ARCH0, seed=1, thresholds=thresholds)
     assert result.stopped_early and len(result.scores) == num_scores
     assert result.scores[-1] == pytest.approx(result.confusion.reward)
