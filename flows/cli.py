@@ -195,7 +195,8 @@ def run_deployment(
     """Run a deployment through Prefect with a live view, and show the best candidates."""
     from flows.watch import run_deployment_live
 
-    run_deployment_live(deployment, {}, console)
+    if run_deployment_live(deployment, {}, console) is None:
+        return  # it goes on without us
     settings = load_settings(deployment.partition("/")[2])
     tables.print_results(console, project_dir(), settings)
 

@@ -115,8 +115,10 @@ def test_an_unknown_profile_lists_those_there(project: Path) -> None:
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["seed", "search", "proxy", "train", "x"]), inner),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["seed", "search", "proxy", "train", "x"]), inner)
+        ),
         max_leaves=8,
     )
 )
