@@ -1,0 +1,221 @@
+"""The pipeline of dvc.yaml, run by DVC in a copy of the project on a few tiny images."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nas_core.config import SyntheticSettings
+from nas_core.data.synthetic import draw_dataset
+from nas_core.search.journal import Journal, Record
+
+ROOT = Path(__file__).parents[2]
+SIZE = {"height": 48, "width": 64}
+IMAGES = {"num_train": 8, "num_val": 2, "num_test": 2, **SIZE}
+PARAMS: dict[str, Any] = {
+    "name": "tiny",
+    "dataset": {"kind": "synthetic", "path": "drawn", "synthetic": IMAGES},
+    "encoder": {"weights": "none"},
+    "network": {"agg_size": 8, "sep_repeats": 1},
+    "search": {
+        "num_candidates": 3,
+        "batch_size": 2,
+        "meta_val_fraction": 0.25,
+        "proxy": {**SIZE, "batch_size": 4, "epochs_a": 1, "epochs_b": 1, "agg_size": 8},
+        "early_stopping": {"enabled": False},
+    },
+    "train": {
+        "top": 1,
+        "also": [],
+        "epochs": 1,
+        "batch_size": 4,
+        "crop_height": 48,
+        "crop_width": 64,
+        "warmup_steps": 0,
+    },
+    "compute": {"threads": 1, "precision": "fp32"},
+}
+DIRECT = "from flows.search import nas_search; nas_search(profile='camvid', stage='search')"
+
+
+class Project:
+    """A copy of what git knows of the project, with a git repository and settings of its own."""
+
+    def __init__(self, root: Path, prefect_api: str) -> None:
+        self.root = root
+        listed = _output(["git", "ls-files", "-z"], ROOT)
+        # Without the import of CamVid, whose source `dvc exp run` looks up on the internet.
+        for name in {*listed.split("\0")} - {"", "data.dvc"}:
+            if (ROOT / name).is_file():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, root / name)
+        self.write_params(PARAMS)
+        draw_dataset(root / "drawn", SyntheticSettings(**IMAGES))
+        with (root / ".gitignore").open("a") as ignored:
+            ignored.write("/drawn\n")
+        scripts = Path(sys.executable).parent
+        self.environment = {
+            **os.environ,
+            "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(root),
+            "PREFECT_API_URL": prefect_api,
+            "PREFECT_HOME": str(root.parent / "prefect"),
+            "OMP_NUM_THREADS": "1",
+        }
+        for variable in ("NAS_PROJECT_DIR", "MLFLOW_TRACKING_URI"):
+            self.environment.pop(variable, None)
+        for command in (
+            ["git", "init", "-q"],
+            ["git", "config", "user.name", "Test"],
+            ["git", "config", "user.email", "test@example.com"],
+            ["git", "add", "."],
+            ["git", "commit", "-qm", "A copy"],
+        ):
+            _output(command, root)
+
+    def write_params(self, changes: dict[str, Any]) -> None:
+        params = yaml.safe_load((self.root / "params.yaml").read_text())
+        _lay_over(params, changes)
+        (self.root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def dvc(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "dvc", *arguments]
+        return _output(command, self.root, self.environment)
+
+    def lock(self, stage: str) -> Any:
+        return yaml.safe_load((self.root / "dvc.lock").read_text())["stages"][stage]
+
+    def results(self, stage: str) -> Path:
+        return self.root / "artifacts" / "results" / "tiny" / stage
+
+    def candidates(self) -> list[Record]:
+        """What the journal of the only search holds; nothing before there is one."""
+        journals = list(self.root.glob("artifacts/searches/*/journal.jsonl"))
+        assert len(journals) <= 1
+        return Journal.read(journals[0]).candidates if journals else []
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Project:
+    return Project(tmp_path_factory.mktemp("copy") / "project", prefect_server)
+
+
+@pytest.fixture(scope="module")
+def interrupted(project: Project) -> list[Record]:
+    """The candidates of a search whose `dvc repro` was killed with all that it started."""
+    with (project.root / "repro.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dvc", "repro"],
+            cwd=project.root,
+            env=project.environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        while not project.candidates():
+            assert process.poll() is None, (project.root / "repro.log").read_text()
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return project.candidates()
+
+
+@pytest.fixture(scope="module")
+def reproduced(project: Project, interrupted: list[Record]) -> Project:
+    """The project after `dvc repro` was called again."""
+    assert not (project.results("search") / "candidates.parquet").exists()
+    project.dvc("repro")
+    return project
+
+
+def test_all_stages_leave_their_results(reproduced: Project) -> None:
+    files = {
+        "search": {"candidates.parquet", "metrics.json", "progress.csv"},
+        "train": {"curves.csv", "metrics.json", "models", "trainings.json"},
+        "evaluate": {"classes.csv", "metrics.json", "overlays"},
+    }
+    for stage, names in files.items():
+        assert {p.name for p in reproduced.results(stage).iterdir()} == names
+    metrics = json.loads((reproduced.results("evaluate") / "metrics.json").read_text())
+    best = json.loads((reproduced.results("search") / "metrics.json").read_text())["best"]
+    assert list(metrics) == [best]
+    shown = json.loads(reproduced.dvc("metrics", "show", "--json"))
+    assert len(shown[""]["data"]) == 3
+
+
+def test_an_interrupted_search_goes_on(interrupted: list[Record], reproduced: Project) -> None:
+    candidates = reproduced.candidates()
+    assert 1 <= len(interrupted) < len(candidates) == 3
+    assert candidates[: len(interrupted)] == interrupted
+
+
+def test_the_flow_called_directly_gives_the_same_candidates(
+    reproduced: Project, prefect_server: str, tmp_path: Path
+) -> None:
+    direct = Project(tmp_path / "project", prefect_server)
+    prepared = Path("artifacts", "prepared", "tiny")
+    shutil.copytree(reproduced.root / prepared, direct.root / prepared)
+    _output([sys.executable, "-c", DIRECT], direct.root, direct.environment)
+    assert [(r.candidate, r.id, r.reward) for r in direct.candidates()] == [
+        (r.candidate, r.id, r.reward) for r in reproduced.candidates()
+    ]
+
+
+def test_again_nothing_runs(reproduced: Project) -> None:
+    before = _digest(reproduced.root / "dvc.lock")
+    assert "Running stage" not in reproduced.dvc("repro")
+    assert json.loads(reproduced.dvc("status", "--json")) == {}
+    assert _digest(reproduced.root / "dvc.lock") == before
+
+
+def test_plots_show_every_table_and_picture(reproduced: Project) -> None:
+    reproduced.dvc("plots", "show", "--out", "plots")
+    page = (reproduced.root / "plots" / "index.html").read_text()
+    for title in ("Rewards of the search", "Loss of full training", "mIoU on val", "IoU on test"):
+        assert title in page
+    assert "<DVC_METRIC" not in page
+    assert len(list((reproduced.root / "plots" / "static").glob("*.png"))) == 2
+
+
+def test_an_experiment_with_other_training_leaves_the_search_alone(reproduced: Project) -> None:
+    before = {stage: reproduced.lock(stage) for stage in ("prepare", "search")}
+    output = reproduced.dvc("exp", "run", "--name", "longer", "-S", "train.epochs=2")
+    assert "Running stage 'train'" in output
+    assert "Running stage 'prepare'" not in output
+    assert "Running stage 'search'" not in output
+    assert {stage: reproduced.lock(stage) for stage in ("prepare", "search")} == before
+    table = reproduced.dvc("exp", "show", "--csv", "--all-commits")
+    (row,) = [line for line in table.splitlines() if "longer" in line]
+    best = reproduced.candidates()
+    assert str(max(r.reward or 0 for r in best))[:6] in row
+
+
+def _lay_over(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            _lay_over(values[key], value)
+        else:
+            values[key] = value
+
+
+def _output(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
