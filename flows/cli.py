@@ -170,9 +170,13 @@ def leaderboard(
 
 @app.command()
 def up(
-    host: Annotated[str, typer.Option(help="Address that the servers listen on.")] = "127.0.0.1",
-    prefect_port: Annotated[int | None, typer.Option(help="Port of Prefect.")] = None,
-    mlflow_port: Annotated[int | None, typer.Option(help="Port of the MLflow UI.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address that the servers listen on, else 127.0.0.1.")
+    ] = None,
+    prefect_port: Annotated[int | None, typer.Option(help="Port of Prefect, else 4200.")] = None,
+    mlflow_port: Annotated[
+        int | None, typer.Option(help="Port of the MLflow UI, else 5000.")
+    ] = None,
 ) -> None:
     """Bring up local Prefect, the MLflow UI and the deployments, where they are not up yet."""
     from flows import services
