@@ -2,9 +2,10 @@
 
 PyTorch 2.14's depthwise convolutions are fast there in channels_last, but for these gaps:
 - Dilation: forward and backward take several times as long as without, and in bf16 the weight's
-  gradient is garbage, at times NaN.
+  gradient is garbage on maps wider than the padding, at times NaN or a crash.
 - 5x5: the weight's gradient takes more time than all the rest, in bf16 twice that of fp32.
-- Stride 2 in bf16: the input's gradient takes over ten times as long as in fp32.
+- Stride 2 in bf16: the input's gradient takes over ten times as long as in fp32, and the
+  weight's is garbage on maps of width 1.
 So a dilated convolution is carried out as an undilated one on its phases, the gradient of a 5x5
 kernel as that of four 3x3 kernels, and the input's gradient with a stride in fp32.
 """
@@ -110,15 +111,20 @@ def _features_gradient(gradient: Tensor, features: Tensor, weight: Tensor, strid
 
 
 def _weight_gradient(gradient: Tensor, features: Tensor, weight: Tensor, stride: int) -> Tensor:
-    if weight.shape[2] == 3:
-        return _gradient("weight", gradient, features, weight, stride, padding=1)
-    # The four 3x3 corners of a 5x5 gradient overlap in its middle row and column.
+    kernel_size = weight.shape[2]
+    padding = kernel_size // 2
+    if kernel_size == 3 and stride == 1:
+        return _gradient("weight", gradient, features, weight, stride, padding)
+    # Zeros that are there instead of implied: with implied ones the entries of the kernel that
+    # meet nothing else (in a map of width 1) are left unset in bf16.
+    padded = functional.pad(features, (padding,) * 4)
     height = (gradient.shape[2] - 1) * stride + 3
     width = (gradient.shape[3] - 1) * stride + 3
-    padded = functional.pad(features, (2, 2, 2, 2))
+    # The four 3x3 corners of a 5x5 gradient overlap in its middle row and column.
+    corners = (0,) if kernel_size == 3 else (0, 2)
     result = torch.empty_like(weight)
-    for top in (0, 2):
-        for left in (0, 2):
+    for top in corners:
+        for left in corners:
             window = padded[:, :, top : top + height, left : left + width]
             window = window.contiguous(memory_format=torch.channels_last)
             kernel = weight[:, :, top : top + 3, left : left + 3]
