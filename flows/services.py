@@ -37,17 +37,18 @@ from flows.processes import (
     start_service,
     wait_until_ready,
 )
-from flows.serving import end_deployments, serve_deployments
+from flows.serving import check_not_taken, end_deployments, serve_deployments
 from nas_core.config import load_settings
 from nas_core.data.folders import exclusive
 from nas_core.errors import ServiceError
+from nas_core.files import digest_of
 from nas_core.paths import artifacts_folder
 
 HOST = "127.0.0.1"
 LOOPBACK = ("127.0.0.1", "localhost")
 PREFECT_PORT = 4200
 MLFLOW_PORT = 5000
-START_TIMEOUT = 180.0  # seconds; a server takes 13 s on a free machine, a multiple on a busy one
+START_TIMEOUT = 300.0  # seconds; a server takes 13 s on a free machine, a multiple on a busy one
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
@@ -93,6 +94,8 @@ def up(root: Path, options: Options, console: Console) -> None:
                 "whoever reaches this machine there can start runs."
             )
         url = _start_prefect(root, record, options, console)
+        if answers(url):
+            check_not_taken(root, url, names)
         _start_mlflow(root, record, options, console)
         _await_start(record, "prefect", lambda: answers(url), began, console)
         _point_profile_to(url, record, console)
@@ -190,23 +193,24 @@ def _point_profile_to(url: str, record: Record, console: Console) -> None:
 
 
 def _start_mlflow(root: Path, record: Record, options: Options, console: Console) -> None:
-    # Here, for `nas down` need not wait for MLflow's import.
-    from tasks.tracking.store import artifact_location, connect, redacted, tracking_uri
-
-    uri = tracking_uri(load_settings(root=root).tracking.uri, root)
-    about = redacted(uri)
+    setting = load_settings(root=root).tracking.uri
+    about = digest_of(setting, os.environ.get("MLFLOW_TRACKING_URI"))
     earlier = record.services.get("mlflow")
     if (running := _running(record, "mlflow")) and running.about == about:
         _check_port(running, options.mlflow_port, "--mlflow-port")
         return
     if running:
         end_service(record.services.pop("mlflow"))
-        console.print(f"{running.name:<16} ended; it showed {running.about}")
+        console.print(f"{running.name:<16} ended; the tracking URI has changed")
+    # Here, for this import takes longer than anything else that `nas up` does a second time.
+    from tasks.tracking.store import artifact_location, connect, redacted, tracking_uri
+
+    uri = tracking_uri(setting, root)
     # Two processes that create the same database at a time would break each other.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     connect(uri)
     if not uri.startswith(DATABASES):
-        console.print(f"MLflow           answers at {about}; nothing to start")
+        console.print(f"MLflow           answers at {redacted(uri)}; nothing to start")
         return
     port = options.mlflow_port or (earlier and urlsplit(earlier.url).port) or MLFLOW_PORT
     _check_free(options.bound, port, "--mlflow-port")

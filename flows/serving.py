@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -38,13 +39,34 @@ MODULE = "flows.deployments"
 RUN_PATIENCE = 45.0  # seconds for an active run to end; Prefect kills it after 30
 
 
+def check_not_taken(root: Path, url: str, names: Sequence[str]) -> None:
+    """Two that serve the same deployment would take runs from each other.
+
+    Raises:
+        ServiceError: somebody else serves one of the deployments.
+    """
+    with api(url) as client:
+        for name in names:
+            deployment = _find(client, name)
+            if deployment is None or not _is_served(deployment):
+                continue
+            description = deployment.description or ""
+            if served_from(root) not in description:
+                pool = deployment.work_pool_name
+                raise ServiceError(
+                    f"{name} at {url} is being served by somebody else: "
+                    f"{f'work pool {pool}' if pool else description}\n"
+                    "End that first (`nas down` there), or use another Prefect server."
+                )
+
+
 def serve_deployments(
     root: Path, record: Record, url: str, names: Sequence[str], timeout: float, console: Console
 ) -> None:
     """Start serving the deployments, anew if they are served already and nothing runs.
 
     Raises:
-        ServiceError: the process failed to start, or somebody else serves the deployments.
+        ServiceError: the process failed to start.
     """
     running = record.running(KEY)
     if running and running.url == url and running.process and running.process.children():
@@ -57,8 +79,6 @@ def serve_deployments(
         end_service(record.services[KEY])
     with api(url) as client:
         found = {name: _find(client, name) for name in names}
-        for name, deployment in found.items():
-            _check_owner(name, deployment, root, url)
         for run in crash_orphans(client, _ours(client, root)):
             console.print(f"[yellow]Run {run.name} had lost its process: now marked as Crashed")
         service = start_service(
@@ -120,6 +140,13 @@ def _find(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
         return None
 
 
+def _is_served(deployment: DeploymentResponse) -> bool:
+    """Whether somebody asked for its runs lately; the server notes the end only while it is up."""
+    polled = deployment.last_polled
+    recent = polled is not None and datetime.now(UTC) - polled < timedelta(minutes=1)
+    return deployment.status == DeploymentStatus.READY and recent
+
+
 def _ours(client: SyncPrefectClient, root: Path) -> list[UUID]:
     """The deployments that were last registered from this folder of this machine."""
     tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
@@ -128,19 +155,6 @@ def _ours(client: SyncPrefectClient, root: Path) -> list[UUID]:
         for deployment in client.read_deployments(deployment_filter=tagged)
         if served_from(root) in (deployment.description or "")
     ]
-
-
-def _check_owner(name: str, deployment: DeploymentResponse | None, root: Path, url: str) -> None:
-    if deployment is None or deployment.status != DeploymentStatus.READY:
-        return
-    description = deployment.description or ""
-    if served_from(root) not in description:
-        owner = deployment.work_pool_name and f"work pool {deployment.work_pool_name}"
-        raise ServiceError(
-            f"{name} at {url} is being served by somebody else "
-            f"({owner or description.splitlines()[-1:] or 'unknown'}): end that first, or use "
-            "another Prefect server"
-        )
 
 
 def _all_polled(client: SyncPrefectClient, before: dict[str, DeploymentResponse | None]) -> bool:
