@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import psutil
 import pytest
 
-SECONDS_TO_START = 240
+SECONDS_TO_START = 480
 
 
 @pytest.fixture(scope="session")

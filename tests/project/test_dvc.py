@@ -18,6 +18,9 @@ from nas_core.config import SyntheticSettings
 from nas_core.data.synthetic import draw_dataset
 from nas_core.search.journal import Journal, Record
 
+# The first test waits for the stages: two minutes on two cores that do nothing else.
+pytestmark = pytest.mark.timeout(1200)
+
 ROOT = Path(__file__).parents[2]
 SIZE = {"height": 48, "width": 64}
 IMAGES = {"num_train": 8, "num_val": 2, "num_test": 2, **SIZE}

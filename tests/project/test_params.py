@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from nas_core.config import Settings, load_settings, profiles, setting_keys
+from nas_core.search.run import CODE
 from tasks.search_log import flatten
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,10 @@ def test_search_depends_on_all_that_binds_it_and_not_on_training() -> None:
     assert search - covered == {"search.max_failures"}
     assert not [key for key in covered if key.startswith(("train.", "tracking.", "dataset."))]
     assert "nas_core/training/full.py" not in STAGES["search"]["deps"]
+
+
+def test_search_depends_on_the_code_that_its_folder_is_named_by() -> None:
+    assert {f"nas_core/{part}" for part in CODE} <= set(STAGES["search"]["deps"])
 
 
 @pytest.mark.parametrize("stage", STAGES)
