@@ -12,15 +12,15 @@ candidates is not part of it: raising it continues the search.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nas_core.code import SEARCH, code_digest
 from nas_core.compute import Compute
 from nas_core.config import SearchSettings, Settings
-from nas_core.files import digest_of, file_digest
+from nas_core.files import digest_of
 from nas_core.search.journal import Record, load_state, save_state
 from nas_core.search.strategy import Proposal, Result, Strategy, make_strategy
 from nas_core.seeds import derive_seed
@@ -29,23 +29,6 @@ from nas_core.training.early_stopping import stopping_thresholds
 # Settings of a search that may change between its beginning and its end.
 UNBINDING = {"num_candidates", "max_failures"}
 STATE_FILE = "strategy.pt"
-
-# What of nas_core decides what a search finds; the stage search of dvc.yaml depends on it too.
-CODE = (
-    "compute.py",
-    "data/transforms.py",
-    "genotype.py",
-    "metrics.py",
-    "models",
-    "search",
-    "seeds.py",
-    "space.py",
-    "training/averaging.py",
-    "training/early_stopping.py",
-    "training/losses.py",
-    "training/proxy.py",
-    "training/steps.py",
-)
 
 
 def search_identity(
@@ -59,21 +42,12 @@ def search_identity(
         "bf16": compute.bf16,
         "network": settings.network.model_dump(mode="json"),
         "search": settings.search.model_dump(mode="json", exclude=UNBINDING),
-        "code": code_digest(),
+        "code": code_digest(SEARCH),
     }
 
 
 def search_folder(artifacts: Path, name: str, identity: dict[str, Any]) -> Path:
     return artifacts / "searches" / f"{name}-{digest_of(identity)}"
-
-
-@cache
-def code_digest() -> str:
-    """A digest of the source that decides rewards: results of other code are not mixed in."""
-    package = Path(__file__).resolve().parents[1]
-    parts = (package / part for part in CODE)
-    files = sorted(f for part in parts for f in ([part] if part.is_file() else part.rglob("*.py")))
-    return digest_of([[str(f.relative_to(package)), file_digest(f)] for f in files])
 
 
 def current_round(folder: Path) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from nas_core.code import TRAINING, code_digest
 from nas_core.compute import Compute
 from nas_core.config import NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData, Split
@@ -92,8 +93,9 @@ def training_identity(
     compute: Compute,
     seed: int,
 ) -> str:
-    """A digest of all that decides a training's outcome; the code is left out."""
+    """A digest of all that decides a training's outcome, the code included."""
     return digest_of(
+        code_digest(TRAINING),
         genotype.to_dict(),
         network.model_dump(),
         settings.model_dump(exclude={"top", "also"}),

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from nas_core.code import SEARCH, TRAINING
 from nas_core.config import Settings, load_settings, profiles, setting_keys
-from nas_core.search.run import CODE
 from tasks.search_log import flatten
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +16,7 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 # Modules that decide where and how things are written, and none of a stage's results.
-PLUMBING = {"config", "errors", "files", "paths", "data.folders"}
+PLUMBING = {"code", "config", "errors", "files", "paths", "data.folders"}
 # Where the work of each stage begins in nas_core.
 ENTRIES = {
     "prepare": ["data.prepared"],
@@ -51,8 +51,11 @@ def test_search_depends_on_all_that_binds_it_and_not_on_training() -> None:
     assert "nas_core/training/full.py" not in STAGES["search"]["deps"]
 
 
-def test_search_depends_on_the_code_that_its_folder_is_named_by() -> None:
-    assert {f"nas_core/{part}" for part in CODE} <= set(STAGES["search"]["deps"])
+@pytest.mark.parametrize(("stage", "code"), [("search", SEARCH), ("train", TRAINING)])
+def test_stages_depend_on_the_code_that_their_folders_are_named_by(
+    stage: str, code: tuple[str, ...]
+) -> None:
+    assert {f"nas_core/{part}" for part in code} <= set(STAGES[stage]["deps"])
 
 
 @pytest.mark.parametrize("stage", STAGES)
