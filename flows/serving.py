@@ -53,10 +53,10 @@ def check_not_taken(root: Path, url: str, names: Sequence[str]) -> None:
             description = deployment.description or ""
             if served_from(root) not in description:
                 pool = deployment.work_pool_name
+                owner = f"work pool {pool}" if pool else description.rpartition("\n")[2]
                 raise ServiceError(
-                    f"{name} at {url} is being served by somebody else: "
-                    f"{f'work pool {pool}' if pool else description}\n"
-                    "End that first (`nas down` there), or use another Prefect server."
+                    f"{name} at {url} is being served by somebody else ({owner.rstrip('.')}): "
+                    "end that first, by `nas down` there, or use another Prefect server"
                 )
 
 
