@@ -50,6 +50,22 @@ def answers(url: str) -> bool:
         return client.api_healthcheck() is None
 
 
+def check_configured() -> str | None:
+    """The configured address; None if there is none, and Prefect starts a server for each run.
+
+    Raises:
+        ServiceError: nothing answers there.
+    """
+    url = configured_url()
+    if url and not answers(url):
+        raise ServiceError(
+            f"no Prefect server answers at {url}, the address in PREFECT_API_URL: `nas up` starts "
+            "a local one; `nas down`, or `prefect config unset PREFECT_API_URL`, takes the address "
+            "out"
+        )
+    return url
+
+
 def is_local(url: str) -> bool:
     """Whether a server for `url` can be started on this machine."""
     parts = urlsplit(url)

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from flows.prefect_server import answers, api, configured_url
+from flows.prefect_server import api, check_configured
 from nas_core.errors import RunError, ServiceError, SettingsError
 
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -50,10 +50,9 @@ def run_deployment_live(
         SettingsError: the deployment does not take these parameters.
         RunError: the run did not complete; with the reason.
     """
-    url = configured_url()
-    if url is None or not answers(url):
-        where = f"at {url}, the address in PREFECT_API_URL" if url else "(PREFECT_API_URL is unset)"
-        raise ServiceError(f"no Prefect server answers {where}: start one with `nas up`")
+    url = check_configured()
+    if url is None:
+        raise ServiceError("no Prefect server is configured (PREFECT_API_URL): run `nas up`")
     with api(url) as client:
         deployment = _find_deployment(client, name)
         if deployment.status != DeploymentStatus.READY:

@@ -24,7 +24,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
 from flows import services, serving
-from flows.prefect_server import ACTIVE, api, runs_in_state
+from flows.prefect_server import ACTIVE, api, check_configured, runs_in_state
 from flows.watch import run_deployment_live
 from nas_core.errors import RunError, ServiceError, SettingsError
 
@@ -318,5 +318,15 @@ def test_options_that_contradict_the_configured_address(tmp_path: Path) -> None:
 
 
 def test_without_a_server_a_run_points_to_nas_up(unconfigured: None) -> None:
-    with pytest.raises(ServiceError, match=r"PREFECT_API_URL is unset.*nas up"):
+    with pytest.raises(ServiceError, match=r"no Prefect server is configured .*`nas up`"):
         run_deployment_live("nas-search/camvid", {}, Console(file=io.StringIO()))
+
+
+def test_a_server_that_is_gone_is_named(unconfigured: None) -> None:
+    assert check_configured() is None
+    address = f"http://127.0.0.1:{free_port()}/api"
+    with (
+        temporary_settings({PREFECT_API_URL: address}),
+        pytest.raises(ServiceError, match=rf"no Prefect server answers at {address}.*`nas up`"),
+    ):
+        check_configured()
