@@ -28,7 +28,7 @@ FLOWS = {
     "nas-search": "flows.search.nas_search",
 }
 TAG = "nas"
-SECONDS_BETWEEN_POLLS = 3  # Prefect's default of 10 leaves a new run waiting for 5 on average
+SECONDS_BETWEEN_POLLS = 5  # Prefect's default of 10 leaves a new run waiting for long
 RUNS_AT_A_TIME = 1  # two searches would fight for the same processor
 
 

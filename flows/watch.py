@@ -29,7 +29,7 @@ from rich.text import Text
 from flows.prefect_server import api, check_configured
 from nas_core.errors import RunError, ServiceError, SettingsError
 
-SECONDS_BETWEEN_LOOKS = 2.0
+SECONDS_BETWEEN_LOOKS = 3.0
 SECONDS_BETWEEN_CHECKS = 20.0
 # Processes send their log lines in batches, so lines may arrive after later ones.
 LOG_OVERLAP = timedelta(seconds=20)
