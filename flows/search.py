@@ -106,7 +106,21 @@ def run_stages(settings: Settings, root: Path, stage: Stage) -> dict[str, Any]:
 
 
 def search_architectures(context: Context) -> dict[str, Any]:
-    """Round by round: sample, train what is new, learn; the journal is the truth of it."""
+    """Search, and leave candidates.parquet, progress.csv and metrics.json of the stage search.
+
+    Returns:
+        The content of metrics.json.
+    """
+    folder, candidates = run_search(context)
+    return write_search_results(context.root, context.settings, folder, candidates)
+
+
+def run_search(context: Context) -> tuple[Path, list[Record]]:
+    """Round by round: sample, train what is new, learn; the journal is the truth of it.
+
+    Returns:
+        The search's folder, and the first `search.num_candidates` that were trained.
+    """
     settings = context.settings
     folder = context.search_folder()
     logger = get_run_logger()
@@ -119,8 +133,7 @@ def search_architectures(context: Context) -> dict[str, Any]:
         with log.running():
             while _run_round(context, folder, journal, log, progress):
                 pass
-        candidates = journal.candidates[: settings.search.num_candidates]
-        return write_search_results(context.root, settings, folder, candidates)
+        return folder, journal.candidates[: settings.search.num_candidates]
 
 
 def _run_round(

@@ -70,7 +70,7 @@ class EncoderSettings(Section):
 
 
 class ControllerSettings(Section):
-    """The LSTM controller. No effect on strategy random."""
+    """The LSTM controller. No effect on the strategies evolution and random."""
 
     autoregressive: bool = Field(
         True,
@@ -88,6 +88,56 @@ class ControllerSettings(Section):
     )
     entropy_weight: float = Field(0.0, ge=0, description="Weight of the entropy bonus.")
     max_gradient_norm: float = Field(2.0, gt=0, description="Gradients are clipped to this norm.")
+
+
+class EvolutionSettings(Section):
+    """Regularised evolution. No effect on the other strategies."""
+
+    population_size: int = Field(
+        24, ge=2, le=10_000, description="The latest candidates that parents are chosen from."
+    )
+    sample_size: int = Field(
+        6, ge=1, le=10_000, description="A parent is the best of this many drawn from them."
+    )
+
+    @model_validator(mode="after")
+    def sample_fits(self) -> Self:
+        if self.sample_size > self.population_size:
+            raise ValueError(
+                f"sample_size ({self.sample_size}) must not exceed population_size "
+                f"({self.population_size})"
+            )
+        return self
+
+
+class ConstraintSettings(Section):
+    """Limits on the network as it is shipped: a candidate over one is refused untrained."""
+
+    max_parameters: int | None = Field(
+        300_000, ge=1, description="Most parameters, encoder included. Empty: no limit."
+    )
+    max_macs: int | None = Field(
+        None, ge=1, description="Most multiply-accumulates for one image. Empty: no limit."
+    )
+    max_latency_ms: float | None = Field(
+        None,
+        gt=0,
+        description="Most milliseconds for one image, measured here. Empty: no limit.",
+    )
+
+
+class RewardSettings(Section):
+    """The reward: quality * (cost / target) ** exponent (MnasNet, arXiv 1807.11626)."""
+
+    cost: Literal["none", "parameters", "macs", "latency_ms"] = Field(
+        "none", description="The cost that the reward includes. none: the reward is the quality."
+    )
+    target: float = Field(
+        300_000, gt=0, description="Cost at which the reward is the quality, in the cost's unit."
+    )
+    exponent: float = Field(
+        -0.07, ge=-2, le=0, description="How much cost counts: -0.07 gives 5 % for half the cost."
+    )
 
 
 class ProxySettings(CropSettings):
@@ -132,8 +182,9 @@ class EarlyStoppingSettings(Section):
 class SearchSettings(Section):
     """The search for architectures."""
 
-    strategy: Literal["ppo", "reinforce", "random"] = Field(
-        "ppo", description="Who proposes: the controller trained by ppo or reinforce, or random."
+    strategy: Literal["ppo", "reinforce", "evolution", "random"] = Field(
+        "ppo",
+        description="Who proposes: the controller, trained by ppo or reinforce; evolution; random.",
     )
     num_candidates: int = Field(
         32, ge=1, le=1_000_000, description="Candidates to train. Raising it continues a search."
@@ -148,6 +199,9 @@ class SearchSettings(Section):
         3, ge=1, description="The search stops after this many failed candidates in a row."
     )
     controller: ControllerSettings = ControllerSettings()
+    evolution: EvolutionSettings = EvolutionSettings()
+    constraints: ConstraintSettings = ConstraintSettings()
+    reward: RewardSettings = RewardSettings()
     proxy: ProxySettings = ProxySettings()
     early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nas_core.config import ControllerSettings
 from nas_core.errors import RunError
 from nas_core.search.controller import Controller
-from nas_core.search.strategy import Proposal, Strategy
+from nas_core.search.strategy import Proposal, Result, Strategy
 
 
 class Rollouts(NamedTuple):
@@ -50,17 +50,20 @@ class PolicyGradient(Strategy):
     def _update(self, new: Rollouts, baseline: float) -> dict[str, float]:
         """Learn from the round's rollouts; returns diagnostics."""
 
-    def _propose(self, num_proposals: int) -> list[Proposal]:
-        self._choices, self._log_probs = self.controller.sample(num_proposals, self._generator)
-        return [Proposal.from_choices(choices) for choices in self._choices.tolist()]
+    def _draw(self, num: int) -> list[Proposal]:
+        choices, log_probs = self.controller.sample(num, self._generator)
+        # Where limits refuse some, the true probabilities are larger by one factor for all, which
+        # changes so slowly that it is left out.
+        drawn = zip(choices.tolist(), log_probs.sum(dim=1).tolist(), strict=True)
+        return [Proposal.from_choices(*proposal) for proposal in drawn]
 
-    def _learn(self, rewards: Sequence[float | None]) -> dict[str, float]:
-        known = [index for index, reward in enumerate(rewards) if reward is not None]
-        values = [reward for reward in rewards if reward is not None]
+    def _learn(self, results: Sequence[Result]) -> dict[str, float]:
+        known = [result.proposal for result in results if result.reward is not None]
+        values = [result.reward for result in results if result.reward is not None]
         self._baseline = _move_baseline(self._baseline, values, self.settings.baseline_decay)
         new = Rollouts(
-            self._choices[known],
-            self._log_probs[known].sum(dim=1),
+            torch.tensor([proposal.choices for proposal in known]),
+            torch.tensor([proposal.log_prob for proposal in known]),
             torch.tensor(values, dtype=torch.float64),
         )
         return {"baseline": self._baseline, **self._update(new, self._baseline)}

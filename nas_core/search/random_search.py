@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nas_core.search.strategy import Proposal, Strategy
+from nas_core.search.strategy import Proposal, Result, Strategy
 from nas_core.space import encode, sample
 
 
@@ -20,11 +20,11 @@ class RandomSearch(Strategy):
         super().__init__()
         self._generator = np.random.default_rng(seed)
 
-    def _propose(self, num_proposals: int) -> list[Proposal]:
-        genotypes = [sample(self._generator) for _ in range(num_proposals)]
+    def _draw(self, num: int) -> list[Proposal]:
+        genotypes = [sample(self._generator) for _ in range(num)]
         return [Proposal(genotype, encode(genotype)) for genotype in genotypes]
 
-    def _learn(self, rewards: Sequence[float | None]) -> dict[str, float]:
+    def _learn(self, results: Sequence[Result]) -> dict[str, float]:
         return {}
 
     def _state(self) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def candidate_thresholds(
 
 
 def _restore(folder: Path, settings: SearchSettings, seed: int) -> Strategy:
-    strategy = make_strategy(settings.strategy, settings.controller, seed)
+    strategy = make_strategy(settings, seed)
     path = folder / STATE_FILE
     if path.exists():
         strategy.load_state_dict(load_state(path)["strategy"])

@@ -8,16 +8,22 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from nas_core.config import ControllerSettings
+from nas_core.config import SearchSettings
 from nas_core.errors import RunError
 from nas_core.genotype import Genotype
 from nas_core.space import decode
 
-STRATEGIES = ("ppo", "reinforce", "random")
+STRATEGIES = ("ppo", "reinforce", "evolution", "random")
+# How often a round draws again what the limits refused, before it gives up.
+MAX_DRAWS = 100
+
+# The name of the limit that an architecture exceeds, or None.
+Refusal = Callable[[Genotype], str | None]
 
 
 @dataclass(frozen=True)
@@ -26,10 +32,12 @@ class Proposal:
 
     genotype: Genotype
     choices: tuple[int, ...]
+    log_prob: float = 0.0
+    """Of the choices together, as the controller drew them; 0 from other strategies."""
 
     @classmethod
-    def from_choices(cls, choices: Sequence[int]) -> Proposal:
-        return cls(decode(choices), tuple(choices))
+    def from_choices(cls, choices: Sequence[int], log_prob: float = 0.0) -> Proposal:
+        return cls(decode(choices), tuple(choices), log_prob)
 
 
 @dataclass(frozen=True)
@@ -55,24 +63,42 @@ class Strategy(ABC):
 
     def __init__(self) -> None:
         self._proposals: list[Proposal] | None = None
+        self._num_refused = 0
 
-    def ask(self, num_proposals: int) -> list[Proposal]:
+    def ask(self, num_proposals: int, refusal: Refusal = lambda genotype: None) -> list[Proposal]:
         """The proposals of a new round. They may repeat each other, and those of other rounds.
+
+        Args:
+            refusal: names the limit that an architecture exceeds, or None. One that is refused is
+                drawn again; it teaches the strategy nothing.
 
         Raises:
             ValueError: the round before has not been closed by `tell`.
+            RunError: after `MAX_DRAWS` draws for each proposal too few were within the limits.
         """
         if self._proposals is not None:
             raise ValueError("ask: the round before is still open, tell its results first")
-        self._proposals = self._propose(num_proposals)
-        return list(self._proposals)
+        kept: list[Proposal] = []
+        refused: Counter[str] = Counter()
+        while (missing := num_proposals - len(kept)) > 0:
+            if refused.total() + len(kept) >= MAX_DRAWS * num_proposals:
+                raise RunError(_too_few(len(kept), refused))
+            for proposal in self._draw(missing):
+                limit = refusal(proposal.genotype)
+                if limit is None:
+                    kept.append(proposal)
+                else:
+                    refused[limit] += 1
+        self._proposals, self._num_refused = kept, refused.total()
+        return list(kept)
 
     def tell(self, results: Sequence[Result]) -> dict[str, float]:
         """Close the round with a result for each proposal, in the order of `ask`, and learn.
 
         Returns:
-            Diagnostics of the learning by name; `reward_mean` is the mean reward of the round.
-            Empty when every result is a failure: then nothing was learned.
+            Diagnostics of the learning by name; `reward_mean` is the mean reward of the round,
+            `refused_share` that of the draws over a limit. Empty when every result is a failure:
+            then nothing was learned.
 
         Raises:
             ValueError: no round is open, or the results are not those of its proposals.
@@ -85,7 +111,11 @@ class Strategy(ABC):
         known = [reward for reward in rewards if reward is not None]
         diagnostics: dict[str, float] = {}
         if known:
-            diagnostics = {"reward_mean": math.fsum(known) / len(known), **self._learn(rewards)}
+            diagnostics = {
+                "reward_mean": math.fsum(known) / len(known),
+                "refused_share": self._num_refused / (self._num_refused + len(rewards)),
+                **self._learn(results),
+            }
         self._proposals = None
         return diagnostics
 
@@ -114,11 +144,12 @@ class Strategy(ABC):
         self._proposals = None
 
     @abstractmethod
-    def _propose(self, num_proposals: int) -> list[Proposal]: ...
+    def _draw(self, num: int) -> list[Proposal]:
+        """`num` proposals; called again in the same round when some were refused."""
 
     @abstractmethod
-    def _learn(self, rewards: Sequence[float | None]) -> dict[str, float]:
-        """Learn from the open round's rewards, of which at least one is not None."""
+    def _learn(self, results: Sequence[Result]) -> dict[str, float]:
+        """Learn from the open round's results, of which at least one has a reward."""
 
     @abstractmethod
     def _state(self) -> dict[str, Any]: ...
@@ -127,22 +158,28 @@ class Strategy(ABC):
     def _load(self, state: dict[str, Any]) -> None: ...
 
 
-def make_strategy(name: str, settings: ControllerSettings, seed: int) -> Strategy:
-    """The strategy of this name.
-
-    Raises:
-        ValueError: there is no strategy of this name.
-    """
+def make_strategy(settings: SearchSettings, seed: int) -> Strategy:
+    """The strategy that the settings name."""
     # Here, since these modules import this one.
+    from nas_core.search.evolution import Evolution
     from nas_core.search.ppo import PPO
     from nas_core.search.random_search import RandomSearch
     from nas_core.search.reinforce import Reinforce
 
-    match name:
+    match settings.strategy:
         case "ppo":
-            return PPO(settings, seed)
+            return PPO(settings.controller, seed)
         case "reinforce":
-            return Reinforce(settings, seed)
+            return Reinforce(settings.controller, seed)
+        case "evolution":
+            return Evolution(settings.evolution, seed)
         case "random":
             return RandomSearch(seed)
-    raise ValueError(f"unknown strategy {name!r}; there are: {', '.join(STRATEGIES)}")
+
+
+def _too_few(num_kept: int, refused: Counter[str]) -> str:
+    limit, times = refused.most_common(1)[0]
+    return (
+        f"of {num_kept + refused.total()} proposals {num_kept} were within search.constraints; "
+        f"{limit} refused most ({times}): raise it"
+    )

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nas_core.config import ControllerSettings
+from nas_core.config import SearchSettings
 from nas_core.errors import RunError
 from nas_core.genotype import Genotype
 from nas_core.search.journal import Header, Journal, Record, load_state, save_state
@@ -299,11 +299,11 @@ def test_inconsistent_record(status: str, changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["ppo", "random"])
 def test_strategy_state_comes_back(tmp_path: Path, name: str) -> None:
     file = tmp_path / "run" / "strategy.pt"
-    strategy = make_strategy(name, ControllerSettings(), seed=1)
+    strategy = make_strategy(SearchSettings(strategy=name), seed=1)
     save_state(file, {"round": 3, "strategy": strategy.state_dict()})
     state = load_state(file)
     assert state["round"] == 3
-    restored = make_strategy(name, ControllerSettings(), seed=2)
+    restored = make_strategy(SearchSettings(strategy=name), seed=2)
     restored.load_state_dict(state["strategy"])
     assert restored.ask(3) == strategy.ask(3)
     assert [entry.name for entry in file.parent.iterdir()] == ["strategy.pt"]

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from nas_core.config import ControllerSettings
+from nas_core.config import ControllerSettings, SearchSettings
 from nas_core.search.policy_gradient import PolicyGradient
 from nas_core.search.strategy import Result, make_strategy
 from nas_core.space import DECISIONS
@@ -15,7 +15,9 @@ BOTH = pytest.mark.parametrize("name", ["ppo", "reinforce"])
 
 
 def make(name: str, **changes: float) -> PolicyGradient:
-    strategy = make_strategy(name, ControllerSettings(**changes), seed=0)
+    strategy = make_strategy(
+        SearchSettings(strategy=name, controller=ControllerSettings(**changes)), seed=0
+    )
     assert isinstance(strategy, PolicyGradient)
     return strategy
 

@@ -12,26 +12,34 @@ import numpy as np
 import pytest
 import torch
 
-from nas_core.config import ControllerSettings, SearchSettings
+from nas_core.config import SearchSettings
 from nas_core.errors import RunError
 from nas_core.search.strategy import STRATEGIES, Proposal, Result, Strategy, make_strategy
 from nas_core.space import DECISIONS, decode, encode
 
 Make = Callable[[int], Strategy]
-CASES = [
+CASES: list[tuple[str, dict[str, Any]]] = [
     ("ppo", {}),
     ("ppo", {"autoregressive": False, "epochs": 2, "buffer_size": 5, "entropy_weight": 0.01}),
     ("reinforce", {}),
     ("reinforce", {"autoregressive": False}),
+    ("evolution", {"population_size": 6, "sample_size": 3}),
     ("random", {}),
 ]
+
+
+def settings_of(name: str, **changes: Any) -> SearchSettings:
+    """The settings of a strategy, with changes to its own section."""
+    section = "evolution" if name == "evolution" else "controller"
+    return SearchSettings.model_validate({"strategy": name, section: changes})
 
 
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]} {case[1]}" if case[1] else case[0])
 def make(request: pytest.FixtureRequest) -> Make:
     name, changes = request.param
-    settings = ControllerSettings(**{"learning_rate": 0.01, **changes})
-    return lambda seed: make_strategy(name, settings, seed)
+    if name in ("ppo", "reinforce"):
+        changes = {"learning_rate": 0.01, **changes}
+    return lambda seed: make_strategy(settings_of(name, **changes), seed)
 
 
 def share_of_zeros(proposal: Proposal) -> float:
@@ -80,12 +88,7 @@ def assert_same(first: Any, second: Any) -> None:
 def test_names_are_those_of_the_settings() -> None:
     assert get_args(SearchSettings.model_fields["strategy"].annotation) == STRATEGIES
     for name in STRATEGIES:
-        assert make_strategy(name, ControllerSettings(), seed=0).name == name
-
-
-def test_unknown_name() -> None:
-    with pytest.raises(ValueError, match="'evolution'; there are: ppo, reinforce, random"):
-        make_strategy("evolution", ControllerSettings(), seed=0)
+        assert make_strategy(settings_of(name), seed=0).name == name
 
 
 def test_proposals_are_legal_and_their_choices_are_theirs(make: Make) -> None:
@@ -202,7 +205,7 @@ def test_results_are_those_of_the_round(
 
 @pytest.mark.parametrize("reward", [math.nan, math.inf])
 def test_reward_is_finite_or_none(reward: float) -> None:
-    (proposal,) = make_strategy("random", ControllerSettings(), seed=0).ask(1)
+    (proposal,) = make_strategy(settings_of("random"), seed=0).ask(1)
     with pytest.raises(ValueError, match="None"):
         Result(proposal, reward)
 
@@ -211,28 +214,30 @@ def test_state_of_another_strategy_is_refused(make: Make) -> None:
     strategy = make(1)
     for name in STRATEGIES:
         if name != strategy.name:
-            state = make_strategy(name, ControllerSettings(), seed=1).state_dict()
+            state = make_strategy(settings_of(name), seed=1).state_dict()
             with pytest.raises(RunError, match=f"strategy {name}, not {strategy.name}"):
                 strategy.load_state_dict(state)
 
 
 @pytest.mark.parametrize("name", ["ppo", "reinforce"])
 def test_state_of_the_other_form_of_controller_is_refused(name: str) -> None:
-    state = make_strategy(name, ControllerSettings(autoregressive=False), seed=1).state_dict()
+    state = make_strategy(settings_of(name, autoregressive=False), seed=1).state_dict()
     with pytest.raises(RunError, match="autoregressive=False"):
-        make_strategy(name, ControllerSettings(), seed=1).load_state_dict(state)
+        make_strategy(settings_of(name), seed=1).load_state_dict(state)
 
 
 @pytest.mark.parametrize("autoregressive", [True, False])
 @pytest.mark.parametrize("name", ["ppo", "reinforce"])
 def test_learns(name: str, autoregressive: bool) -> None:
-    settings = ControllerSettings(
-        learning_rate=0.02, epochs=2, buffer_size=16, autoregressive=autoregressive
+    settings = settings_of(
+        name, learning_rate=0.02, epochs=2, buffer_size=16, autoregressive=autoregressive
     )
-    by_chance = np.mean([share_of_zeros(p) for p in make_strategy("random", settings, 0).ask(200)])
-    strategy = make_strategy(name, settings, seed=0)
+    uniform = make_strategy(settings_of("random"), seed=0).ask(200)
+    by_chance = np.mean([share_of_zeros(proposal) for proposal in uniform])
+    strategy = make_strategy(settings, seed=0)
     for _ in range(12):
         proposals = strategy.ask(16)
         strategy.tell([Result(proposal, share_of_zeros(proposal)) for proposal in proposals])
     learned = np.mean([share_of_zeros(proposal) for proposal in strategy.ask(50)])
     assert learned > by_chance + 0.2
+

@@ -1,0 +1,77 @@
+"""Regularised evolution: Real et al., "Regularized Evolution for Image Classifier Architecture
+Search", arXiv 1802.01548."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nas_core.config import EvolutionSettings
+from nas_core.search.strategy import Proposal, Result, Strategy
+from nas_core.space import DECISIONS, encode, sample
+
+# Decisions with a choice: the others cannot mutate.
+_MUTABLE = [index for index, decision in enumerate(DECISIONS) if decision.num_choices > 1]
+
+
+class Evolution(Strategy):
+    """The population is the last `population_size` candidates with a reward: the oldest dies.
+
+    Until it is full, proposals are uniform. Then each is a mutation of a parent, the best of
+    `sample_size` drawn from the population. A mutation changes one decision, and goes on until
+    the network is another: many changes, such as that of an unused template, make no difference.
+
+    Diagnostics of `tell`: `population_mean`, the mean reward of the population.
+    """
+
+    name = "evolution"
+
+    def __init__(self, settings: EvolutionSettings, seed: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self._generator = np.random.default_rng(seed)
+        self._population: list[tuple[Proposal, float]] = []
+
+    def _draw(self, num: int) -> list[Proposal]:
+        return [self._draw_one() for _ in range(num)]
+
+    def _draw_one(self) -> Proposal:
+        if len(self._population) < self.settings.population_size:
+            genotype = sample(self._generator)
+            return Proposal(genotype, encode(genotype))
+        drawn = self._generator.choice(
+            len(self._population), self.settings.sample_size, replace=False
+        )
+        parent, _ = max((self._population[index] for index in drawn), key=lambda member: member[1])
+        return self._mutate(parent)
+
+    def _mutate(self, parent: Proposal) -> Proposal:
+        child = parent
+        while child.genotype.id == parent.genotype.id:
+            choices = list(child.choices)
+            index = int(self._generator.choice(_MUTABLE))
+            # Another one than the present, all others with the same probability.
+            other = int(self._generator.integers(DECISIONS[index].num_choices - 1))
+            choices[index] = other + (other >= choices[index])
+            child = Proposal.from_choices(choices)
+        return child
+
+    def _learn(self, results: Sequence[Result]) -> dict[str, float]:
+        scored = [(r.proposal, r.reward) for r in results if r.reward is not None]
+        self._population = (self._population + scored)[-self.settings.population_size :]
+        rewards = [reward for _, reward in self._population]
+        return {"population_mean": sum(rewards) / len(rewards)}
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "generator": self._generator.bit_generator.state,
+            "population": [(list(p.choices), reward) for p, reward in self._population],
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._generator.bit_generator.state = state["generator"]
+        self._population = [
+            (Proposal.from_choices(choices), reward) for choices, reward in state["population"]
+        ]
