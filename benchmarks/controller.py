@@ -24,7 +24,7 @@ NUM_CANDIDATES = 100
 
 def measure(repeats: int) -> dict[str, float]:
     """Median milliseconds, after one round to warm up."""
-    strategy = PPO(ControllerSettings(buffer_size=NUM_CANDIDATES), seed=0)
+    strategy = PPO(ControllerSettings(buffer_size=NUM_CANDIDATES, epochs=1), seed=0)
     rewards = torch.linspace(0.2, 0.5, NUM_CANDIDATES).tolist()
     sampling, updating = [], []
     for _ in range(repeats + 1):

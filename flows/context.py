@@ -16,7 +16,7 @@ from nas_core.data.prepared import PreparedData
 from nas_core.genotype import Genotype
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.models.state import state_digest
-from nas_core.paths import artifacts_folder, prepared_folder, searches_folder
+from nas_core.paths import prepared_folder, searches_folder
 from nas_core.search import run
 from nas_core.search.journal import Header, Journal
 from nas_core.search.leaderboard import searched_genotypes
@@ -82,8 +82,7 @@ class Context:
         )
 
     def search_folder(self) -> Path:
-        artifacts = artifacts_folder(self.root)
-        return run.search_folder(artifacts, self.settings.name, self.identity)
+        return run.search_folder(searches_folder(self.root), self.settings.name, self.identity)
 
     def open_journal(self, folder: Path) -> Journal:
         path = folder / "journal.jsonl"

@@ -31,8 +31,9 @@ from nas_core.config import (
 )
 from nas_core.errors import RunError
 from nas_core.genotype import Genotype
-from nas_core.models.cost import measure_cost
+from nas_core.paths import results_folder
 from nas_core.search import run
+from nas_core.search.costs import CandidateCost, shaped_reward
 from nas_core.search.journal import Journal, Record
 from tasks.candidates import aggregate_rewards, sample_candidates, train_on_proxy
 from tasks.dataset import prepare_dataset
@@ -106,13 +107,18 @@ def run_stages(settings: Settings, root: Path, stage: Stage) -> dict[str, Any]:
 
 
 def search_architectures(context: Context) -> dict[str, Any]:
-    """Search, and leave candidates.parquet, progress.csv and metrics.json of the stage search.
+    """Search, and leave the results of the stage search; see `write_search_results`.
 
     Returns:
         The content of metrics.json.
     """
     folder, candidates = run_search(context)
-    return write_search_results(context.root, context.settings, folder, candidates)
+    metrics = write_search_results(context.root, context.settings, folder, candidates)
+    place = results_folder(context.root, context.settings, "search")
+    run_id = context.tracker.search_run(folder.name)
+    assert run_id is not None  # run_search began it
+    context.tracker.log_results(run_id, sorted(place.iterdir()))
+    return metrics
 
 
 def run_search(context: Context) -> tuple[Path, list[Record]]:
@@ -145,53 +151,45 @@ def _run_round(
     if len(journal.candidates) >= settings.search.num_candidates:
         return False
     _check_novelty(journal, number)
-    proposals = sample_candidates(folder, settings, number)
+    proposals = sample_candidates(folder, settings, context.root, number)
     known = [record for record in journal.records if record.round == number]
-    for proposal in proposals[len(known) :]:
+    for genotype, cost in proposals[len(known) :]:
         if len(journal.candidates) >= settings.search.num_candidates:
             return False
-        record = _score(context, folder, journal, Genotype.from_dict(proposal), number)
+        record = _score(context, folder, journal, genotype, cost, number)
         journal.append(record)
         log.candidate(record)
         get_run_logger().info(progress.line(record))
         _check_failures(journal, settings.search.max_failures)
         known.append(record)
-    diagnostics = aggregate_rewards(folder, settings, number, [r.reward for r in known])
+    rewards = [record.reward for record in known]
+    diagnostics = aggregate_rewards(folder, settings, context.root, number, rewards)
     log.round(number, diagnostics)
     return True
 
 
 def _score(
-    context: Context, folder: Path, journal: Journal, genotype: Genotype, number: int
+    context: Context,
+    folder: Path,
+    journal: Journal,
+    genotype: Genotype,
+    cost: CandidateCost,
+    number: int,
 ) -> Record:
     """Train a candidate, or answer from the journal if its network was trained before."""
     settings = context.settings
-    common = {
+    common: dict[str, Any] = {
         "index": len(journal.records),
         "round": number,
         "id": genotype.id,
         "genotype": genotype.to_dict(),
         "seed": run.candidate_seed(settings.seed, genotype.id),
+        **cost.to_dict(),
     }
     earlier = next((r for r in journal.candidates if r.id == genotype.id), None)
     if earlier is not None:
-        return Record(
-            **common,
-            candidate=None,
-            status="repeat",
-            reward=earlier.reward,
-            num_parameters=earlier.num_parameters,
-            macs=earlier.macs,
-        )
-    cost = measure_cost(
-        genotype,
-        num_classes=context.data.num_classes,
-        agg_size=settings.network.agg_size,
-        sep_repeats=settings.network.sep_repeats,
-        input_size=(context.data.height, context.data.width),
-    )
-    candidate = len(journal.candidates) + 1
-    common |= {"candidate": candidate, "num_parameters": cost.num_parameters, "macs": cost.macs}
+        return Record(**common, candidate=None, status="repeat", reward=earlier.reward)
+    candidate = common["candidate"] = len(journal.candidates) + 1
     started = time.perf_counter()
     state = train_on_proxy(
         folder,
@@ -211,7 +209,7 @@ def _score(
     return Record(
         **common,
         status="stopped early" if outcome["stopped_early"] else "finished",
-        reward=outcome["reward"],
+        reward=shaped_reward(outcome["scores"][-1], cost, settings.search.reward),
         scores=tuple(outcome["scores"]),
         metrics=outcome["metrics"],
         seconds=outcome["seconds"],

@@ -20,7 +20,14 @@ _SHARED = (
 )
 
 # What decides the outcome; the stages search and train of dvc.yaml depend on it too.
-SEARCH = (*_SHARED, "search", "space.py", "training/early_stopping.py", "training/proxy.py")
+SEARCH = (
+    *_SHARED,
+    "latency.py",
+    "search",
+    "space.py",
+    "training/early_stopping.py",
+    "training/proxy.py",
+)
 TRAINING = (*_SHARED, "training/full.py")
 
 

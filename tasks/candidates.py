@@ -19,14 +19,18 @@ from nas_core.models.checkpoint import NetworkCard, save_segmenter
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.paths import prepared_folder
 from nas_core.search import run
+from nas_core.search.costs import CandidateCost, Costs
 from nas_core.training.proxy import ProxyTask, build_proxy_task, train_candidate
 
 
 @task(name="sample candidates", task_run_name="sample round {number}", cache_policy=NO_CACHE)
-def sample_candidates(folder: Path, settings: Settings, number: int) -> list[dict[str, Any]]:
-    """The genotypes that the strategy proposes in round `number`."""
-    proposals = run.propose(folder, settings.search, settings.seed)
-    return [proposal.genotype.to_dict() for proposal in proposals]
+def sample_candidates(
+    folder: Path, settings: Settings, root: Path, number: int
+) -> list[tuple[Genotype, CandidateCost]]:
+    """What the strategy proposes in round `number`, within the limits, and what each costs."""
+    costs = _costs(folder, settings, root)
+    proposals = run.propose(folder, settings.search, settings.seed, costs)
+    return [(proposal.genotype, costs.of(proposal.genotype)) for proposal in proposals]
 
 
 @task(
@@ -49,7 +53,7 @@ def train_on_proxy(
     Writes what is kept of it into its folder; see `candidate_files`.
 
     Returns:
-        The values that the journal keeps: reward, scores, metrics, seconds, stopped_early.
+        The values that the journal keeps: scores, metrics, seconds, stopped_early.
     """
     candidate = Genotype.from_dict(genotype)
     result = train_candidate(
@@ -67,7 +71,6 @@ def train_on_proxy(
     card = NetworkCard(candidate, data.classes, data.colours, proxy.agg_size, proxy.sep_repeats)
     save_segmenter(files["weights"], result.segmenter, card)
     return {
-        "reward": result.scores[-1],
         "scores": result.scores,
         "metrics": {
             **result.confusion.metrics(),
@@ -80,10 +83,11 @@ def train_on_proxy(
 
 @task(name="aggregate rewards", task_run_name="learn from round {number}", cache_policy=NO_CACHE)
 def aggregate_rewards(
-    folder: Path, settings: Settings, number: int, rewards: Sequence[float | None]
+    folder: Path, settings: Settings, root: Path, number: int, rewards: Sequence[float | None]
 ) -> dict[str, float]:
     """Teach the strategy the rewards of round `number`; returns its diagnostics."""
-    return run.learn(folder, settings.search, settings.seed, rewards)
+    costs = _costs(folder, settings, root)
+    return run.learn(folder, settings.search, settings.seed, costs, rewards)
 
 
 def candidate_files(folder: Path, genotype_id: str) -> dict[str, Path]:
@@ -91,6 +95,19 @@ def candidate_files(folder: Path, genotype_id: str) -> dict[str, Path]:
     place = folder / "candidates" / genotype_id
     names = ("genotype.json", "weights.safetensors", "confusion_matrix.csv", "losses.json")
     return {name.partition(".")[0]: place / name for name in names}
+
+
+@lru_cache(maxsize=1)
+def _costs(folder: Path, settings: Settings, root: Path) -> Costs:
+    """Kept in the process, so that no network is counted twice."""
+    data = PreparedData.open(prepared_folder(root, settings))
+    return Costs(
+        folder / run.LATENCY_FILE,
+        settings.network,
+        data.num_classes,
+        (data.height, data.width),
+        Compute.from_settings(settings.compute),
+    )
 
 
 @lru_cache(maxsize=1)

@@ -7,18 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from nas_core.config import Settings
 from nas_core.files import write_atomically, write_json
 from nas_core.paths import results_folder
 from nas_core.search.journal import Record
 from nas_core.search.leaderboard import leaderboard
+from nas_core.search.pareto import pareto_front, pareto_fronts
+
+# How each cost is shown: its name with the unit, and the unit's size.
+COST_AXES = {
+    "num_parameters": ("parameters (thousands)", 1e3),
+    "macs": ("multiply-accumulates (G)", 1e9),
+    "latency_ms": ("latency (ms)", 1.0),
+}
 
 
 def write_search_results(
     root: Path, settings: Settings, folder: Path, candidates: Sequence[Record]
 ) -> dict[str, Any]:
-    """candidates.parquet, progress.csv and metrics.json of the stage search.
+    """candidates.parquet, progress.csv, pareto.csv, pareto.png, metrics.json of the stage search.
 
     Returns:
         The content of metrics.json.
@@ -36,6 +45,11 @@ def write_search_results(
         }
     )
     write_table(place / "progress.csv", progress)
+    # The quality of one that stopped early is that of a shorter training.
+    finished = table[table["status"] == "finished"]
+    write_table(place / "pareto.csv", pareto_fronts(finished))
+    picture = pareto_picture(finished)
+    write_atomically(place / "pareto.png", lambda temporary: picture.savefig(temporary, dpi=120))
     metrics = {
         "search": folder.name,
         "num_candidates": len(candidates),
@@ -47,6 +61,26 @@ def write_search_results(
     }
     write_json(place / "metrics.json", metrics)
     return metrics
+
+
+def pareto_picture(finished: pd.DataFrame) -> Figure:
+    """Quality against each cost: all candidates, and the front with the ids of its members."""
+    figure = Figure(figsize=(4.5 * len(COST_AXES), 4), layout="constrained")
+    panels = figure.subplots(1, len(COST_AXES), sharey=True)
+    for panel, (cost, (label, unit)) in zip(panels, COST_AXES.items(), strict=True):
+        front = pareto_front(finished, cost)
+        panel.scatter(finished[cost] / unit, finished["quality"], s=14, color="0.7")
+        panel.step(front[cost] / unit, front["quality"], where="post", color="tab:blue")
+        panel.scatter(front[cost] / unit, front["quality"], s=24, color="tab:blue")
+        for row in front.to_dict("records"):
+            place = (row[cost] / unit, row["quality"])
+            panel.annotate(
+                row["id"][:6], place, xytext=(3, -9), textcoords="offset points", fontsize=7
+            )
+        panel.set_xlabel(label)
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("quality on meta-val")
+    return figure
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

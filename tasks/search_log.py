@@ -61,7 +61,7 @@ class SearchLog:
                 seed=record.seed,
                 started=finished - sum(record.seconds.values()),
                 finished=finished,
-                metrics=record.metrics,
+                metrics=_metrics(record),
                 curves=curves,
                 seconds=record.seconds,
                 stopped_early=record.status == "stopped early",
@@ -86,6 +86,12 @@ class SearchLog:
 
     def _failed_at(self) -> float:
         return self.journal.path.stat().st_mtime
+
+
+def _metrics(record: Record) -> dict[str, float]:
+    """Scores and cost; `reward` is what the strategy learned from, cost included."""
+    known = {"reward": record.reward, "quality": record.quality, "latency_ms": record.latency_ms}
+    return record.metrics | {name: value for name, value in known.items() if value is not None}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -56,12 +56,15 @@ class Record(Line):
     """In the paper's encoding."""
     status: Status
     reward: float | None = None
-    """None if failed, or a repeat of a failed one."""
+    """What the strategy learns from: the quality, and the cost if `search.reward` includes it.
+    None if failed, or a repeat of a failed one."""
     scores: tuple[float, ...] = ()
-    """The reward at each validation, as far as it came."""
+    """The quality at each validation, as far as it came."""
     metrics: dict[str, float] = {}
     num_parameters: Count
     macs: Count
+    latency_ms: float | None = None
+    """For one image on this machine; None in journals that are older than it."""
     seed: Count
     seconds: dict[str, float] = {}
     """Time of each part of the training."""
@@ -77,6 +80,11 @@ class Record(Line):
         if self.status == "failed" and (self.reward is not None or not self.reason):
             raise ValueError("failed: there must be a reason and no reward")
         return self
+
+    @property
+    def quality(self) -> float | None:
+        """The score on meta-val without any cost; None if there is none."""
+        return self.scores[-1] if self.scores else None
 
     @property
     def is_scored(self) -> bool:

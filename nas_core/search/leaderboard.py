@@ -20,9 +20,9 @@ COUNTS = ("rank", "candidate", "num_parameters", "macs")
 def leaderboard(candidates: Iterable[Record]) -> pd.DataFrame:
     """A row for each trained candidate, by reward; equal ones by age, failed ones at the end.
 
-    Columns: rank (missing if failed), candidate, id, status, reward, mean_iou,
-    frequency_weighted_iou, mean_accuracy, num_parameters, macs, seconds (all of its training),
-    genotype (JSON in the paper's encoding).
+    Columns: rank (missing if failed), candidate, id, status, reward, quality, mean_iou,
+    frequency_weighted_iou, mean_accuracy, num_parameters, macs, latency_ms, seconds (all of its
+    training), genotype (JSON in the paper's encoding).
     """
     rows = sorted(candidates, key=_order)
     table = pd.DataFrame(
@@ -32,14 +32,16 @@ def leaderboard(candidates: Iterable[Record]) -> pd.DataFrame:
             "id": [row.id for row in rows],
             "status": [row.status for row in rows],
             "reward": [row.reward for row in rows],
+            "quality": [row.quality for row in rows],
             **{metric: [row.metrics.get(metric) for row in rows] for metric in METRICS},
             "num_parameters": [row.num_parameters for row in rows],
             "macs": [row.macs for row in rows],
+            "latency_ms": [row.latency_ms for row in rows],
             "seconds": [math.fsum(row.seconds.values()) for row in rows],
             "genotype": [json.dumps(row.genotype) for row in rows],
         }
     )
-    floats = ("reward", *METRICS, "seconds")
+    floats = ("reward", "quality", *METRICS, "latency_ms", "seconds")
     texts = ("id", "status", "genotype")
     return table.astype(
         dict.fromkeys(COUNTS, "Int64")

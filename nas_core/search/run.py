@@ -21,6 +21,7 @@ from nas_core.code import SEARCH, code_digest
 from nas_core.compute import Compute
 from nas_core.config import SearchSettings, Settings
 from nas_core.files import digest_of
+from nas_core.search.costs import Costs
 from nas_core.search.journal import Record, load_state, save_state
 from nas_core.search.strategy import Proposal, Result, Strategy, make_strategy
 from nas_core.seeds import derive_seed
@@ -29,6 +30,7 @@ from nas_core.training.early_stopping import stopping_thresholds
 # Settings of a search that may change between its beginning and its end.
 UNBINDING = {"num_candidates", "max_failures"}
 STATE_FILE = "strategy.pt"
+LATENCY_FILE = "latencies.json"
 
 
 def search_identity(
@@ -46,8 +48,8 @@ def search_identity(
     }
 
 
-def search_folder(artifacts: Path, name: str, identity: dict[str, Any]) -> Path:
-    return artifacts / "searches" / f"{name}-{digest_of(identity)}"
+def search_folder(searches: Path, name: str, identity: dict[str, Any]) -> Path:
+    return searches / f"{name}-{digest_of(identity)}"
 
 
 def current_round(folder: Path) -> int:
@@ -56,13 +58,21 @@ def current_round(folder: Path) -> int:
     return int(load_state(path)["round"]) if path.exists() else 0
 
 
-def propose(folder: Path, settings: SearchSettings, seed: int) -> list[Proposal]:
-    """The proposals of the current round: the same ones until `learn` closes it."""
-    return _restore(folder, settings, seed).ask(settings.batch_size)
+def propose(folder: Path, settings: SearchSettings, seed: int, costs: Costs) -> list[Proposal]:
+    """The proposals of the current round: the same ones until `learn` closes it.
+
+    Raises:
+        RunError: too few proposals are within search.constraints.
+    """
+    return _ask(_restore(folder, settings, seed), settings, costs)
 
 
 def learn(
-    folder: Path, settings: SearchSettings, seed: int, rewards: Sequence[float | None]
+    folder: Path,
+    settings: SearchSettings,
+    seed: int,
+    costs: Costs,
+    rewards: Sequence[float | None],
 ) -> dict[str, float]:
     """Close the current round with a reward for each proposal, None for a failed one.
 
@@ -71,7 +81,7 @@ def learn(
     """
     closed = current_round(folder)
     strategy = _restore(folder, settings, seed)
-    proposals = strategy.ask(settings.batch_size)
+    proposals = _ask(strategy, settings, costs)
     diagnostics = strategy.tell(
         [Result(p, reward) for p, reward in zip(proposals, rewards, strict=True)]
     )
@@ -91,6 +101,11 @@ def candidate_thresholds(
     rng = np.random.default_rng(derive_seed(seed, "thresholds", len(earlier)))
     scores = [record.scores for record in earlier if record.scores]
     return stopping_thresholds(scores, 1 + settings.proxy.epochs_b, settings.early_stopping, rng)
+
+
+def _ask(strategy: Strategy, settings: SearchSettings, costs: Costs) -> list[Proposal]:
+    limits = settings.constraints
+    return strategy.ask(settings.batch_size, lambda genotype: costs.refusal(genotype, limits))
 
 
 def _restore(folder: Path, settings: SearchSettings, seed: int) -> Strategy:

@@ -45,7 +45,7 @@ class CandidateEntry:
     Attributes:
         number: its place in the search, from 1; a search has one finished run a number.
         started, finished: seconds since the epoch.
-        metrics: final scores by name; empty for a failed candidate.
+        metrics: final scores and latency by name; a failed candidate has no scores.
         curves: values of a quantity epoch by epoch, by name.
         seconds: time spent in each stage.
         files: uploaded as artifacts under their own names.
@@ -164,6 +164,11 @@ class Tracker:
             self.log_metrics(
                 run_id, [Metric(name, value, at, step) for name, value in metrics.items()]
             )
+
+    def log_results(self, run_id: str, files: Iterable[Path]) -> None:
+        """Record files of a run as artifacts under their own names; again, it replaces them."""
+        with service_errors(self.uri):
+            self.log_files(run_id, files)
 
     def finish(self, run_id: str, status: Status = "FINISHED") -> None:
         """End a run."""

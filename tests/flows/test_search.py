@@ -175,6 +175,51 @@ def test_results_are_left_for_the_next_stage(whole: Path) -> None:
     assert list((place / "evaluate" / "overlays").glob("arch1-*.png"))
 
 
+def test_a_pareto_front_is_part_of_the_result(whole: Path) -> None:
+    place = whole / "artifacts" / "results" / "tiny" / "search"
+    front = pd.read_csv(place / "pareto.csv")
+    assert set(front["cost"]) == {"num_parameters", "macs", "latency_ms"}
+    finished = [record for record in records(whole) if record.status == "finished"]
+    assert set(front["id"]) <= {record.id for record in finished}
+    best = max(finished, key=lambda record: record.quality or 0)
+    assert list(front.groupby("cost")["id"].last()) == [best.id] * 3
+    (run,) = runs_of(whole, "search")
+    logged = {file.path for file in client_of(whole).list_artifacts(run.info.run_id)}
+    assert {"pareto.png", "pareto.csv", "candidates.parquet"} <= logged
+    for candidate in runs_of(whole, "candidate"):
+        assert candidate.data.metrics["latency_ms"] > 0
+        assert candidate.data.metrics["quality"] == candidate.data.metrics["reward"]
+
+
+def test_candidates_over_a_limit_are_never_trained(whole: Path, project: Path) -> None:
+    limit = sorted(record.num_parameters for record in records(whole))[0]
+    nas_search(stage="prepare")
+    nas_search(stage="search", search=SearchSettings(constraints={"max_parameters": limit}))
+    assert len(records(project)) == 3
+    assert all(record.num_parameters <= limit for record in records(project))
+    (run,) = runs_of(project, "search")
+    assert 0 < run.data.metrics["refused_share"] < 1
+
+
+def test_a_limit_that_nothing_meets_stops_before_any_training(project: Path) -> None:
+    nas_search(stage="prepare")
+    with pytest.raises(RunError, match=r"0 were within search\.constraints; max_macs refused most"):
+        nas_search(stage="search", search=SearchSettings(constraints={"max_macs": 1}))
+    assert records(project) == []
+
+
+def test_a_reward_may_include_cost(project: Path) -> None:
+    nas_search(stage="prepare")
+    reward = {"cost": "macs", "target": 1e6, "exponent": -0.5}
+    nas_search(stage="search", search=SearchSettings(num_candidates=1, reward=reward))
+    (record,) = records(project)
+    assert record.quality is not None
+    assert record.reward == pytest.approx(record.quality * (record.macs / 1e6) ** -0.5)
+    (run,) = runs_of(project, "candidate")
+    assert run.data.metrics["reward"] == record.reward
+    assert run.data.metrics["quality"] == record.quality
+
+
 def test_run_again_nothing_is_trained_twice(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

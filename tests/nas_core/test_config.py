@@ -61,7 +61,10 @@ def test_a_null_section_changes_nothing(project: Path) -> None:
         ("search.num_candidates=0", "search.num_candidates = 0: .*greater than or equal to 1"),
         ("search.num_candidates=many", "search.num_candidates = 'many': .*integer"),
         ("search.num_candidates=", "search.num_candidates = None: .*integer"),
-        ("search.strategy=ppoo", "search.strategy = 'ppoo': .*'ppo', 'reinforce', 'evolution' or 'random'"),
+        (
+            "search.strategy=ppoo",
+            "search.strategy = 'ppoo': .*'ppo', 'reinforce', 'evolution' or 'random'",
+        ),
         ("search=8", "search = 8"),
         ("search.proxy.min_scale=3", "search.proxy: min_scale .3.0. must not exceed max_scale"),
         ("train.batch_size=1", "train.batch_size = 1"),

@@ -22,11 +22,13 @@ COLUMNS = [
     "id",
     "status",
     "reward",
+    "quality",
     "mean_iou",
     "frequency_weighted_iou",
     "mean_accuracy",
     "num_parameters",
     "macs",
+    "latency_ms",
     "seconds",
     "genotype",
 ]

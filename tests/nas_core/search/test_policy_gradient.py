@@ -40,7 +40,8 @@ def test_baseline_is_a_moving_average_of_rewards(name: str) -> None:
 def test_diagnostics(name: str) -> None:
     diagnostics = tell(make(name), 0.2, 0.4)
     kinds = {decision.kind for decision in DECISIONS}
-    expected = {"reward_mean", "baseline", "gradient_norm", *(f"entropy/{kind}" for kind in kinds)}
+    expected = {"reward_mean", "refused_share", "baseline", "gradient_norm"}
+    expected |= {f"entropy/{kind}" for kind in kinds}
     if name == "ppo":
         expected |= {"approx_kl", "clip_fraction"}
     assert set(diagnostics) == expected

@@ -14,6 +14,7 @@ import torch
 
 from nas_core.config import SearchSettings
 from nas_core.errors import RunError
+from nas_core.genotype import Genotype
 from nas_core.search.strategy import STRATEGIES, Proposal, Result, Strategy, make_strategy
 from nas_core.space import DECISIONS, decode, encode
 
@@ -241,3 +242,77 @@ def test_learns(name: str, autoregressive: bool) -> None:
     learned = np.mean([share_of_zeros(proposal) for proposal in strategy.ask(50)])
     assert learned > by_chance + 0.2
 
+
+def test_evolution_learns() -> None:
+    strategy = make_strategy(settings_of("evolution"), seed=0)
+    first = np.mean([share_of_zeros(proposal) for proposal, _ in iterate(strategy, 24)])
+    last = np.mean([share_of_zeros(proposal) for proposal, _ in iterate(strategy, 200)][-24:])
+    assert last > first + 0.2
+
+
+def iterate(strategy: Strategy, num: int) -> list[tuple[Proposal, dict[str, float]]]:
+    """Candidates one by one, and what was learned from each."""
+    seen = []
+    for _ in range(num):
+        (proposal,) = strategy.ask(1)
+        seen.append((proposal, strategy.tell([Result(proposal, share_of_zeros(proposal))])))
+    return seen
+
+
+def test_child_differs_from_its_parent_as_a_network() -> None:
+    strategy = make_strategy(settings_of("evolution", population_size=2, sample_size=2), seed=0)
+    (best, other) = strategy.ask(2)
+    strategy.tell([Result(best, 0.9), Result(other, 0.1)])
+    children = strategy.ask(40)
+    assert best.genotype.id not in {child.genotype.id for child in children}
+    num_changes = [
+        sum(a != b for a, b in zip(child.choices, best.choices, strict=True)) for child in children
+    ]
+    # The others drew a change that made no difference before.
+    assert num_changes.count(1) > 20
+
+
+def test_population_forgets_the_oldest() -> None:
+    strategy = make_strategy(settings_of("evolution", population_size=2, sample_size=2), seed=0)
+    strategy.tell([Result(proposal, 0.9) for proposal in strategy.ask(2)])
+    second = strategy.tell([Result(proposal, 0.2) for proposal in strategy.ask(1)])
+    third = strategy.tell([Result(proposal, 0.4) for proposal in strategy.ask(1)])
+    assert second["population_mean"] == pytest.approx((0.9 + 0.2) / 2)
+    assert third["population_mean"] == pytest.approx((0.2 + 0.4) / 2)
+
+
+def too_many_skips(genotype: Genotype) -> str | None:
+    """Refuses about a third of all."""
+    skips = sum(template.op1 == 5 or template.op2 == 5 for template in genotype.templates)
+    return "max_skips" if skips > 1 else None
+
+
+def test_what_is_refused_is_drawn_again(make: Make) -> None:
+    strategy = make(0)
+    shares = []
+    for _ in range(4):
+        proposals = strategy.ask(10, too_many_skips)
+        assert len(proposals) == 10
+        assert not any(too_many_skips(proposal.genotype) for proposal in proposals)
+        results = [Result(proposal, share_of_zeros(proposal)) for proposal in proposals]
+        shares.append(strategy.tell(results)["refused_share"])
+    assert 0 < max(shares) < 1
+
+
+def test_refusals_are_the_same_again(make: Make) -> None:
+    assert make(0).ask(10, too_many_skips) == make(0).ask(10, too_many_skips)
+
+
+def test_limits_that_nothing_meets(make: Make) -> None:
+    strategy = make(0)
+    asked: list[Genotype] = []
+
+    def refuse(genotype: Genotype) -> str:
+        asked.append(genotype)
+        return "max_macs" if len(asked) % 3 else "max_parameters"
+
+    with pytest.raises(RunError, match=r"of 200 proposals 0 were within.*; max_macs refused most"):
+        strategy.ask(2, refuse)
+    assert len(asked) == 200
+    # The round is not open: looser limits go on.
+    assert len(strategy.ask(2)) == 2

@@ -1,0 +1,48 @@
+"""How long a network takes for one image on this machine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+
+from nas_core.compute import Compute
+from nas_core.genotype import Genotype
+from nas_core.models.decoder import Decoder
+from nas_core.models.encoder import Encoder
+from nas_core.models.segmenter import Segmenter
+from nas_core.seeds import seeded
+
+NUM_WARM_UPS = 2
+NUM_RUNS = 7
+
+
+@torch.inference_mode()
+def measure_latency(
+    genotype: Genotype,
+    *,
+    num_classes: int,
+    agg_size: int,
+    sep_repeats: int,
+    input_size: tuple[int, int],
+    compute: Compute,
+) -> float:
+    """Median milliseconds for one image of `input_size` (height, width), resized logits included.
+
+    In eval mode, on the device and in the precision of `compute`, after a warm-up. Weights do not
+    matter, so they are random.
+    """
+    decoder = (genotype, num_classes, agg_size, sep_repeats)
+    segmenter = compute.place(seeded(0, lambda: Segmenter(Encoder(), Decoder(*decoder)))).eval()
+    image = torch.zeros(1, 3, *input_size, device=compute.device)
+    image = image.to(memory_format=torch.channels_last)
+    seconds = []
+    for _ in range(NUM_WARM_UPS + NUM_RUNS):
+        started = time.perf_counter()
+        with compute.autocast():
+            segmenter(image)
+        if compute.device.type == "cuda":
+            torch.cuda.synchronize(compute.device)
+        seconds.append(time.perf_counter() - started)
+    return 1000 * statistics.median(seconds[NUM_WARM_UPS:])

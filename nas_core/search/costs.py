@@ -1,0 +1,126 @@
+"""What candidates cost, which of them the limits refuse, and what cost does to the reward."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nas_core.compute import Compute
+from nas_core.config import ConstraintSettings, NetworkSettings, RewardSettings
+from nas_core.errors import RunError
+from nas_core.files import write_json
+from nas_core.genotype import Genotype
+from nas_core.latency import measure_latency
+from nas_core.models.cost import measure_cost
+
+COSTS = ("num_parameters", "macs", "latency_ms")
+
+
+@dataclass(frozen=True)
+class CandidateCost:
+    """The cost of the network as it is shipped, encoder included.
+
+    Attributes:
+        num_parameters: trainable parameters.
+        macs: multiply-accumulates of the convolutions for one image.
+        latency_ms: milliseconds for one image on this machine.
+    """
+
+    num_parameters: int
+    macs: int
+    latency_ms: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Costs:
+    """Counts and measures each network once.
+
+    A latency is never the same twice, and a search that goes on must refuse what it refused
+    before: so latencies are kept in the file `path`.
+
+    Args:
+        input_size: height and width of an image.
+
+    Raises:
+        RunError: the file at `path` cannot be read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        network: NetworkSettings,
+        num_classes: int,
+        input_size: tuple[int, int],
+        compute: Compute,
+    ) -> None:
+        self.path, self.compute = path, compute
+        self._form: dict[str, Any] = {
+            "num_classes": num_classes,
+            "agg_size": network.agg_size,
+            "sep_repeats": network.sep_repeats,
+            "input_size": input_size,
+        }
+        self._counted: dict[str, tuple[int, int]] = {}
+        self._latencies = _read_latencies(path)
+
+    def of(self, genotype: Genotype) -> CandidateCost:
+        """All costs of a network; measures its latency if that is not known."""
+        return CandidateCost(*self._count(genotype), self._latency(genotype))
+
+    def refusal(self, genotype: Genotype, limits: ConstraintSettings) -> str | None:
+        """The first limit that the network exceeds, by its key, or None.
+
+        Latency is measured only of what is within the other limits, and only if it has one.
+        """
+        num_parameters, macs = self._count(genotype)
+        if limits.max_parameters is not None and num_parameters > limits.max_parameters:
+            return "max_parameters"
+        if limits.max_macs is not None and macs > limits.max_macs:
+            return "max_macs"
+        if limits.max_latency_ms is not None and self._latency(genotype) > limits.max_latency_ms:
+            return "max_latency_ms"
+        return None
+
+    def _count(self, genotype: Genotype) -> tuple[int, int]:
+        if genotype.id not in self._counted:
+            cost = measure_cost(genotype, **self._form)
+            self._counted[genotype.id] = (cost.num_parameters, cost.macs)
+        return self._counted[genotype.id]
+
+    def _latency(self, genotype: Genotype) -> float:
+        if genotype.id not in self._latencies:
+            latency = measure_latency(genotype, **self._form, compute=self.compute)
+            self._latencies[genotype.id] = round(latency, 3)
+            write_json(self.path, self._latencies)
+        return self._latencies[genotype.id]
+
+
+def shaped_reward(quality: float, cost: CandidateCost, settings: RewardSettings) -> float:
+    """quality * (cost / target) ** exponent: Tan et al., "MnasNet", arXiv 1807.11626, equation 2,
+    with one exponent on both sides of the target. The quality itself with `cost: none`."""
+    match settings.cost:
+        case "none":
+            return quality
+        case "parameters":
+            value: float = cost.num_parameters
+        case "macs":
+            value = cost.macs
+        case "latency_ms":
+            value = cost.latency_ms
+    return float(quality * (value / settings.target) ** settings.exponent)
+
+
+def _read_latencies(path: Path) -> dict[str, float]:
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict) or not all(type(v) is float for v in content.values()):
+        raise RunError(f"{path} is no file of latencies: delete it to measure them again")
+    return content

@@ -1,0 +1,124 @@
+"""Costs, limits and the reward that includes cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nas_core.architectures import ARCHITECTURES
+from nas_core.compute import Compute
+from nas_core.config import ConstraintSettings, NetworkSettings, RewardSettings
+from nas_core.errors import RunError
+from nas_core.search.costs import CandidateCost, Costs, shaped_reward
+from nas_core.search.pareto import pareto_front, pareto_fronts
+
+ARCH0, ARCH1 = ARCHITECTURES["arch0"], ARCHITECTURES["arch1"]
+COMPUTE = Compute(torch.device("cpu"), bf16=False)
+
+
+def costs_at(path: Path) -> Costs:
+    return Costs(path, NetworkSettings(), 11, (64, 96), COMPUTE)
+
+
+def test_costs_are_those_of_the_whole_network(tmp_path: Path) -> None:
+    cost = costs_at(tmp_path / "latencies.json").of(ARCH0)
+    assert cost.num_parameters == 274_443
+    assert 0 < cost.macs < 1e9
+    assert 0 < cost.latency_ms < 10_000
+
+
+def test_a_latency_is_measured_once_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "latencies.json"
+    costs = costs_at(path)
+    measured = costs.of(ARCH0)
+    assert costs.of(ARCH0) == measured
+    assert costs_at(path).of(ARCH0) == measured
+
+
+def test_latency_is_left_out_where_no_limit_needs_it(tmp_path: Path) -> None:
+    path = tmp_path / "latencies.json"
+    limits = ConstraintSettings(max_parameters=300_000, max_macs=10**12)
+    assert costs_at(path).refusal(ARCH0, limits) is None
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("limits", "refused_by"),
+    [
+        ({"max_parameters": 274_443}, None),
+        ({"max_parameters": 274_442}, "max_parameters"),
+        ({"max_parameters": None, "max_macs": 1000}, "max_macs"),
+        ({"max_latency_ms": 1e-6}, "max_latency_ms"),
+        ({"max_parameters": 1, "max_macs": 1, "max_latency_ms": 1e-6}, "max_parameters"),
+        ({"max_parameters": None}, None),
+    ],
+)
+def test_the_first_limit_that_is_exceeded_is_named(
+    tmp_path: Path, limits: dict[str, float | None], refused_by: str | None
+) -> None:
+    settings = ConstraintSettings.model_validate(limits)
+    assert costs_at(tmp_path / "latencies.json").refusal(ARCH0, settings) == refused_by
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"a": "fast"}', "\xff"])
+def test_a_damaged_file_of_latencies(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "latencies.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(RunError, match=r"latencies\.json is no file of latencies: delete it"):
+        costs_at(path)
+
+
+def test_reward_with_cost() -> None:
+    cost = CandidateCost(num_parameters=150_000, macs=2_000_000_000, latency_ms=40.0)
+    assert shaped_reward(0.6, cost, RewardSettings()) == 0.6
+    by_parameters = RewardSettings(cost="parameters", target=300_000, exponent=-0.07)
+    # MnasNet: half the cost is worth 5 % more quality.
+    assert shaped_reward(0.6, cost, by_parameters) == pytest.approx(0.6 * 1.0497, rel=1e-3)
+    by_macs = RewardSettings(cost="macs", target=1e9, exponent=-1)
+    assert shaped_reward(0.6, cost, by_macs) == pytest.approx(0.3)
+    by_latency = RewardSettings(cost="latency_ms", target=40, exponent=-2)
+    assert shaped_reward(0.6, cost, by_latency) == pytest.approx(0.6)
+
+
+def table(rows: list[tuple[str, float | None, float | None]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=["id", "quality", "macs"])
+    return frame.assign(num_parameters=frame["macs"], latency_ms=frame["macs"])
+
+
+def test_pareto_front_by_hand() -> None:
+    rows = [("a", 0.5, 10), ("b", 0.6, 20), ("c", 0.55, 20), ("d", 0.6, 30), ("e", 0.7, 40)]
+    rows += [("f", 0.5, 10), ("g", 0.4, 11)]
+    front = pareto_front(table(rows), "macs")
+    assert list(front["id"]) == ["a", "b", "e"]
+
+
+def test_front_leaves_out_what_has_no_quality_or_cost() -> None:
+    front = pareto_front(table([("a", None, 1), ("b", 0.5, None), ("c", 0.4, 5)]), "macs")
+    assert list(front["id"]) == ["c"]
+    assert pareto_front(table([]), "macs").empty
+
+
+def test_no_candidate_beats_one_of_the_front_and_each_other_is_beaten() -> None:
+    rng = np.random.default_rng(0)
+    rows = [(str(i), float(q), float(c)) for i, (q, c) in enumerate(rng.integers(0, 9, (60, 2)))]
+    candidates = table(rows)
+    front = pareto_front(candidates, "macs")
+
+    def is_beaten(row: dict[str, float]) -> bool:
+        as_good = (candidates["quality"] >= row["quality"]) & (candidates["macs"] <= row["macs"])
+        better = (candidates["quality"] > row["quality"]) | (candidates["macs"] < row["macs"])
+        return bool((as_good & better).any())
+
+    points = {(row["quality"], row["macs"]) for row in front.to_dict("records")}
+    for row in candidates.to_dict("records"):
+        assert is_beaten(row) == ((row["quality"], row["macs"]) not in points)
+
+
+def test_fronts_of_all_costs() -> None:
+    fronts = pareto_fronts(table([("a", 0.5, 10), ("b", 0.6, 20)]))
+    assert list(fronts["cost"]) == ["num_parameters"] * 2 + ["macs"] * 2 + ["latency_ms"] * 2
+    assert list(fronts["id"]) == ["a", "b"] * 3
