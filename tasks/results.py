@@ -53,6 +53,8 @@ def write_search_results(
     metrics = {
         "search": folder.name,
         "num_candidates": len(candidates),
+        # Every proposal has an index; those that are no candidates were answered from the journal.
+        "num_repeats": candidates[-1].index + 1 - len(candidates) if candidates else 0,
         "num_failed": sum(record.status == "failed" for record in candidates),
         "num_stopped_early": sum(record.status == "stopped early" for record in candidates),
         "best_reward": float(rewards.max()) if scored else None,

@@ -281,6 +281,8 @@ def test_a_known_network_is_answered_from_the_journal(whole: Path, project: Path
     nas_search(stage="search", search=SearchSettings(num_candidates=2))
     repeats = [record for record in records(project) if record.status == "repeat"]
     assert [(r.id, r.reward) for r in repeats] == [(second.id, second.reward)]
+    metrics = json.loads((project / "artifacts/results/tiny/search/metrics.json").read_text())
+    assert (metrics["num_candidates"], metrics["num_repeats"]) == (2, 1)
     assert first.id not in {record.id for record in records(project)}
 
 
