@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,9 @@ def test_each_strategy_and_seed_is_a_search_of_its_own(
     parents = runs_of(project, "search")
     assert {run.data.tags["nas.search"] for run in parents} == set(headers)
     assert {run.info.status for run in parents} == {"FINISHED"}
-    assert len(runs_of(project, "candidate")) == 16
+    statuses = Counter(run.info.status for run in runs_of(project, "candidate"))
+    # Ctrl-C may have come while one was being recorded.
+    assert statuses.pop("KILLED", 0) <= 1 and statuses == {"FINISHED": 16}
 
 
 def test_the_figures_are_those_of_the_journals(project: Path, gathered: dict[str, Any]) -> None:
