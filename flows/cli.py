@@ -98,6 +98,40 @@ def train(
 
 
 @app.command()
+def compare(
+    profile: Profile = "camvid",
+    overrides: Overrides = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="ppo, ppo-independent (decisions do not see each other), reinforce, evolution or "
+            "random; again for more. All if left out.",
+        ),
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="Again for more. 0 and 1 if left out.")
+    ] = None,
+) -> None:
+    """Search strategies side by side at equal proxy training time: the flow nas-compare.
+
+    Each strategy and seed is a search of search.num_candidates, and one that is complete is not
+    repeated. Stopped with Ctrl-C, the same command goes on. Other seeds may run in another process
+    at the same time; a command that names all of them gathers them. Time is that of the clock: it
+    compares fairly what ran under the same load.
+    """
+    settings = load_settings(profile, overrides or ())
+    from nas_core.search.comparison import plan_searches
+
+    plan_searches(settings, strategy or (), seed or ())  # refuses before Prefect starts
+    from flows.compare import nas_compare
+
+    with _stoppable():
+        comparison = nas_compare(settings, strategy or [], seed or [])
+    tables.print_comparison(console, project_dir(), settings, comparison)
+
+
+@app.command()
 def describe(
     genotype: Reference,
     num_classes: Annotated[int, typer.Option(min=2, max=1000, help="Classes.")] = 11,

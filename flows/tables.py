@@ -75,6 +75,51 @@ def print_training(console: Console, summary: Mapping[str, Any]) -> None:
     console.print(f"weights: {summary['weights']}", soft_wrap=True, highlight=False)
 
 
+def print_comparison(
+    console: Console, root: Path, settings: Settings, comparison: Mapping[str, Any]
+) -> None:
+    """Each strategy over its seeds within the equal training time, and where the files lie."""
+    minutes = comparison["budget_seconds"] / 60
+    table = Table(
+        title=f"{settings.name}: rewards within {minutes:.1f} min of proxy training a search",
+        title_justify="left",
+    )
+    table.add_column("strategy", no_wrap=True)
+    for heading in ("seeds", "candidates", r"best \[min..max]", "mean", "last quarter"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for strategy, over_seeds in comparison["strategies"].items():
+        best, mean, last = (
+            over_seeds["equal_time"][figure]
+            for figure in ("best_reward", "mean_reward", "last_quarter_reward")
+        )
+        numbers = [
+            search["equal_time"]["num_candidates"]
+            for search in comparison["searches"]
+            if search["strategy"] == strategy
+        ]
+        spread = f" [{_score(best['min'])}..{_score(best['max'])}]"
+        table.add_row(
+            strategy,
+            ", ".join(str(seed) for seed in over_seeds["seeds"]),
+            "..".join(str(number) for number in sorted({min(numbers), max(numbers)})),
+            _score(best["mean"]) + (spread if len(numbers) > 1 else ""),
+            _score(mean["mean"]),
+            _score(last["mean"]),
+        )
+    console.print(table)
+    place = results_folder(root, settings, "compare")
+    for what, where in (
+        ("chart", place / "compare.png"),
+        ("all figures, also at equal numbers", place / "compare.json"),
+        ("candidate by candidate", place / "curves.parquet"),
+    ):
+        console.print(f"{what:<36} {where}", soft_wrap=True, highlight=False)
+
+
+def _score(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
+
+
 def _trainings_table(trained: Mapping[str, Any], tested: Mapping[str, Any]) -> Table:
     table = Table(title="full training", title_justify="left")
     table.add_column("architecture")

@@ -175,6 +175,37 @@ class Tracker:
         with service_errors(self.uri):
             self.client.set_terminated(run_id, status)
 
+    def log_comparison(
+        self,
+        strategies: Sequence[str],
+        seeds: Sequence[int],
+        num_candidates: int,
+        files: Iterable[Path],
+    ) -> str:
+        """Record a comparison of searches as a new finished run `compare`; returns its id.
+
+        One that a crash left behind is marked as killed.
+        """
+        all_seeds = " ".join(str(seed) for seed in seeds)
+        with service_errors(self.uri):
+            self.kill_abandoned({KIND_TAG: "compare"})
+            run_id = self.create_run("compare", {KIND_TAG: "compare", "seed": all_seeds})
+            status: Status = "KILLED"
+            try:
+                self.log_params(
+                    run_id,
+                    {
+                        "strategies": " ".join(strategies),
+                        "seeds": all_seeds,
+                        "num_candidates": num_candidates,
+                    },
+                )
+                self.log_files(run_id, files)
+                status = "FINISHED"
+            finally:
+                self.client.set_terminated(run_id, status)
+            return run_id
+
     def create_run(self, name: str, tags: Mapping[str, str], started: float | None = None) -> str:
         """A new running run with the tags of all runs and these; returns its id."""
         run = self.client.create_run(

@@ -138,6 +138,9 @@ def test_leaderboard_of_nothing_says_so(
         (["search", "-S", "search.num_candidate=8"], "did you mean 'search.num_candidates'"),
         (["search", "-S", "search.num_candidates=-3"], "search.num_candidates = -3"),
         (["search", "-p", "nowhere"], "unknown profile 'nowhere'"),
+        (["compare", "--strategy", "ppoo"], "--strategy ppoo: there are ppo, ppo-independent"),
+        (["compare", "--seed", "1", "--seed", "1"], "--seed 1 is given twice"),
+        (["compare", "-S", "search.num_candidates=3"], "search.num_candidates = 3"),
         (["train", "arch0", "-S", "train.epoch=3"], "did you mean 'train.epochs'"),
         (["leaderboard", "--run", "nowhere"], "nowhere"),
     ],
@@ -167,7 +170,7 @@ def test_bad_usage_shows_the_usage(nas: Nas, arguments: list[str]) -> None:
 
 def test_every_command_has_help(nas: Nas) -> None:
     _, out, _ = nas("--help")
-    for command in ("search", "train", "describe", "leaderboard", "up", "down", "run"):
+    for command in ("search", "compare", "train", "describe", "leaderboard", "up", "down", "run"):
         assert command in out
         code, help_text, _ = nas(command, "--help")
         assert code == 0 and "Usage" in help_text

@@ -170,6 +170,30 @@ def test_no_run_is_active_and_none_stays_open(tracker: Tracker, entry: Candidate
     assert len(runs) == 2
 
 
+def test_a_comparison_is_a_finished_run_of_its_own(tracker: Tracker, weights: Path) -> None:
+    abandoned = tracker.create_run("compare", {"nas.kind": "compare"})
+    runs = [tracker.log_comparison(["ppo", "random"], [0, 3], 8, [weights]) for _ in range(2)]
+    assert len(set(runs)) == 2
+    for run in map(tracker.client.get_run, runs):
+        assert (run.info.run_name, run.info.status) == ("compare", "FINISHED")
+        assert run.data.params == {
+            "strategies": "ppo random",
+            "seeds": "0 3",
+            "num_candidates": "8",
+        }
+        assert run.data.tags["seed"] == "0 3" and run.data.tags["commit"] == "c0ffee"
+        files = tracker.client.list_artifacts(run.info.run_id)
+        assert [file.path for file in files] == ["model.safetensors"]
+    assert tracker.client.get_run(abandoned).info.status == "KILLED"
+
+
+def test_a_comparison_whose_file_is_missing_does_not_stay_open(tracker: Tracker) -> None:
+    with pytest.raises(ServiceError, match=r"nothing\.json"):
+        tracker.log_comparison(["ppo"], [0], 8, [Path("nothing.json")])
+    (run,) = tracker.find_runs({"nas.kind": "compare"})
+    assert run.info.status == "KILLED"
+
+
 def test_a_run_that_is_gone(tracker: Tracker) -> None:
     with pytest.raises(ServiceError, match="Run with id=0123456789abcdef not found"):
         tracker.log_progress("0123456789abcdef", 1, {"best_reward": 0.2})

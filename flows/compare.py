@@ -1,0 +1,79 @@
+"""The flow nas-compare: search strategies side by side at equal proxy training time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+
+from flows.context import Context
+from flows.logs import hide_tracebacks_of_user_errors
+from flows.search import run_search
+from nas_core.config import Settings, project_dir
+from nas_core.paths import results_folder
+from nas_core.search.comparison import ComparedSearch, compare_searches, plan_searches
+from nas_core.search.journal import Journal
+from tasks.comparison import write_comparison
+from tasks.dataset import prepare_dataset
+
+hide_tracebacks_of_user_errors()
+
+
+@flow(name="nas-compare", flow_run_name="compare on {settings.name}")
+def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> dict[str, Any]:
+    """Search with each strategy and seed, and compare what they found.
+
+    Each is the search that `nas search` with these settings does: it goes on after an
+    interruption, and one that is complete is not repeated. Leaves curves.parquet, compare.json and
+    compare.png under compare/ in the results; the results of the stage search stay as they are.
+
+    Args:
+        strategies, seeds: see `plan_searches`.
+
+    Returns:
+        The content of compare.json.
+    """
+    root = project_dir()
+    planned = plan_searches(settings, strategies, seeds)
+    context = Context.check(settings, root)
+    prepare_dataset(settings, root, settings.name)
+    logger = get_run_logger()
+    search = settings.search
+    if search.num_candidates <= search.evolution.population_size:
+        logger.warning(
+            "evolution draws at random until its population is full (search.evolution."
+            "population_size = %d): with %d candidates it is a random search",
+            search.evolution.population_size,
+            search.num_candidates,
+        )
+    searches = []
+    for number, one in enumerate(planned, start=1):
+        logger.info("search %d of %d: %s, seed %d", number, len(planned), one.strategy, one.seed)
+        folder = _search(one.settings, one.strategy)
+        records = Journal.read(folder / "journal.jsonl").records
+        searches.append(ComparedSearch(one.strategy, one.seed, folder.name, records))
+    place = results_folder(root, settings, "compare")
+    about = {
+        "name": settings.name,
+        "data_hash": context.data.data_hash,
+        "search": search.model_dump(mode="json", exclude={"strategy", "num_candidates"}),
+    }
+    comparison = compare_searches(searches, search.num_candidates)
+    files = write_comparison(place, comparison, about)
+    context.tracker.log_comparison(
+        list(dict.fromkeys(one.strategy for one in planned)),
+        list(dict.fromkeys(one.seed for one in planned)),
+        search.num_candidates,
+        files,
+    )
+    # Not from the file, which another process with other seeds may have replaced.
+    return {**about, **comparison.figures}
+
+
+# A flow of its own, so that Prefect shows the candidates of each search apart.
+@flow(name="compared-search", flow_run_name="{strategy} · seed {settings.seed}")
+def _search(settings: Settings, strategy: str) -> Path:
+    """Returns the search's folder."""
+    folder, _ = run_search(Context.check(settings, project_dir()))
+    return folder

@@ -1,0 +1,253 @@
+"""Strategies compared on tiny street scenes, with a real Prefect server and a real MLflow store."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from mlflow import MlflowClient
+from PIL import Image
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from rich.console import Console
+
+from flows import tables
+from flows.compare import nas_compare
+from nas_core.config import load_settings
+from nas_core.errors import SettingsError
+from nas_core.search.journal import Journal, Record
+
+# Strategies whose searches differ from the first candidate on.
+STRATEGIES = ["ppo-independent", "random"]
+PARAMS: dict[str, Any] = {
+    "name": "tiny",
+    "dataset": {
+        "kind": "synthetic",
+        "path": "raw",
+        "synthetic": {"num_train": 10, "num_val": 2, "num_test": 2, "height": 40, "width": 56},
+    },
+    "encoder": {"weights": "none"},
+    "search": {
+        "num_candidates": 4,
+        "batch_size": 2,
+        "proxy": {
+            "height": 40, "width": 56, "batch_size": 4, "epochs_a": 1, "epochs_b": 1,
+            "agg_size": 8,
+        },
+    },
+    "network": {"agg_size": 8, "sep_repeats": 1},
+    "compute": {"device": "cpu", "precision": "fp32"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server(prefect_server: str) -> Iterator[str]:
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        yield prefect_server
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, server: str) -> Iterator[Path]:
+    """A project in which two processes compared at once, each with a seed of its own.
+
+    Seed 0 came to its end. Seed 1 was stopped with Ctrl-C after its first candidate.
+    """
+    folder = tmp_path_factory.mktemp("compare")
+    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAS_PROJECT_DIR", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        complete, stopped = start(server, 0), start(server, 1)
+        try:
+            deadline = time.monotonic() + 400
+            while time.monotonic() < deadline and not candidates(folder, 1):
+                assert stopped.poll() is None, stopped.communicate()[0]
+                time.sleep(0.1)
+            stopped.send_signal(signal.SIGINT)
+            output = stopped.communicate(timeout=100)[0]
+            assert stopped.returncode == 130, output
+            assert "the same command goes on" in output
+            output = complete.communicate(timeout=400)[0]
+            assert complete.returncode == 0, output
+            assert "rewards within" in output and "compare.png" in output and "random" in output
+        finally:
+            for process in (complete, stopped):
+                process.kill()
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def gathered(project: Path) -> dict[str, Any]:
+    """Both seeds together, in this process: what is missing is trained, and nothing else."""
+    complete, begun = candidates(project, 0), candidates(project, 1)
+    assert len(complete) == 8 and 1 <= len(begun) < 8
+    comparison = nas_compare(load_settings(root=project), STRATEGIES, [0, 1])
+    assert candidates(project, 0) == complete
+    assert candidates(project, 1)[: len(begun)] == begun and len(candidates(project, 1)) == 8
+    return comparison
+
+
+def start(server: str, seed: int) -> subprocess.Popen[str]:
+    """`nas compare` with one seed, as from a shell."""
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "compare"]
+    named = [part for strategy in STRATEGIES for part in ("--strategy", strategy)]
+    return subprocess.Popen(
+        [*command, *named, "--seed", str(seed)],
+        env={**os.environ, "PREFECT_API_URL": server, "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # Whoever runs the tests in the background may have it ignored, and children inherit it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def candidates(project: Path, seed: int) -> list[Record]:
+    """Of all searches with that seed, in the order of the strategies."""
+    found = [Journal.read(path) for path in project.glob("artifacts/searches/*/journal.jsonl")]
+    of_seed = [journal for journal in found if journal.header.settings["seed"] == seed]
+    of_seed.sort(key=lambda journal: str(journal.header.settings["search"]["strategy"]))
+    return [record for journal in of_seed for record in journal.candidates]
+
+
+def journals(project: Path) -> dict[Path, tuple[int, int]]:
+    found = project.glob("artifacts/searches/*/journal.jsonl")
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in found}
+
+
+def runs_of(project: Path, kind: str) -> list[Any]:
+    client = MlflowClient(f"sqlite:///{project}/artifacts/mlflow.db")
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], f"tags.`nas.kind` = '{kind}'"))
+
+
+def test_each_strategy_and_seed_is_a_search_of_its_own(
+    project: Path, gathered: dict[str, Any]
+) -> None:
+    headers = {
+        row["search"]: Journal.read(
+            project / "artifacts" / "searches" / row["search"] / "journal.jsonl"
+        ).header
+        for row in gathered["searches"]
+    }
+    assert len(headers) == 4
+    found = {
+        (
+            header.settings["search"]["strategy"],
+            header.settings["search"]["controller"]["autoregressive"],
+            header.settings["seed"],
+        )
+        for header in headers.values()
+    }
+    assert found == {(s, s == "random", seed) for s in ("ppo", "random") for seed in (0, 1)}
+    parents = runs_of(project, "search")
+    assert {run.data.tags["nas.search"] for run in parents} == set(headers)
+    assert {run.info.status for run in parents} == {"FINISHED"}
+    statuses = Counter(run.info.status for run in runs_of(project, "candidate"))
+    # Ctrl-C may have come while one was being recorded.
+    assert statuses.pop("KILLED", 0) <= 1 and statuses == {"FINISHED": 16}
+
+
+def test_the_figures_are_those_of_the_journals(project: Path, gathered: dict[str, Any]) -> None:
+    totals = []
+    for row in gathered["searches"]:
+        path = project / "artifacts" / "searches" / row["search"] / "journal.jsonl"
+        candidates = Journal.read(path).candidates
+        rewards = [record.reward for record in candidates if record.reward is not None]
+        assert row["equal_candidates"]["num_candidates"] == len(candidates) == 4
+        assert row["equal_candidates"]["best_reward"] == max(rewards)
+        totals.append(sum(sum(record.seconds.values()) for record in candidates))
+        assert row["training_seconds"] == pytest.approx(totals[-1])
+    assert gathered["budget_seconds"] == pytest.approx(min(totals))
+    assert list(gathered["strategies"]) == STRATEGIES
+    assert all(found["seeds"] == [0, 1] for found in gathered["strategies"].values())
+    assert len(gathered["data_hash"]) == 64
+    assert gathered["search"]["proxy"]["agg_size"] == 8
+
+
+def test_the_files_agree_with_each_other(project: Path, gathered: dict[str, Any]) -> None:
+    place = project / "artifacts" / "results" / "tiny"
+    assert {path.name for path in place.iterdir()} == {"compare"}, "another stage's results"
+    names = {path.name for path in (place / "compare").iterdir()}
+    assert names == {"curves.parquet", "compare.json", "compare.png"}
+    assert json.loads((place / "compare" / "compare.json").read_bytes()) == gathered
+    curves = pd.read_parquet(place / "compare" / "curves.parquet")
+    assert len(curves) == 16
+    last = curves.groupby(["strategy", "seed"])["best_reward"].last().to_dict()
+    assert last == {
+        (row["strategy"], row["seed"]): row["equal_candidates"]["best_reward"]
+        for row in gathered["searches"]
+    }
+    with Image.open(place / "compare" / "compare.png") as picture:
+        assert picture.width > picture.height > 500
+
+
+def test_mlflow_has_a_finished_run_a_comparison(project: Path, gathered: dict[str, Any]) -> None:
+    runs = runs_of(project, "compare")
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.info.run_name for run in runs} == {"compare"}
+    by_seeds = {run.data.params["seeds"]: run for run in runs}
+    assert set(by_seeds) == {"0", "0 1"}
+    run = by_seeds["0 1"]
+    assert run.data.tags["seed"] == "0 1" and run.data.params["num_candidates"] == "4"
+    assert run.data.params["strategies"] == "ppo-independent random"
+    client = MlflowClient(f"sqlite:///{project}/artifacts/mlflow.db")
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert files == {"curves.parquet", "compare.json", "compare.png"}
+
+
+def test_prefect_shows_the_searches_apart(gathered: dict[str, Any]) -> None:
+    with get_client(sync_client=True) as client:
+        names = [f"{strategy} · seed {seed}" for strategy in STRATEGIES for seed in (0, 1)]
+        names.append("compare on tiny")
+        runs = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=names))
+        )
+    states = [(run.name, run.state_type.value) for run in runs if run.state_type]
+    assert {name for name, state in states if state == "COMPLETED"} == set(names)
+    # What Ctrl-C stopped is not shown as running.
+    assert {state for _, state in states} == {"COMPLETED", "CRASHED"}, states
+
+
+def test_the_table_has_a_line_a_strategy(project: Path, gathered: dict[str, Any]) -> None:
+    console = Console(width=120)
+    with console.capture() as captured:
+        tables.print_comparison(console, project, load_settings(root=project), gathered)
+    lines = captured.get().splitlines()
+    assert f"{gathered['budget_seconds'] / 60:.1f} min" in lines[0]
+    for strategy in STRATEGIES:
+        (line,) = [line for line in lines if f" {strategy} " in line]
+        best = gathered["strategies"][strategy]["equal_time"]["best_reward"]
+        assert f"{best['mean']:.4f} [{best['min']:.4f}..{best['max']:.4f}]" in line
+        assert "0, 1" in line
+    assert any(line.endswith("compare.json") for line in lines)
+
+
+def test_run_again_nothing_is_trained(project: Path, gathered: dict[str, Any]) -> None:
+    before = journals(project)
+    again = nas_compare(load_settings(root=project), STRATEGIES, [0, 1])
+    assert len(before) == 4 and journals(project) == before
+    assert again == gathered
+    assert {run.info.status for run in runs_of(project, "compare")} == {"FINISHED"}
+
+
+def test_a_wrong_strategy_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(tmp_path))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    with pytest.raises(SettingsError, match="--strategy ppoo: there are ppo, "):
+        nas_compare(load_settings(root=tmp_path), ["ppoo"], [0])
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
