@@ -98,6 +98,46 @@ def train(
 
 
 @app.command()
+def fidelity(
+    genotypes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[GENOTYPE]...", help="Names, ids or JSON files; else candidates of a search."
+        ),
+    ] = None,
+    profile: Profile = "camvid",
+    overrides: Overrides = None,
+    num: Annotated[
+        int, typer.Option(min=4, help="Candidates taken from a search, evenly spaced by rank.")
+    ] = 12,
+    search: Annotated[
+        str | None,
+        typer.Option(help="Folder name of that search in artifacts/searches, else the latest."),
+    ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE[,...]", help="Try search.proxy with changes too: height=72,width=96."
+        ),
+    ] = None,
+) -> None:
+    """Does the proxy task rank architectures as full training does?
+
+    Trains each on the proxy task and fully. Stopped with Ctrl-C, the same command goes on.
+    """
+    settings = load_settings(profile, overrides or ())
+    variants = [
+        load_settings(profile, [*(overrides or ()), *_proxy_changes(text)]).search.proxy
+        for text in proxy or ()
+    ]
+    from flows.fidelity import nas_fidelity
+
+    with _stoppable():
+        report = nas_fidelity(settings, genotypes or [], variants, num, search)
+    tables.print_fidelity(console, project_dir(), settings, report)
+
+
+@app.command()
 def describe(
     genotype: Reference,
     num_classes: Annotated[int, typer.Option(min=2, max=1000, help="Classes.")] = 11,
@@ -233,6 +273,15 @@ def _find(reference: str) -> tuple[str, Any]:
     if reference in ARCHITECTURES or reference.endswith(".json"):
         return find_architecture(reference, {})
     return find_architecture(reference, searched_genotypes(searches_folder(project_dir())))
+
+
+def _proxy_changes(text: str) -> list[str]:
+    changes = text.split(",")
+    if not all("=" in change for change in changes):
+        raise SettingsError(
+            f"--proxy {text}: expected KEY=VALUE[,KEY=VALUE...], for example height=72,width=96"
+        )
+    return [f"search.proxy.{change.strip()}" for change in changes]
 
 
 def _size(text: str) -> tuple[int, int]:

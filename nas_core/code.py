@@ -22,6 +22,8 @@ _SHARED = (
 # What decides the outcome; the stages search and train of dvc.yaml depend on it too.
 SEARCH = (*_SHARED, "search", "space.py", "training/early_stopping.py", "training/proxy.py")
 TRAINING = (*_SHARED, "training/full.py")
+# What decides the reward of an architecture that no rule stops early.
+PROXY = (*_SHARED, "training/proxy.py")
 
 
 @cache

@@ -28,6 +28,7 @@ PARENT_TAG = "mlflow.parentRunId"
 KIND_TAG = "nas.kind"
 SEARCH_TAG = "nas.search"
 CANDIDATE_TAG = "nas.candidate"
+REPORT_TAG = "nas.report"
 FAILURE_TAG = "failure"
 
 # Limits of one request to MLflow, and of a tag.
@@ -169,6 +170,40 @@ class Tracker:
         """End a run."""
         with service_errors(self.uri):
             self.client.set_terminated(run_id, status)
+
+    def log_report(
+        self,
+        kind: str,
+        identity: str,
+        started: float,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        files: Iterable[Path],
+    ) -> str:
+        """Record a finished piece of work as a run with the name `kind`; returns the run's id.
+
+        One that is already there is left as it is.
+
+        Args:
+            identity: the same whenever the outcome is the same.
+            started: seconds since the epoch.
+            params: flat settings.
+        """
+        tags = {KIND_TAG: kind, REPORT_TAG: identity}
+        with service_errors(self.uri):
+            for run in self.find_runs(tags):
+                if run.info.status == "FINISHED":
+                    return str(run.info.run_id)
+            self.kill_abandoned({KIND_TAG: kind})
+            run_id = self.create_run(kind, tags, started)
+            self.log_params(run_id, params)
+            at = milliseconds(time.time())
+            self.log_metrics(
+                run_id, [Metric(name, value, at, 0) for name, value in metrics.items()]
+            )
+            self.log_files(run_id, files)
+            self.client.set_terminated(run_id, "FINISHED")
+            return run_id
 
     def create_run(self, name: str, tags: Mapping[str, str], started: float | None = None) -> str:
         """A new running run with the tags of all runs and these; returns its id."""

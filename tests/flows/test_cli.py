@@ -140,6 +140,9 @@ def test_leaderboard_of_nothing_says_so(
         (["search", "-p", "nowhere"], "unknown profile 'nowhere'"),
         (["train", "arch0", "-S", "train.epoch=3"], "did you mean 'train.epochs'"),
         (["leaderboard", "--run", "nowhere"], "nowhere"),
+        (["fidelity", "--proxy", "height"], "--proxy height: expected KEY=VALUE"),
+        (["fidelity", "--proxy", "heigth=72"], "did you mean 'search.proxy.height'"),
+        (["fidelity", "--proxy", "height=72,width=1"], "search.proxy.width = 1"),
     ],
 )
 def test_bad_input_is_a_message(
@@ -167,7 +170,7 @@ def test_bad_usage_shows_the_usage(nas: Nas, arguments: list[str]) -> None:
 
 def test_every_command_has_help(nas: Nas) -> None:
     _, out, _ = nas("--help")
-    for command in ("search", "train", "describe", "leaderboard", "up", "down", "run"):
+    for command in ("search", "train", "fidelity", "describe", "leaderboard", "up", "down", "run"):
         assert command in out
         code, help_text, _ = nas(command, "--help")
         assert code == 0 and "Usage" in help_text

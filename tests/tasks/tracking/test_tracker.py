@@ -170,6 +170,24 @@ def test_no_run_is_active_and_none_stays_open(tracker: Tracker, entry: Candidate
     assert len(runs) == 2
 
 
+def test_a_report_is_recorded_once(tracker: Tracker, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("{}")
+    left = tracker.create_run("report", {"nas.kind": "report"})
+
+    def log(identity: str) -> str:
+        return tracker.log_report("report", identity, 1000.0, {"seed": 1}, {"tau": 0.5}, [path])
+
+    run = tracker.client.get_run(log("a1"))
+    assert (run.info.run_name, run.info.status) == ("report", "FINISHED")
+    assert run.info.start_time == 1_000_000
+    assert (run.data.params, run.data.metrics) == ({"seed": "1"}, {"tau": 0.5})
+    files = tracker.client.list_artifacts(run.info.run_id)
+    assert [file.path for file in files] == ["report.json"]
+    assert log("a1") == run.info.run_id != log("b2")
+    assert tracker.client.get_run(left).info.status == "KILLED"
+
+
 def test_a_run_that_is_gone(tracker: Tracker) -> None:
     with pytest.raises(ServiceError, match="Run with id=0123456789abcdef not found"):
         tracker.log_progress("0123456789abcdef", 1, {"best_reward": 0.2})
