@@ -121,7 +121,7 @@ def compare(
     compares fairly what ran under the same load.
     """
     settings = load_settings(profile, overrides or ())
-    from nas_core.search.comparison import plan_searches
+    from nas_core.analysis.comparison import plan_searches
 
     plan_searches(settings, strategy or (), seed or ())  # refuses before Prefect starts
     from flows.compare import nas_compare
@@ -129,6 +129,46 @@ def compare(
     with _stoppable():
         comparison = nas_compare(settings, strategy or [], seed or [])
     tables.print_comparison(console, project_dir(), settings, comparison)
+
+
+@app.command()
+def fidelity(
+    genotypes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[GENOTYPE]...", help="Names, ids or JSON files; else candidates of a search."
+        ),
+    ] = None,
+    profile: Profile = "camvid",
+    overrides: Overrides = None,
+    num: Annotated[
+        int, typer.Option(min=4, help="Candidates taken from a search, evenly spaced by rank.")
+    ] = 12,
+    search: Annotated[
+        str | None,
+        typer.Option(help="Folder name of that search in artifacts/searches, else the latest."),
+    ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE[,...]", help="Try search.proxy with changes too: height=72,width=96."
+        ),
+    ] = None,
+) -> None:
+    """Does the proxy task rank architectures as full training does?
+
+    Trains each on the proxy task and fully. Stopped with Ctrl-C, the same command goes on.
+    """
+    settings = load_settings(profile, overrides or ())
+    variants = [
+        load_settings(profile, [*(overrides or ()), *_proxy_changes(text)]).search.proxy
+        for text in proxy or ()
+    ]
+    from flows.fidelity import nas_fidelity
+
+    with _stoppable():
+        report = nas_fidelity(settings, genotypes or [], variants, num, search)
+    tables.print_fidelity(console, project_dir(), settings, report)
 
 
 @app.command()
@@ -184,8 +224,8 @@ def leaderboard(
     as_json: Annotated[bool, typer.Option("--json", help="Print all rows as JSON.")] = False,
 ) -> None:
     """The candidates of a search, best first; also while it runs."""
+    from nas_core.analysis import leaderboard as boards
     from nas_core.paths import searches_folder
-    from nas_core.search import leaderboard as boards
     from tasks.results import write_table
 
     name, candidates = boards.read_search(searches_folder(project_dir()), run)
@@ -260,13 +300,22 @@ def _stoppable() -> Iterator[None]:
 
 
 def _find(reference: str) -> tuple[str, Any]:
+    from nas_core.analysis.leaderboard import searched_genotypes
     from nas_core.architectures import ARCHITECTURES, find_architecture
     from nas_core.paths import searches_folder
-    from nas_core.search.leaderboard import searched_genotypes
 
     if reference in ARCHITECTURES or reference.endswith(".json"):
         return find_architecture(reference, {})
     return find_architecture(reference, searched_genotypes(searches_folder(project_dir())))
+
+
+def _proxy_changes(text: str) -> list[str]:
+    changes = text.split(",")
+    if not all("=" in change for change in changes):
+        raise SettingsError(
+            f"--proxy {text}: expected KEY=VALUE[,KEY=VALUE...], for example height=72,width=96"
+        )
+    return [f"search.proxy.{change.strip()}" for change in changes]
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from prefect import flow, get_run_logger
 from flows.context import Context
 from flows.logs import hide_tracebacks_of_user_errors
 from flows.search import run_search
+from nas_core.analysis.comparison import FIGURES, ComparedSearch, compare_searches, plan_searches
 from nas_core.config import Settings, project_dir
+from nas_core.files import digest_of
 from nas_core.paths import results_folder
-from nas_core.search.comparison import ComparedSearch, compare_searches, plan_searches
 from nas_core.search.journal import Journal
 from tasks.comparison import write_comparison
 from tasks.dataset import prepare_dataset
@@ -35,6 +37,7 @@ def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> 
         The content of compare.json.
     """
     root = project_dir()
+    started = time.time()
     planned = plan_searches(settings, strategies, seeds)
     context = Context.check(settings, root)
     prepare_dataset(settings, root, settings.name)
@@ -61,10 +64,22 @@ def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> 
     }
     comparison = compare_searches(searches, search.num_candidates)
     files = write_comparison(place, comparison, about)
-    context.tracker.log_comparison(
-        list(dict.fromkeys(one.strategy for one in planned)),
-        list(dict.fromkeys(one.seed for one in planned)),
-        search.num_candidates,
+    seeds_done = list(dict.fromkeys(one.seed for one in planned))
+    context.tracker.log_report(
+        "compare",
+        digest_of(comparison.figures),
+        started,
+        {
+            "strategies": " ".join(comparison.figures["strategies"]),
+            "seeds": " ".join(str(seed) for seed in seeds_done),
+            "num_candidates": search.num_candidates,
+        },
+        {
+            f"{figure}/{strategy}": over_seeds["equal_time"][figure]["mean"]
+            for strategy, over_seeds in comparison.figures["strategies"].items()
+            for figure in FIGURES
+            if over_seeds["equal_time"][figure]["mean"] is not None
+        },
         files,
     )
     # Not from the file, which another process with other seeds may have replaced.

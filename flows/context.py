@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.architectures import find_architecture
 from nas_core.compute import Compute
 from nas_core.config import Settings
@@ -19,7 +20,6 @@ from nas_core.models.state import state_digest
 from nas_core.paths import prepared_folder, searches_folder
 from nas_core.search import run
 from nas_core.search.journal import Header, Journal
-from nas_core.search.leaderboard import searched_genotypes
 from tasks.search_log import SearchLog
 from tasks.tracking import Tracker, provenance_tags, tracking_uri
 

@@ -120,6 +120,34 @@ def _score(value: float | None) -> str:
     return "none" if value is None else f"{value:.4f}"
 
 
+def print_fidelity(
+    console: Console, root: Path, settings: Settings, report: Mapping[str, Any]
+) -> None:
+    """How each proxy ranks, and where the figures are."""
+    number = report["num_architectures"]
+    table = Table(title=f"ranking of {number} architectures", title_justify="left")
+    table.add_column("proxy", overflow="fold")
+    for heading in ("seconds", "Kendall tau", "95 %", "Spearman rho", "95 %"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in report["proxies"]:
+        values = [
+            text
+            for name in ("kendall_tau", "spearman_rho")
+            for text in (_score(row[name]), _interval(row[f"{name}_interval"]))
+        ]
+        table.add_row(row["proxy"], f"{row['seconds']:.1f}", *values)
+    console.print(table)
+    for reason in sorted({row["reason"] for row in report["proxies"] if row["reason"]}):
+        console.print(reason)
+    place = results_folder(root, settings, "fidelity")
+    console.print(f"as configured: {report['proxy']}; against val mIoU of full training")
+    console.print(f"figures and picture: {place}", soft_wrap=True, highlight=False)
+
+
+def _interval(values: list[float] | None) -> str:
+    return "" if values is None else f"{values[0]:.2f} to {values[1]:.2f}"
+
+
 def _trainings_table(trained: Mapping[str, Any], tested: Mapping[str, Any]) -> Table:
     table = Table(title="full training", title_justify="left")
     table.add_column("architecture")

@@ -9,10 +9,10 @@ from prefect import flow
 from flows.context import Context
 from flows.logs import hide_tracebacks_of_user_errors
 from flows.trainings import evaluate, register, train
+from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.architectures import find_architecture
 from nas_core.config import Settings, project_dir
 from nas_core.paths import searches_folder
-from nas_core.search.leaderboard import searched_genotypes
 from tasks.dataset import prepare_dataset
 from tasks.training import read_json
 

@@ -27,6 +27,11 @@ def trainings_folder(root: Path) -> Path:
     return artifacts_folder(root) / "trainings"
 
 
+def fidelity_folder(root: Path) -> Path:
+    """One folder a setting of the proxy, with what it gave each architecture."""
+    return artifacts_folder(root) / "fidelity"
+
+
 def results_folder(root: Path, settings: Settings, stage: str) -> Path:
     """What a stage leaves for the next one and for DVC: small tables and final weights."""
     return artifacts_folder(root) / "results" / settings.name / stage

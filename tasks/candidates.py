@@ -57,7 +57,7 @@ def train_on_proxy(
     """
     candidate = Genotype.from_dict(genotype)
     result = train_candidate(
-        _proxy_task(settings, root),
+        proxy_task(settings, root),
         candidate,
         seed=run.candidate_seed(settings.seed, candidate.id),
         thresholds=thresholds,
@@ -111,8 +111,8 @@ def _costs(folder: Path, settings: Settings, root: Path) -> Costs:
 
 
 @lru_cache(maxsize=1)
-def _proxy_task(settings: Settings, root: Path) -> ProxyTask:
-    """What all candidates share: made once a process. Settings are frozen, thus fit as a key."""
+def proxy_task(settings: Settings, root: Path) -> ProxyTask:
+    """What all candidates share, kept in the process. Settings are frozen, thus fit as a key."""
     return build_proxy_task(
         PreparedData.open(prepared_folder(root, settings)),
         load_encoder_weights(settings.encoder.weights, root),

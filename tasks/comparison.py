@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nas_core.analysis.comparison import WINDOW, Comparison, bands
 from nas_core.files import write_atomically, write_json
-from nas_core.search.comparison import WINDOW, Comparison, bands
 from tasks.results import write_table
 
 # The colours of Okabe and Ito, which colour-blind people can tell apart; the line styles also

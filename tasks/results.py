@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from nas_core.analysis.leaderboard import leaderboard
+from nas_core.analysis.pareto import pareto_front, pareto_fronts
 from nas_core.config import Settings
 from nas_core.files import write_atomically, write_json
 from nas_core.paths import results_folder
 from nas_core.search.journal import Record
-from nas_core.search.leaderboard import leaderboard
-from nas_core.search.pareto import pareto_front, pareto_fronts
 
 # How each cost is shown: its name with the unit, and the unit's size.
 COST_AXES = {

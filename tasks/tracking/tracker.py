@@ -28,6 +28,7 @@ PARENT_TAG = "mlflow.parentRunId"
 KIND_TAG = "nas.kind"
 SEARCH_TAG = "nas.search"
 CANDIDATE_TAG = "nas.candidate"
+REPORT_TAG = "nas.report"
 FAILURE_TAG = "failure"
 
 # Limits of one request to MLflow, and of a tag.
@@ -175,30 +176,37 @@ class Tracker:
         with service_errors(self.uri):
             self.client.set_terminated(run_id, status)
 
-    def log_comparison(
+    def log_report(
         self,
-        strategies: Sequence[str],
-        seeds: Sequence[int],
-        num_candidates: int,
+        kind: str,
+        identity: str,
+        started: float,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
         files: Iterable[Path],
     ) -> str:
-        """Record a comparison of searches as a new finished run `compare`; returns its id.
+        """Record a finished piece of work as a run with the name `kind`; returns the run's id.
 
-        One that a crash left behind is marked as killed.
+        One that is already there is left as it is.
+
+        Args:
+            identity: the same whenever the outcome is the same.
+            started: seconds since the epoch.
+            params: flat settings.
         """
-        all_seeds = " ".join(str(seed) for seed in seeds)
+        tags = {KIND_TAG: kind, REPORT_TAG: identity}
         with service_errors(self.uri):
-            self.kill_abandoned({KIND_TAG: "compare"})
-            run_id = self.create_run("compare", {KIND_TAG: "compare", "seed": all_seeds})
+            for run in self.find_runs(tags):
+                if run.info.status == "FINISHED":
+                    return str(run.info.run_id)
+            self.kill_abandoned({KIND_TAG: kind})
+            run_id = self.create_run(kind, tags, started)
             status: Status = "KILLED"
             try:
-                self.log_params(
-                    run_id,
-                    {
-                        "strategies": " ".join(strategies),
-                        "seeds": all_seeds,
-                        "num_candidates": num_candidates,
-                    },
+                self.log_params(run_id, params)
+                at = milliseconds(time.time())
+                self.log_metrics(
+                    run_id, [Metric(name, value, at, 0) for name, value in metrics.items()]
                 )
                 self.log_files(run_id, files)
                 status = "FINISHED"

@@ -143,6 +143,9 @@ def test_leaderboard_of_nothing_says_so(
         (["compare", "-S", "search.num_candidates=3"], "search.num_candidates = 3"),
         (["train", "arch0", "-S", "train.epoch=3"], "did you mean 'train.epochs'"),
         (["leaderboard", "--run", "nowhere"], "nowhere"),
+        (["fidelity", "--proxy", "height"], "--proxy height: expected KEY=VALUE"),
+        (["fidelity", "--proxy", "heigth=72"], "did you mean 'search.proxy.height'"),
+        (["fidelity", "--proxy", "height=72,width=1"], "search.proxy.width = 1"),
     ],
 )
 def test_bad_input_is_a_message(
@@ -170,7 +173,8 @@ def test_bad_usage_shows_the_usage(nas: Nas, arguments: list[str]) -> None:
 
 def test_every_command_has_help(nas: Nas) -> None:
     _, out, _ = nas("--help")
-    for command in ("search", "compare", "train", "describe", "leaderboard", "up", "down", "run"):
+    commands = ("search", "compare", "train", "fidelity", "describe", "leaderboard")
+    for command in (*commands, "up", "down", "run"):
         assert command in out
         code, help_text, _ = nas(command, "--help")
         assert code == 0 and "Usage" in help_text

@@ -20,7 +20,13 @@ PLUMBING = {"code", "config", "errors", "files", "paths", "data.folders"}
 # Where the work of each stage begins in nas_core.
 ENTRIES = {
     "prepare": ["data.prepared"],
-    "search": ["training.proxy", "search.run", "search.leaderboard", "models.cost"],
+    "search": [
+        "training.proxy",
+        "search.run",
+        "analysis.leaderboard",
+        "analysis.pareto",
+        "models.cost",
+    ],
     "train": ["training.full", "architectures", "models.checkpoint", "models.cost"],
     "evaluate": ["models.checkpoint", "predict", "data.overlay", "metrics", "compute"],
 }

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
+from nas_core.analysis.pareto import pareto_front, pareto_fronts
 from nas_core.architectures import ARCHITECTURES
 from nas_core.compute import Compute
 from nas_core.config import ConstraintSettings, NetworkSettings, RewardSettings
 from nas_core.errors import RunError
 from nas_core.search.costs import CandidateCost, Costs, shaped_reward
-from nas_core.search.pareto import pareto_front, pareto_fronts
 
 ARCH0, ARCH1 = ARCHITECTURES["arch0"], ARCHITECTURES["arch1"]
 COMPUTE = Compute(torch.device("cpu"), bf16=False)

@@ -170,27 +170,28 @@ def test_no_run_is_active_and_none_stays_open(tracker: Tracker, entry: Candidate
     assert len(runs) == 2
 
 
-def test_a_comparison_is_a_finished_run_of_its_own(tracker: Tracker, weights: Path) -> None:
-    abandoned = tracker.create_run("compare", {"nas.kind": "compare"})
-    runs = [tracker.log_comparison(["ppo", "random"], [0, 3], 8, [weights]) for _ in range(2)]
-    assert len(set(runs)) == 2
-    for run in map(tracker.client.get_run, runs):
-        assert (run.info.run_name, run.info.status) == ("compare", "FINISHED")
-        assert run.data.params == {
-            "strategies": "ppo random",
-            "seeds": "0 3",
-            "num_candidates": "8",
-        }
-        assert run.data.tags["seed"] == "0 3" and run.data.tags["commit"] == "c0ffee"
-        files = tracker.client.list_artifacts(run.info.run_id)
-        assert [file.path for file in files] == ["model.safetensors"]
-    assert tracker.client.get_run(abandoned).info.status == "KILLED"
+def test_a_report_is_recorded_once(tracker: Tracker, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("{}")
+    left = tracker.create_run("report", {"nas.kind": "report"})
+
+    def log(identity: str) -> str:
+        return tracker.log_report("report", identity, 1000.0, {"seed": 1}, {"tau": 0.5}, [path])
+
+    run = tracker.client.get_run(log("a1"))
+    assert (run.info.run_name, run.info.status) == ("report", "FINISHED")
+    assert run.info.start_time == 1_000_000
+    assert (run.data.params, run.data.metrics) == ({"seed": "1"}, {"tau": 0.5})
+    files = tracker.client.list_artifacts(run.info.run_id)
+    assert [file.path for file in files] == ["report.json"]
+    assert log("a1") == run.info.run_id != log("b2")
+    assert tracker.client.get_run(left).info.status == "KILLED"
 
 
-def test_a_comparison_whose_file_is_missing_does_not_stay_open(tracker: Tracker) -> None:
+def test_a_report_whose_file_is_missing_does_not_stay_open(tracker: Tracker) -> None:
     with pytest.raises(ServiceError, match=r"nothing\.json"):
-        tracker.log_comparison(["ppo"], [0], 8, [Path("nothing.json")])
-    (run,) = tracker.find_runs({"nas.kind": "compare"})
+        tracker.log_report("report", "a1", 1000.0, {}, {}, [Path("nothing.json")])
+    (run,) = tracker.find_runs({"nas.kind": "report"})
     assert run.info.status == "KILLED"
 
 

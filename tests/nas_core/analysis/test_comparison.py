@@ -12,9 +12,7 @@ import pandas as pd
 import pytest
 
 from nas_core import code
-from nas_core.config import Settings, validate_settings
-from nas_core.errors import RunError, SettingsError
-from nas_core.search.comparison import (
+from nas_core.analysis.comparison import (
     SEEDS,
     STRATEGIES,
     WINDOW,
@@ -23,6 +21,8 @@ from nas_core.search.comparison import (
     compare_searches,
     plan_searches,
 )
+from nas_core.config import Settings, validate_settings
+from nas_core.errors import RunError, SettingsError
 from nas_core.search.journal import Record
 
 # Status, reward and seconds of a record.
@@ -283,7 +283,7 @@ def test_the_analysis_does_not_name_a_search(
     monkeypatch.setattr(code, "__file__", str(package / "code.py"))
     digest = code.code_digest.__wrapped__
     before = digest(code.SEARCH)
-    (package / "search" / "comparison.py").write_text("")
+    (package / "analysis" / "comparison.py").write_text("")
     assert digest(code.SEARCH) == before
     (package / "search" / "run.py").write_text("")
     assert digest(code.SEARCH) != before

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from nas_core.analysis.leaderboard import leaderboard, read_search, searched_genotypes
 from nas_core.errors import GenotypeError, RunError
 from nas_core.genotype import Genotype
 from nas_core.search.journal import Header, Journal, Record
-from nas_core.search.leaderboard import leaderboard, read_search, searched_genotypes
 
 GENOTYPE = {
     "templates": [[3, 0, 1], [4, 1, 1], [3, 1, 1]],

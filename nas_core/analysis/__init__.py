@@ -1,0 +1,1 @@
+"""What searches and trainings found: tables, fronts, comparisons. Nothing here steers them."""
