@@ -217,8 +217,17 @@ def main() -> None:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Ends the command on Ctrl-C; what is done is on the disk."""
+    """Around a flow in this process: the server that it reports to is there, and Ctrl-C ends it.
+
+    What is done by then is on the disk.
+
+    Raises:
+        ServiceError: no Prefect server answers at the configured address.
+    """
+    from flows.prefect_server import check_configured
+
     try:
+        check_configured()
         yield
     except KeyboardInterrupt:
         errors.print("stopped; the same command goes on from here")
