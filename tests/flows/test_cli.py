@@ -142,6 +142,9 @@ def test_leaderboard_of_nothing_says_so(
         (["search", "-p", "nowhere"], "unknown profile 'nowhere'"),
         (["train", "arch0", "-S", "train.epoch=3"], "did you mean 'train.epochs'"),
         (["leaderboard", "--run", "nowhere"], "nowhere"),
+        (["run", "nas-search/camvid", "--param", "seed"], "--param seed: expected KEY=VALUE"),
+        (["run", "nas-search/camvid", "--param", "=1"], "--param =1: expected KEY=VALUE"),
+        (["run", "nas-search/camvid", "--param", 'train={"top": }'], "--param train: {"),
     ],
 )
 def test_bad_input_is_a_message(
