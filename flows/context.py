@@ -21,7 +21,9 @@ from nas_core.search import run
 from nas_core.search.journal import Header, Journal
 from nas_core.search.leaderboard import searched_genotypes
 from tasks.search_log import SearchLog
-from tasks.tracking import Tracker, provenance_tags, tracking_uri
+from tasks.tracking.provenance import provenance_tags
+from tasks.tracking.store import tracking_uri
+from tasks.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)

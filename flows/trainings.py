@@ -17,7 +17,7 @@ from nas_core.genotype import Genotype
 from nas_core.paths import results_folder, trainings_folder
 from tasks.results import write_table
 from tasks.search_log import flatten
-from tasks.tracking import RegisteredTraining, TrainingEntry, log_test, log_training
+from tasks.tracking.models import RegisteredTraining, TrainingEntry, log_test, log_training
 from tasks.training import evaluate_architecture, read_json, train_architecture
 
 

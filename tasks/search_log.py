@@ -12,7 +12,7 @@ from nas_core.config import Settings
 from nas_core.genotype import Genotype
 from nas_core.search.journal import Journal, Record
 from tasks.candidates import candidate_files
-from tasks.tracking import CandidateEntry, Tracker
+from tasks.tracking.tracker import CandidateEntry, Tracker
 
 
 class SearchLog:

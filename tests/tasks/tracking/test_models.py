@@ -26,8 +26,8 @@ from nas_core.architectures import ARCHITECTURES
 from nas_core.errors import WeightsError
 from nas_core.models.checkpoint import load_segmenter
 from nas_core.predict import predict_labels
-from tasks.tracking import CandidateEntry, Tracker, TrainingEntry, log_test, log_training
-from tasks.tracking.models import requirements
+from tasks.tracking.models import TrainingEntry, log_test, log_training, requirements
+from tasks.tracking.tracker import CandidateEntry, Tracker
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 NAME = "nas-camvid"

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.tracking import provenance_tags
-from tasks.tracking.provenance import git_commit
+from tasks.tracking.provenance import git_commit, provenance_tags
 
 
 @pytest.fixture
