@@ -122,15 +122,15 @@ def register(context: Context, folder: Path, search: str | None = None) -> Regis
 
 
 def evaluate(context: Context, folder: Path) -> Mapping[str, Any]:
-    """Score a training on the test split and add the scores to its record."""
+    """Score a training on the test split, unless it has its scores, and see that they are recorded.
+
+    A process that ended between the two is made up for the next time.
+    """
     label = read_json(folder / "training.json")["label"]
-    already = (folder / "test.json").exists()
     test = read_json(evaluate_architecture(context.settings, context.root, label, folder))
-    if not already:
-        scores = {k: v for k, v in test.items() if isinstance(v, float)}
-        files = [folder / "test_confusion_matrix.csv", *sorted((folder / "overlays").glob("*.png"))]
-        run_id = register(context, folder).run_id
-        log_test(context.tracker, run_id, scores, test["class_iou"], files)
+    scores = {k: v for k, v in test.items() if isinstance(v, float)}
+    files = [folder / "test_confusion_matrix.csv", *sorted((folder / "overlays").glob("*.png"))]
+    log_test(context.tracker, register(context, folder).run_id, scores, test["class_iou"], files)
     return test
 
 

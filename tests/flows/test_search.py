@@ -298,3 +298,10 @@ def test_one_architecture_is_trained_by_hand(project: Path, tmp_path: Path) -> N
     assert card.genotype == Genotype.load(path)
     tested = nas_train(load_settings(root=project), str(path), True)
     assert tested["val"] == summary["val"] and "mean_iou" in tested["test"]
+
+    # As if the process had ended before the scores were recorded.
+    (recorded,) = runs_of(project, "training")
+    client_of(project).delete_run(recorded.info.run_id)
+    nas_train(load_settings(root=project), str(path), True)
+    (again,) = runs_of(project, "training")
+    assert again.data.metrics["test_mean_iou"] == recorded.data.metrics["test_mean_iou"]
