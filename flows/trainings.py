@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pandas as pd
 
 from flows.context import Context
 from nas_core.errors import RunError
-from nas_core.files import write_json
+from nas_core.files import fill_folder, write_json
 from nas_core.genotype import Genotype
 from nas_core.paths import results_folder, trainings_folder
 from tasks.results import write_table
@@ -34,10 +33,12 @@ def train_best(context: Context) -> dict[str, Any]:
     chosen = {**best, **context.architectures}
     folders = {label: train(context, label, genotype) for label, genotype in chosen.items()}
     trainings = {label: read_json(folder / "training.json") for label, folder in folders.items()}
-    for label, folder in folders.items():
+    for folder in folders.values():
         register(context, folder, search=search)
-        (place / "models").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / "model.safetensors", place / "models" / f"{label}.safetensors")
+    fill_folder(
+        place / "models",
+        {f"{label}.safetensors": f / "model.safetensors" for label, f in folders.items()},
+    )
     curves = [
         pd.DataFrame(training["history"]).assign(architecture=label)
         for label, training in trainings.items()
@@ -70,7 +71,7 @@ def evaluate_trainings(context: Context) -> dict[str, Any]:
     if not trained.exists():
         raise RunError(f"{trained} is missing: run `nas search --stage train` first")
     place = results_folder(context.root, context.settings, "evaluate")
-    metrics, rows = {}, []
+    metrics, rows, pictures = {}, [], {}
     for label, name in read_json(trained).items():
         folder = trainings_folder(context.root) / name
         test = evaluate(context, folder)
@@ -79,10 +80,8 @@ def evaluate_trainings(context: Context) -> dict[str, Any]:
             {"architecture": label, "class": key, "iou": value}
             for key, value in test["class_iou"].items()
         ]
-        for picture in sorted((folder / "overlays").glob("*.png")):
-            target = place / "overlays" / f"{label}-{picture.name}"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(picture, target)
+        pictures |= {f"{label}-{path.name}": path for path in (folder / "overlays").glob("*.png")}
+    fill_folder(place / "overlays", pictures)
     write_table(place / "classes.csv", pd.DataFrame(rows, columns=["architecture", "class", "iou"]))
     write_json(place / "metrics.json", metrics)
     return metrics

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,19 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def fill_folder(folder: Path, sources: Mapping[str, Path]) -> None:
+    """Make the files of `folder` copies of these, by name; others are removed at the end.
+
+    After a crash there may be files too many, but none is half written or lost.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, source in sources.items():
+        write_atomically(folder / name, partial(shutil.copyfile, source))
+    for path in folder.iterdir():
+        if path.name not in sources:
+            path.unlink()
 
 
 def digest_of(*values: Any, length: int = 8) -> str:

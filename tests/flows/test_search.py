@@ -188,6 +188,24 @@ def test_run_again_nothing_is_trained_twice(
     assert [path.stat().st_mtime_ns for path in (journal, *checkpoints)] == before
 
 
+def test_what_is_left_of_another_choice_goes(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(whole, again)
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(again))
+    (again / "params.yaml").write_text(
+        yaml.safe_dump({**PARAMS, "train": {**PARAMS["train"], "also": []}})
+    )
+    for stage in ("train", "evaluate"):
+        nas_search(stage=stage)
+    best = max(records(whole), key=lambda record: record.reward or 0).id
+    place = again / "artifacts" / "results" / "tiny"
+    assert [path.stem for path in (place / "train" / "models").iterdir()] == [best]
+    pictures = {path.name for path in (place / "evaluate" / "overlays").iterdir()}
+    assert len(pictures) == 3 and all(name.startswith(f"{best}-") for name in pictures)
+
+
 def test_a_search_in_two_parts_equals_one_in_one(whole: Path, project: Path) -> None:
     for num_candidates in (1, 3):
         for stage in ("prepare", "search"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nas_core.files import digest_of, file_digest, write_atomically, write_json
+from nas_core.files import digest_of, file_digest, fill_folder, write_atomically, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -31,6 +31,21 @@ def test_the_temporary_name_keeps_the_suffix(tmp_path: Path) -> None:
 
     write_atomically(tmp_path / "new" / "picture.png", write)
     assert seen == [".png"] and (tmp_path / "new" / "picture.png").exists()
+
+
+def test_a_folder_holds_exactly_what_it_is_filled_with(tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "yet"
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text(f"new {name}")
+    fill_folder(folder, {"1": tmp_path / "a", "2": tmp_path / "b"})
+    fill_folder(folder, {"2": tmp_path / "a", "3": tmp_path / "c"})
+    assert {p.name: p.read_text() for p in folder.iterdir()} == {"2": "new a", "3": "new c"}
+    # What cannot be had takes nothing away.
+    with pytest.raises(FileNotFoundError):
+        fill_folder(folder, {"4": tmp_path / "missing"})
+    assert {path.name for path in folder.iterdir()} == {"2", "3"}
+    fill_folder(folder, {})
+    assert list(folder.iterdir()) == []
 
 
 def test_digests_are_the_same_in_every_process(tmp_path: Path) -> None:
