@@ -95,7 +95,7 @@ def run_stages(settings: Settings, root: Path, stage: Stage) -> dict[str, Any]:
     def wanted(name: Stage) -> bool:
         return stage in ("all", name)
 
-    context = Context.check(settings, root)
+    context = Context.check(settings, root, trains=stage not in ("prepare", "evaluate"))
     summary: dict[str, Any] = {}
     if wanted("prepare"):
         prepare_dataset(settings, root, settings.name)

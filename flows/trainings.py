@@ -13,17 +13,23 @@ from flows.context import Context
 from nas_core.errors import RunError
 from nas_core.files import fill_folder, write_json
 from nas_core.genotype import Genotype
-from nas_core.paths import results_folder, trainings_folder
+from nas_core.paths import results_folder
 from tasks.results import write_table
 from tasks.search_log import flatten
 from tasks.tracking.models import RegisteredTraining, TrainingEntry, log_test, log_training
-from tasks.training import evaluate_architecture, read_json, train_architecture
+from tasks.training import (
+    evaluate_architecture,
+    read_json,
+    restore_training,
+    train_architecture,
+)
 
 
 def train_best(context: Context) -> dict[str, Any]:
     """Train the best of the search and those of train.also.
 
-    Leaves models/, curves.csv, trainings.json and metrics.json of the stage train.
+    Leaves models/, curves.csv, metrics.json and trainings.json of the stage train. The last one is
+    there only when all that it lists is.
 
     Returns:
         The content of metrics.json: val scores by architecture.
@@ -35,6 +41,7 @@ def train_best(context: Context) -> dict[str, Any]:
     trainings = {label: read_json(folder / "training.json") for label, folder in folders.items()}
     for folder in folders.values():
         register(context, folder, search=search)
+    (place / "trainings.json").unlink(missing_ok=True)
     fill_folder(
         place / "models",
         {f"{label}.safetensors": f / "model.safetensors" for label, f in folders.items()},
@@ -45,7 +52,6 @@ def train_best(context: Context) -> dict[str, Any]:
     ]
     no_curves = pd.DataFrame(columns=["epoch", "loss", "architecture"])
     write_table(place / "curves.csv", pd.concat(curves) if curves else no_curves)
-    write_json(place / "trainings.json", {label: f.name for label, f in folders.items()})
     metrics = {
         label: {
             "num_parameters": training["num_parameters"],
@@ -56,24 +62,26 @@ def train_best(context: Context) -> dict[str, Any]:
         for label, training in trainings.items()
     }
     write_json(place / "metrics.json", metrics)
+    write_json(place / "trainings.json", trainings)
     return metrics
 
 
 def evaluate_trainings(context: Context) -> dict[str, Any]:
     """Score what the stage train left on the test split.
 
+    That is models/ and trainings.json, which DVC keeps; artifacts/trainings need not be there.
     Leaves classes.csv, overlays/ and metrics.json of the stage evaluate.
 
     Returns:
         The content of metrics.json: test scores by architecture.
     """
-    trained = results_folder(context.root, context.settings, "train") / "trainings.json"
-    if not trained.exists():
-        raise RunError(f"{trained} is missing: run `nas search --stage train` first")
+    left = results_folder(context.root, context.settings, "train")
+    trainings = read_json(_existing(left / "trainings.json"))
+    weights = {label: _existing(left / "models" / f"{label}.safetensors") for label in trainings}
     place = results_folder(context.root, context.settings, "evaluate")
     metrics, rows, pictures = {}, [], {}
-    for label, name in read_json(trained).items():
-        folder = trainings_folder(context.root) / name
+    for label, training in trainings.items():
+        folder = restore_training(context.root, training, weights[label])
         test = evaluate(context, folder)
         metrics[label] = {k: v for k, v in test.items() if isinstance(v, float)}
         rows += [
@@ -131,6 +139,12 @@ def evaluate(context: Context, folder: Path) -> Mapping[str, Any]:
     files = [folder / "test_confusion_matrix.csv", *sorted((folder / "overlays").glob("*.png"))]
     log_test(context.tracker, register(context, folder).run_id, scores, test["class_iou"], files)
     return test
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise RunError(f"{path} is missing: run `nas search --stage train` first, or `dvc pull` it")
+    return path
 
 
 def _best_of_search(context: Context) -> tuple[str | None, dict[str, Genotype]]:
