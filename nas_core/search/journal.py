@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from nas_core.errors import RunError
 from nas_core.files import write_bytes
-from nas_core.search.lock import RunLock
+from nas_core.locks import RunLock
 
 # torch takes seconds to import, and a journal is read without it: the two functions that need it
 # import it themselves.
