@@ -269,14 +269,25 @@ def down() -> None:
 @app.command("run")
 def run_deployment(
     deployment: Annotated[str, typer.Argument(help="For example nas-search/synthetic.")],
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="A parameter, in JSON or plain text: seed=1, search='{\"num_candidates\": 8}'. "
+            "What a section leaves out stays as in the profile.",
+        ),
+    ] = None,
 ) -> None:
     """Run a deployment through Prefect with a live view, and show the best candidates."""
+    parameters = dict(map(_parameter, param or ()))
     from flows.watch import run_deployment_live
 
-    if run_deployment_live(deployment, {}, console) is None:
+    if run_deployment_live(deployment, parameters, console) is None:
         return  # it goes on without us
-    settings = load_settings(deployment.partition("/")[2])
-    tables.print_results(console, project_dir(), settings)
+    if parameters.get("stage", Stage.all) in (Stage.all, Stage.search):
+        named = {"name": parameters["name"]} if parameters.get("name") else {}
+        settings = load_settings(deployment.partition("/")[2], sections=named)
+        tables.print_results(console, project_dir(), settings)
 
 
 def main() -> None:
@@ -291,8 +302,17 @@ def main() -> None:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Ends the command on Ctrl-C; what is done is on the disk."""
+    """Around a flow in this process: the server that it reports to is there, and Ctrl-C ends it.
+
+    What is done by then is on the disk.
+
+    Raises:
+        ServiceError: no Prefect server answers at the configured address.
+    """
+    from flows.prefect_server import check_configured
+
     try:
+        check_configured()
         yield
     except KeyboardInterrupt:
         errors.print("stopped; the same command goes on from here")
@@ -316,6 +336,19 @@ def _proxy_changes(text: str) -> list[str]:
             f"--proxy {text}: expected KEY=VALUE[,KEY=VALUE...], for example height=72,width=96"
         )
     return [f"search.proxy.{change.strip()}" for change in changes]
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    """Key and value, read as `prefect deployment run --param` reads them."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise SettingsError(f"--param {text}: expected KEY=VALUE, as seed=1")
+    try:
+        return key, json.loads(value)
+    except ValueError as error:
+        if '"' not in value:
+            return key, value
+        raise SettingsError(f"--param {key}: {value} is not valid JSON: {error}") from None
 
 
 def _size(text: str) -> tuple[int, int]:

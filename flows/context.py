@@ -21,7 +21,9 @@ from nas_core.paths import prepared_folder, searches_folder
 from nas_core.search import run
 from nas_core.search.journal import Header, Journal
 from tasks.search_log import SearchLog
-from tasks.tracking import Tracker, provenance_tags, tracking_uri
+from tasks.tracking.provenance import provenance_tags
+from tasks.tracking.store import tracking_uri
+from tasks.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -36,20 +38,24 @@ class Context:
     """The architectures of train.also, by name or id."""
 
     @classmethod
-    def check(cls, settings: Settings, root: Path) -> Context:
+    def check(cls, settings: Settings, root: Path, *, trains: bool = True) -> Context:
         """Look up all that the settings refer to.
+
+        Args:
+            trains: False where no network will be trained. Then encoder weights and architectures
+                are not looked up: a machine that has what DVC keeps may lack them.
 
         Raises:
             NasError: a device, a file of weights, an architecture or a server is not there.
         """
-        searched = searched_genotypes(searches_folder(root))
-        context = cls(
-            settings,
-            root,
-            Compute.from_settings(settings.compute),
-            load_encoder_weights(settings.encoder.weights, root),
-            dict(find_architecture(name, searched) for name in settings.train.also),
-        )
+        compute = Compute.from_settings(settings.compute)
+        if trains:
+            searched = searched_genotypes(searches_folder(root))
+            encoder_state = load_encoder_weights(settings.encoder.weights, root)
+            named = dict(find_architecture(name, searched) for name in settings.train.also)
+            context = cls(settings, root, compute, encoder_state, named)
+        else:
+            context = cls(settings, root, compute, None, {})
         Tracker.check(tracking_uri(settings.tracking.uri, root))
         return context
 

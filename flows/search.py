@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from prefect import flow, get_run_logger
-from pydantic import Field
 
 from flows.context import Context
 from flows.logs import hide_tracebacks_of_user_errors
@@ -23,6 +22,7 @@ from nas_core.config import (
     EncoderSettings,
     NetworkSettings,
     SearchSettings,
+    Seed,
     Settings,
     TrackingSettings,
     TrainSettings,
@@ -50,14 +50,10 @@ hide_tracebacks_of_user_errors()
 
 @flow(name="nas-search", flow_run_name="{profile} · {stage}")
 def nas_search(
-    profile: Annotated[
-        str, Field(description="camvid: params.yaml. Else a file of profiles/, as synthetic.")
-    ] = "camvid",
-    stage: Annotated[Stage, Field(description="Run only this stage.")] = "all",
-    name: Annotated[
-        str | None, Field(description="Names the experiment, the registered model, the folders.")
-    ] = None,
-    seed: Annotated[int | None, Field(description="Seed of everything that is random.")] = None,
+    profile: str = "camvid",
+    stage: Stage = "all",
+    name: str | None = None,
+    seed: Seed | None = None,
     dataset: DatasetSettings = DatasetSettings(),
     encoder: EncoderSettings = EncoderSettings(),
     network: NetworkSettings = NetworkSettings(),
@@ -69,7 +65,14 @@ def nas_search(
     """Search for compact segmentation networks, train the best fully and test them.
 
     Every parameter that is not given has the value of the profile.
+
+    Args:
+        profile: camvid: params.yaml. Else a file of profiles/, as synthetic.
+        stage: Run only this stage.
+        name: Names the experiment, the registered model, the folders.
+        seed: Seed of everything that is random.
     """
+    # Prefect's form has these descriptions from here; the sections describe themselves.
     given = {
         "dataset": dataset,
         "encoder": encoder,
@@ -93,7 +96,7 @@ def run_stages(settings: Settings, root: Path, stage: Stage) -> dict[str, Any]:
     def wanted(name: Stage) -> bool:
         return stage in ("all", name)
 
-    context = Context.check(settings, root)
+    context = Context.check(settings, root, trains=stage not in ("prepare", "evaluate"))
     summary: dict[str, Any] = {}
     if wanted("prepare"):
         prepare_dataset(settings, root, settings.name)

@@ -39,9 +39,9 @@ from flows.processes import (
 )
 from flows.serving import check_not_taken, end_deployments, serve_deployments
 from nas_core.config import load_settings
-from nas_core.data.folders import exclusive
 from nas_core.errors import ServiceError
 from nas_core.files import digest_of
+from nas_core.locks import exclusive
 from nas_core.paths import artifacts_folder
 
 HOST = "127.0.0.1"

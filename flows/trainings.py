@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,25 @@ import pandas as pd
 
 from flows.context import Context
 from nas_core.errors import RunError
-from nas_core.files import write_json
+from nas_core.files import fill_folder, write_json
 from nas_core.genotype import Genotype
-from nas_core.paths import results_folder, trainings_folder
+from nas_core.paths import results_folder
 from tasks.results import write_table
 from tasks.search_log import flatten
-from tasks.tracking import RegisteredTraining, TrainingEntry, log_test, log_training
-from tasks.training import evaluate_architecture, read_json, train_architecture
+from tasks.tracking.models import RegisteredTraining, TrainingEntry, log_test, log_training
+from tasks.training import (
+    evaluate_architecture,
+    read_json,
+    restore_training,
+    train_architecture,
+)
 
 
 def train_best(context: Context) -> dict[str, Any]:
     """Train the best of the search and those of train.also.
 
-    Leaves models/, curves.csv, trainings.json and metrics.json of the stage train.
+    Leaves models/, curves.csv, metrics.json and trainings.json of the stage train. The last one is
+    there only when all that it lists is.
 
     Returns:
         The content of metrics.json: val scores by architecture.
@@ -34,17 +39,19 @@ def train_best(context: Context) -> dict[str, Any]:
     chosen = {**best, **context.architectures}
     folders = {label: train(context, label, genotype) for label, genotype in chosen.items()}
     trainings = {label: read_json(folder / "training.json") for label, folder in folders.items()}
-    for label, folder in folders.items():
+    for folder in folders.values():
         register(context, folder, search=search)
-        (place / "models").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / "model.safetensors", place / "models" / f"{label}.safetensors")
+    (place / "trainings.json").unlink(missing_ok=True)
+    fill_folder(
+        place / "models",
+        {f"{label}.safetensors": f / "model.safetensors" for label, f in folders.items()},
+    )
     curves = [
         pd.DataFrame(training["history"]).assign(architecture=label)
         for label, training in trainings.items()
     ]
     no_curves = pd.DataFrame(columns=["epoch", "loss", "architecture"])
     write_table(place / "curves.csv", pd.concat(curves) if curves else no_curves)
-    write_json(place / "trainings.json", {label: f.name for label, f in folders.items()})
     metrics = {
         label: {
             "num_parameters": training["num_parameters"],
@@ -55,34 +62,34 @@ def train_best(context: Context) -> dict[str, Any]:
         for label, training in trainings.items()
     }
     write_json(place / "metrics.json", metrics)
+    write_json(place / "trainings.json", trainings)
     return metrics
 
 
 def evaluate_trainings(context: Context) -> dict[str, Any]:
     """Score what the stage train left on the test split.
 
+    That is models/ and trainings.json, which DVC keeps; artifacts/trainings need not be there.
     Leaves classes.csv, overlays/ and metrics.json of the stage evaluate.
 
     Returns:
         The content of metrics.json: test scores by architecture.
     """
-    trained = results_folder(context.root, context.settings, "train") / "trainings.json"
-    if not trained.exists():
-        raise RunError(f"{trained} is missing: run `nas search --stage train` first")
+    left = results_folder(context.root, context.settings, "train")
+    trainings = read_json(_existing(left / "trainings.json"))
+    weights = {label: _existing(left / "models" / f"{label}.safetensors") for label in trainings}
     place = results_folder(context.root, context.settings, "evaluate")
-    metrics, rows = {}, []
-    for label, name in read_json(trained).items():
-        folder = trainings_folder(context.root) / name
+    metrics, rows, pictures = {}, [], {}
+    for label, training in trainings.items():
+        folder = restore_training(context.root, training, weights[label])
         test = evaluate(context, folder)
         metrics[label] = {k: v for k, v in test.items() if isinstance(v, float)}
         rows += [
             {"architecture": label, "class": key, "iou": value}
             for key, value in test["class_iou"].items()
         ]
-        for picture in sorted((folder / "overlays").glob("*.png")):
-            target = place / "overlays" / f"{label}-{picture.name}"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(picture, target)
+        pictures |= {f"{label}-{path.name}": path for path in (folder / "overlays").glob("*.png")}
+    fill_folder(place / "overlays", pictures)
     write_table(place / "classes.csv", pd.DataFrame(rows, columns=["architecture", "class", "iou"]))
     write_json(place / "metrics.json", metrics)
     return metrics
@@ -122,16 +129,22 @@ def register(context: Context, folder: Path, search: str | None = None) -> Regis
 
 
 def evaluate(context: Context, folder: Path) -> Mapping[str, Any]:
-    """Score a training on the test split and add the scores to its record."""
+    """Score a training on the test split, unless it has its scores, and see that they are recorded.
+
+    A process that ended between the two is made up for the next time.
+    """
     label = read_json(folder / "training.json")["label"]
-    already = (folder / "test.json").exists()
     test = read_json(evaluate_architecture(context.settings, context.root, label, folder))
-    if not already:
-        scores = {k: v for k, v in test.items() if isinstance(v, float)}
-        files = [folder / "test_confusion_matrix.csv", *sorted((folder / "overlays").glob("*.png"))]
-        run_id = register(context, folder).run_id
-        log_test(context.tracker, run_id, scores, test["class_iou"], files)
+    scores = {k: v for k, v in test.items() if isinstance(v, float)}
+    files = [folder / "test_confusion_matrix.csv", *sorted((folder / "overlays").glob("*.png"))]
+    log_test(context.tracker, register(context, folder).run_id, scores, test["class_iou"], files)
     return test
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise RunError(f"{path} is missing: run `nas search --stage train` first, or `dvc pull` it")
+    return path
 
 
 def _best_of_search(context: Context) -> tuple[str | None, dict[str, Genotype]]:

@@ -10,12 +10,14 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nas_core.errors import SettingsError
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Section(BaseModel):
@@ -272,7 +274,7 @@ class Settings(Section):
         pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$",
         description="Names the MLflow experiment, the registered model and the run folders.",
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything that is random.")
+    seed: Seed = Field(0, description="Seed of everything that is random.")
     dataset: DatasetSettings = DatasetSettings()
     encoder: EncoderSettings = EncoderSettings()
     network: NetworkSettings = NetworkSettings()

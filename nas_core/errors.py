@@ -27,7 +27,10 @@ class WeightsError(NasError):
 
 
 class RunError(NasError):
-    """A run folder (journal, checkpoint) cannot be used or continued."""
+    """What a run needs (journal, checkpoint, results) cannot be used, or the run did not complete.
+
+    `nas run` raises it with the state in which the run of a deployment ended.
+    """
 
 
 class ServiceError(NasError):

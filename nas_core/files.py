@@ -1,11 +1,14 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of one."""
+"""Writing files and folders so that a crash leaves the old or the new one, never half of one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,40 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def fill_folder(folder: Path, sources: Mapping[str, Path]) -> None:
+    """Make the files of `folder` copies of these, by name; others are removed at the end.
+
+    After a crash there may be files too many, but none is half written or lost.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, source in sources.items():
+        write_atomically(folder / name, partial(shutil.copyfile, source))
+    for path in folder.iterdir():
+        if path.name not in sources:
+            path.unlink()
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder` that takes its place if the block raises nothing.
+
+    A crash leaves the old one, the new one or none, never half of one. Call it inside
+    `locks.exclusive(folder)`: what an earlier crash left behind is removed first.
+    """
+    new, old = (folder.with_name(f".{folder.name}.{state}") for state in ("new", "old"))
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def digest_of(*values: Any, length: int = 8) -> str:

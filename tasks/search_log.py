@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from nas_core.config import Settings
 from nas_core.genotype import Genotype
 from nas_core.search.journal import Journal, Record
 from tasks.candidates import candidate_files
-from tasks.tracking import CandidateEntry, Tracker
+from tasks.tracking.tracker import CandidateEntry, Tracker
 
 
 class SearchLog:
@@ -25,10 +26,13 @@ class SearchLog:
         self.tracker, self.folder, self.journal = tracker, folder, journal
         params = flatten(settings.model_dump(mode="json", exclude={"train", "tracking"}))
         self.run_id = tracker.start_search(folder.name, folder.name, params)
+        self._best_reward = -math.inf
         recorded = tracker.logged_candidates(self.run_id)
         for record in journal.candidates:
             if record.candidate not in recorded:
                 self.candidate(record)
+            elif record.reward is not None:
+                self._best_reward = max(self._best_reward, record.reward)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -41,7 +45,7 @@ class SearchLog:
         self.tracker.finish(self.run_id)
 
     def candidate(self, record: Record) -> None:
-        """Record a trained candidate; one answered from the journal has its run already."""
+        """Record the next candidate; one answered from the journal has its run already."""
         if record.candidate is None:
             return
         files = candidate_files(self.folder, record.id)
@@ -69,15 +73,12 @@ class SearchLog:
                 failure=record.reason,
             ),
         )
-        scored = [r for r in self.journal.candidates if r.reward is not None]
         if record.reward is not None:
+            self._best_reward = max(self._best_reward, record.reward)
             self.tracker.log_progress(
                 self.run_id,
                 record.candidate,
-                {
-                    "candidate_reward": record.reward,
-                    "best_reward": max(r.reward for r in scored if r.reward is not None),
-                },
+                {"candidate_reward": record.reward, "best_reward": self._best_reward},
             )
 
     def round(self, number: int, diagnostics: Mapping[str, float]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from nas_core.compute import Compute
 from nas_core.config import Settings
 from nas_core.data.overlay import side_by_side
 from nas_core.data.prepared import PreparedData
-from nas_core.files import write_atomically, write_json
+from nas_core.files import write_atomically, write_bytes, write_json
 from nas_core.genotype import Genotype
 from nas_core.models.checkpoint import NetworkCard, load_segmenter, save_segmenter
 from nas_core.models.cost import measure_cost
@@ -107,6 +108,32 @@ def train_architecture(
             "history": result.history,
         },
     )
+    return folder
+
+
+def restore_training(root: Path, training: dict[str, Any], weights: Path) -> Path:
+    """The folder of a complete training, made anew if it is not there or holds other weights.
+
+    So it may be on a machine that has pulled the results of another one.
+
+    Args:
+        training: the content of its training.json.
+        weights: a copy of its model.safetensors.
+
+    Raises:
+        WeightsError: `weights` is not such a file.
+    """
+    folder = trainings_folder(root) / f"{training['label']}-{training['identity']}"
+    complete, model = folder / "training.json", folder / "model.safetensors"
+    there = complete.exists() and model.exists()
+    if there and filecmp.cmp(weights, model, shallow=False):
+        return folder
+    _, card = load_segmenter(weights)
+    complete.unlink(missing_ok=True)
+    (folder / "test.json").unlink(missing_ok=True)  # the scores of other weights
+    write_bytes(model, weights.read_bytes())
+    write_json(folder / "genotype.json", card.genotype.to_dict())
+    write_json(complete, training)
     return folder
 
 

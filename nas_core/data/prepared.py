@@ -27,10 +27,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nas_core.config import DatasetSettings
 from nas_core.data import camvid, synthetic
-from nas_core.data.folders import exclusive, replacing
 from nas_core.data.images import read_header, read_image, read_mask
 from nas_core.errors import DataError
-from nas_core.files import write_json
+from nas_core.files import replacing, write_json
+from nas_core.locks import exclusive
 
 _MANIFEST = "manifest.json"
 

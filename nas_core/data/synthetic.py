@@ -14,10 +14,10 @@ import numpy as np
 
 from nas_core.config import SyntheticSettings
 from nas_core.data import camvid
-from nas_core.data.folders import exclusive, replacing
 from nas_core.data.street_scene import draw_scene
 from nas_core.errors import DataError
-from nas_core.files import write_json
+from nas_core.files import replacing, write_json
+from nas_core.locks import exclusive
 
 _RECORD = "synthetic.json"
 _VERSION = 1

@@ -15,12 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nas_core.errors import RunError
 from nas_core.files import write_bytes
-from nas_core.search.lock import RunLock
+from nas_core.locks import RunLock
+
+# torch takes seconds to import, and a journal is read without it: the two functions that need it
+# import it themselves.
 
 log = logging.getLogger(__name__)
 
@@ -213,6 +215,8 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     Raises:
         RunError: the disk does not take it.
     """
+    import torch
+
     content = io.BytesIO()
     torch.save({"format": STATE_FORMAT, "state": state}, content)
     _write(path, content.getvalue())
@@ -224,6 +228,8 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         RunError: the file is missing, truncated or damaged, or not of this kind.
     """
+    import torch
+
     advice = "restore it from a copy, or remove the run's folder to begin again"
     try:
         with zipfile.ZipFile(path) as archive:

@@ -30,12 +30,14 @@ def provenance_tags(
 def git_commit(root: Path) -> str:
     """HEAD of the checkout at `root`, with `-dirty` if a tracked file differs from it.
 
+    dvc.lock at `root` does not count: DVC changes it while its stages run.
     "unknown" where there is no git, no checkout or no commit.
     """
     head = _git(root, "rev-parse", "HEAD")
     if not head:
         return "unknown"
-    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    but_lock = ("--", ":/", ":(exclude)dvc.lock")
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no", *but_lock)
     return f"{head}-dirty" if changes else head
 
 

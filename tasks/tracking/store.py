@@ -18,9 +18,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from nas_core.data.folders import exclusive
 from nas_core.errors import ServiceError
 from nas_core.files import write_atomically
+from nas_core.locks import exclusive
 from nas_core.paths import artifacts_folder
 
 SQLITE = "sqlite:///"

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import cli
 from nas_core.architectures import ARCHITECTURES
@@ -146,6 +148,9 @@ def test_leaderboard_of_nothing_says_so(
         (["fidelity", "--proxy", "height"], "--proxy height: expected KEY=VALUE"),
         (["fidelity", "--proxy", "heigth=72"], "did you mean 'search.proxy.height'"),
         (["fidelity", "--proxy", "height=72,width=1"], "search.proxy.width = 1"),
+        (["run", "nas-search/camvid", "--param", "seed"], "--param seed: expected KEY=VALUE"),
+        (["run", "nas-search/camvid", "--param", "=1"], "--param =1: expected KEY=VALUE"),
+        (["run", "nas-search/camvid", "--param", 'train={"top": }'], "--param train: {"),
     ],
 )
 def test_bad_input_is_a_message(
@@ -155,6 +160,22 @@ def test_bad_input_is_a_message(
     assert code == 1 and message in err.replace("\n", " ")
     assert "Traceback" not in err + out
     assert len(err.strip().splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [["search"], ["search", "--stage", "prepare"], ["train", "arch0"]]
+)
+def test_a_prefect_server_that_is_gone_is_a_message(
+    nas: Nas, project: Path, arguments: list[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nothing listens
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}/api"
+        with temporary_settings({PREFECT_API_URL: address}):
+            code, out, err = nas(*arguments)
+    assert code == 1 and f"no Prefect server answers at {address}" in err
+    assert "Traceback" not in err + out and len(err.splitlines()) == 1
+    assert not (project / "artifacts" / "prepared").exists()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"templates": 3}', "null", "\x00"])

@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.exceptions import ParameterTypeError
+from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools import ValidationError, validate
 
 from flows import deployments
 from flows.search import nas_search
@@ -51,6 +54,29 @@ def test_the_form_describes_each_setting_and_its_range() -> None:
     assert search["additionalProperties"] is False
     # Its sections are those of one profile, so another profile's name would mislead.
     assert schema["properties"]["profile"]["enum"] == ["camvid"]
+
+
+@pytest.mark.parametrize("profile", ["camvid", "synthetic"])
+def test_the_form_describes_every_parameter(profile: str) -> None:
+    (built,) = (d for d in deployments.build_deployments(ROOT) if d.name == profile)
+    schema = built._parameter_openapi_schema.model_dump()
+    for name, value in schema["properties"].items():
+        about = value if "$ref" not in value else definition(schema, name)
+        assert about["description"].endswith("."), name
+    # Without the parameters: the form has them.
+    about = "Search for compact segmentation networks, train the best fully and test them."
+    assert built.description == f"{about}\n\n{deployments.served_from(ROOT)}"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_a_seed_out_of_range_is_refused_before_a_run_starts(seed: int) -> None:
+    schema = parameter_schema(nas_search.fn).model_dump()
+    validate({"seed": 0}, schema, raise_on_error=True)
+    validate({"seed": 2**31 - 1}, schema, raise_on_error=True)
+    with pytest.raises(ValidationError, match=rf"'seed'.* {seed} is (less|greater) than"):
+        validate({"seed": seed}, schema, raise_on_error=True)
+    with pytest.raises(ParameterTypeError, match=r"seed: Input should be (less|greater) than"):
+        nas_search.validate_parameters({"seed": seed})
 
 
 def test_a_profile_that_is_not_valid_is_named_before_anything_starts(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from nas_core.architectures import ARCHITECTURES
 from nas_core.config import SearchSettings, load_settings
 from nas_core.errors import DataError, NasError, RunError, ServiceError, WeightsError
 from nas_core.genotype import Genotype
-from nas_core.models.checkpoint import load_segmenter
+from nas_core.models.checkpoint import load_segmenter, save_segmenter
 from nas_core.models.encoder import Encoder
 from nas_core.search.journal import Journal, Record
 
@@ -233,6 +233,68 @@ def test_run_again_nothing_is_trained_twice(
     assert [path.stat().st_mtime_ns for path in (journal, *checkpoints)] == before
 
 
+def test_what_is_left_of_another_choice_goes(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(whole, again)
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(again))
+    (again / "params.yaml").write_text(
+        yaml.safe_dump({**PARAMS, "train": {**PARAMS["train"], "also": []}})
+    )
+    for stage in ("train", "evaluate"):
+        nas_search(stage=stage)
+    best = max(records(whole), key=lambda record: record.reward or 0).id
+    place = again / "artifacts" / "results" / "tiny"
+    assert [path.stem for path in (place / "train" / "models").iterdir()] == [best]
+    pictures = {path.name for path in (place / "evaluate" / "overlays").iterdir()}
+    assert len(pictures) == 3 and all(name.startswith(f"{best}-") for name in pictures)
+
+
+def test_what_the_stage_train_left_is_enough_to_evaluate(
+    whole: Path, project: Path, tmp_path: Path
+) -> None:
+    """As on a machine that has pulled it from DVC: no search, no training, no weights to begin."""
+    nas_search(stage="prepare")
+    kept = Path("artifacts", "results", "tiny", "train")
+    shutil.copytree(whole / kept, project / kept)
+    best = max(records(whole), key=lambda record: record.reward or 0).id
+    train = {**PARAMS["train"], "also": [best[:8]]}
+    params = {**PARAMS, "train": train, "encoder": {"weights": "elsewhere.pt"}}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    summary = nas_search(stage="evaluate")["evaluate"]
+
+    scores = Path("artifacts", "results", "tiny", "evaluate", "metrics.json")
+    assert summary == json.loads((whole / scores).read_text())
+    assert (project / scores).read_bytes() == (whole / scores).read_bytes()
+    assert len(list((project / scores).parent.glob("overlays/*.png"))) == 6
+    for run in runs_of(project, "training"):
+        assert run.data.metrics["test_mean_iou"] > 0 and "val_mean_iou" in run.data.metrics
+    for folder in (whole / "artifacts" / "trainings").iterdir():
+        for name in ("training.json", "genotype.json", "model.safetensors"):
+            restored = project / "artifacts" / "trainings" / folder.name / name
+            assert restored.read_bytes() == (folder / name).read_bytes()
+
+    # Scored once, and other weights have no scores yet.
+    tested = sorted(project.glob("artifacts/trainings/*/test.json"))
+    before = [path.stat().st_mtime_ns for path in tested]
+    nas_search(stage="evaluate")
+    assert len(tested) == 2 and [path.stat().st_mtime_ns for path in tested] == before
+    segmenter, card = load_segmenter(project / kept / "models" / "arch1.safetensors")
+    with torch.no_grad():
+        next(segmenter.decoder.parameters()).mul_(2)
+    save_segmenter(project / kept / "models" / "arch1.safetensors", segmenter, card)
+    nas_search(stage="evaluate")
+    after = [path.stat().st_mtime_ns for path in tested]
+    changed = [path.parent.name.partition("-")[0] for path, old, new in zip(
+        tested, before, after, strict=True) if old != new]  # fmt: skip
+    assert changed == ["arch1"]
+
+    (project / kept / "models" / "arch1.safetensors").unlink()
+    with pytest.raises(RunError, match=r"arch1\.safetensors is missing: .*dvc pull"):
+        nas_search(stage="evaluate")
+
+
 def test_a_search_in_two_parts_equals_one_in_one(whole: Path, project: Path) -> None:
     for num_candidates in (1, 3):
         for stage in ("prepare", "search"):
@@ -345,3 +407,10 @@ def test_one_architecture_is_trained_by_hand(project: Path, tmp_path: Path) -> N
     assert card.genotype == Genotype.load(path)
     tested = nas_train(load_settings(root=project), str(path), True)
     assert tested["val"] == summary["val"] and "mean_iou" in tested["test"]
+
+    # As if the process had ended before the scores were recorded.
+    (recorded,) = runs_of(project, "training")
+    client_of(project).delete_run(recorded.info.run_id)
+    nas_train(load_settings(root=project), str(path), True)
+    (again,) = runs_of(project, "training")
+    assert again.data.metrics["test_mean_iou"] == recorded.data.metrics["test_mean_iou"]

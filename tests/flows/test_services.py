@@ -187,6 +187,8 @@ def test_a_new_shell_in_any_folder_runs_a_deployment(project: Project, tmp_path:
         "folder": str(project.folder),
         "python": sys.executable,
         "profile": "synthetic",
+        "stage": "all",
+        "seed": 0,
         # Nothing else of the section is set: the flow takes the rest from the profile.
         "search": {"num_candidates": 8, "proxy": {"epochs_a": 1}},
     }
@@ -210,6 +212,17 @@ def test_a_run_is_shown_until_it_ends(project: Project) -> None:
     assert run and run.state and run.state.is_completed()
     assert shown.count("candidate 1 of 2") == 1
     assert f"Run {run.name}: Completed after 0:0" in shown
+
+
+def test_nas_run_hands_on_parameters(project: Project) -> None:
+    output = project.call(
+        "standin_nas", "run", "nas-search/synthetic", "--param", "stage=prepare",
+        "--param", "seed=7", "--param", 'search={"strategy": "random"}',
+    )  # fmt: skip
+    assert ": Completed after" in output
+    place = project.place()
+    assert (place["profile"], place["stage"], place["seed"]) == ("synthetic", "prepare", 7)
+    assert place["search"] == {"strategy": "random"}
 
 
 def test_a_failed_run_is_an_error_with_the_reason(project: Project) -> None:

@@ -182,6 +182,22 @@ def test_again_nothing_runs(reproduced: Project) -> None:
     assert _digest(reproduced.root / "dvc.lock") == before
 
 
+def test_another_machine_scores_what_it_pulled(
+    reproduced: Project, prefect_server: str, tmp_path: Path
+) -> None:
+    other = Project(tmp_path / "project", prefect_server)
+    shutil.copy2(reproduced.root / "dvc.lock", other.root / "dvc.lock")
+    shutil.copytree(
+        reproduced.root / ".dvc" / "cache" / "files", other.root / ".dvc" / "cache" / "files"
+    )
+    other.dvc("checkout", "search", "train")
+    output = other.dvc("repro", "--no-run-cache")
+    stages = [stage for stage in ("prepare", "search", "train", "evaluate")
+              if f"Running stage '{stage}'" in output]  # fmt: skip
+    assert stages == ["prepare", "evaluate"]
+    assert other.lock("evaluate")["outs"] == reproduced.lock("evaluate")["outs"]
+
+
 def test_plots_show_every_table_and_picture(reproduced: Project) -> None:
     reproduced.dvc("plots", "show", "--out", "plots")
     page = (reproduced.root / "plots" / "index.html").read_text()

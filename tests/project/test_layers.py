@@ -1,6 +1,8 @@
 """Who may import whom: flows -> tasks -> nas_core, and only tasks.tracking knows MLflow."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,3 +87,22 @@ def test_what_is_allowed_is_no_violation(tmp_path: Path) -> None:
     )
     (tmp_path / "tasks" / "tracking_of_others.py").write_text("from prefect import task")
     assert violations(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("modules", "without"),
+    [
+        ("nas_core.search.leaderboard, tasks.results", {"torch", "prefect", "mlflow"}),
+        ("flows.services", {"torch", "mlflow"}),
+        ("tasks.tracking.store", {"torch", "prefect"}),
+    ],
+    ids=["nas leaderboard", "nas up and down", "the store of nas up"],
+)
+def test_commands_that_compute_nothing_do_not_wait_for_torch(
+    modules: str, without: set[str]
+) -> None:
+    code = f"import sys, {modules}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert without & set(done.stdout.split()) == set()

@@ -14,6 +14,7 @@ from nas_core.config import SearchSettings, project_dir
 @flow(name="nas-search")
 def standin(
     profile: str = "camvid",
+    stage: str = "all",
     seed: int | None = None,
     search: SearchSettings = SearchSettings(),
     seconds: float = 0,
@@ -29,6 +30,8 @@ def standin(
         "folder": str(Path.cwd()),
         "python": sys.executable,
         "profile": profile,
+        "stage": stage,
+        "seed": seed,
         "search": search.model_dump(mode="json", exclude_unset=True),
     }
     (project_dir() / "place.json").write_text(json.dumps(place))

@@ -8,7 +8,8 @@ import pytest
 from nas_core.architectures import ARCHITECTURES
 from nas_core.models.checkpoint import NetworkCard, save_segmenter
 from nas_core.seeds import seeded
-from tasks.tracking import Tracker, tracking_uri
+from tasks.tracking.store import tracking_uri
+from tasks.tracking.tracker import Tracker
 
 CARD = NetworkCard(
     ARCHITECTURES["arch0"], ("road", "sky", "tree"), ((128, 64, 128), (0, 0, 255), (0, 99, 0)), 8, 1

@@ -23,11 +23,11 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 from nas_core.architectures import ARCHITECTURES
-from nas_core.errors import WeightsError
+from nas_core.errors import ServiceError, WeightsError
 from nas_core.models.checkpoint import load_segmenter
 from nas_core.predict import predict_labels
-from tasks.tracking import CandidateEntry, Tracker, TrainingEntry, log_test, log_training
-from tasks.tracking.models import requirements
+from tasks.tracking.models import TrainingEntry, log_test, log_training, requirements
+from tasks.tracking.tracker import CandidateEntry, Tracker
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 NAME = "nas-camvid"
@@ -136,6 +136,24 @@ def test_scores_on_the_test_split(tracker: Tracker, entry: TrainingEntry, tmp_pa
     assert [f.path for f in tracker.client.list_artifacts(run_id, "test")] == ["test/overlay.png"]
     [model] = tracker.client.search_logged_models([tracker.experiment_id])
     assert {metric.key for metric in model.metrics} >= {"val_mean_iou", "test_mean_iou"}
+
+
+def test_scores_on_the_test_split_are_recorded_once_and_completely(
+    tracker: Tracker, entry: TrainingEntry, tmp_path: Path
+) -> None:
+    run_id = log_training(tracker, entry, NAME).run_id
+    picture = tmp_path / "overlay.png"
+    with pytest.raises(ServiceError, match=r"overlay\.png"):
+        log_test(tracker, run_id, {"mean_iou": 0.5}, {"road": 0.9}, [picture])
+    Image.new("RGB", (4, 4)).save(picture)
+    for _ in range(2):
+        log_test(tracker, run_id, {"mean_iou": 0.5}, {"road": 0.9}, [picture])
+        assert [f.path for f in tracker.client.list_artifacts(run_id, "test")] == [
+            "test/overlay.png"
+        ]
+        for name in ("test_mean_iou", "test_iou/road"):
+            assert len(tracker.client.get_metric_history(run_id, name)) == 1
+        picture.unlink(missing_ok=True)  # so that it could not be uploaded again
 
 
 def test_the_champion_is_the_best_by_val(tracker: Tracker, entry: TrainingEntry) -> None:

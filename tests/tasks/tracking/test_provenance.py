@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.tracking import provenance_tags
-from tasks.tracking.provenance import git_commit
+from tasks.tracking.provenance import git_commit, provenance_tags
 
 
 @pytest.fixture
@@ -29,6 +28,23 @@ def test_the_commit_of_a_checkout(checkout: Path) -> None:
     assert git_commit(checkout) == commit
     (checkout / "file").write_text("2")
     assert git_commit(checkout) == f"{commit}-dirty"
+
+
+@pytest.mark.parametrize("place", [".", "part"])
+def test_what_dvc_writes_is_no_change(checkout: Path, place: str) -> None:
+    lock, other = checkout / place / "dvc.lock", checkout / place / "dvc.yaml"
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text("1")
+    other.write_text("1")
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e"]
+    subprocess.run([*git, "add", "."], cwd=checkout, check=True)
+    assert git_commit(checkout / place).endswith("-dirty")
+    subprocess.run([*git, "commit", "-qm", "second"], cwd=checkout, check=True)
+    commit = git_commit(checkout / place)
+    lock.write_text("2")
+    assert git_commit(checkout / place) == commit and len(commit) == 40
+    (checkout / "file").write_text("2")
+    assert git_commit(checkout / place) == f"{commit}-dirty"
 
 
 def test_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from nas_core.errors import ServiceError
-from tasks.tracking import Tracker, redacted, store, tracking_uri
-from tasks.tracking.store import connect, ensure_experiment
+from tasks.tracking import store
+from tasks.tracking.store import connect, ensure_experiment, redacted, tracking_uri
+from tasks.tracking.tracker import Tracker
 
 
 @pytest.fixture
@@ -110,7 +111,8 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 def test_processes_may_create_the_store_at_once(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tasks.tracking import Tracker, tracking_uri;"
+        "import sys; from pathlib import Path; from tasks.tracking.store import tracking_uri;"
+        "from tasks.tracking.tracker import Tracker;"
         "root = Path(sys.argv[1]); Tracker(tracking_uri('', root), 'camvid', {}, root)"
         ".start_search(sys.argv[2], 'search', {})"
     )

@@ -7,7 +7,7 @@ from mlflow.entities import Run, ViewType
 
 from nas_core.architectures import ARCHITECTURES
 from nas_core.errors import ServiceError
-from tasks.tracking import CandidateEntry, Tracker
+from tasks.tracking.tracker import CandidateEntry, Tracker
 
 METRICS = {
     "mean_iou": 0.3,

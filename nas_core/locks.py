@@ -1,10 +1,15 @@
-"""One writer for the folder of a run."""
+"""Folders that one process at a time works on: others wait, or are told who has it.
+
+The system gives a lock back when its process dies.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,8 +19,25 @@ from nas_core.errors import RunError
 LOCK_FILE = ".lock"
 
 
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Only one process or thread at a time works on `folder` or its neighbours; others wait.
+
+    For work of seconds. The lock is on the parent folder itself, so no lock file is left.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 class RunLock:
     """Holds a folder for this process until `release`, or its end, however it ends.
+
+    For work of hours: who comes second is refused, and a file in the folder names the holder.
 
     Raises:
         RunError: another holder has the folder (the message says which process, on which host),

@@ -5,17 +5,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from nas_core.errors import RunError
-from nas_core.search.lock import RunLock
+from nas_core.locks import RunLock, exclusive
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from nas_core.search.lock import RunLock
+from nas_core.locks import RunLock
 lock = RunLock(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
@@ -51,3 +52,25 @@ def test_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="run cannot be written"):
         RunLock(tmp_path / "file" / "run")
+
+
+def test_exclusive_lets_one_thread_in_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "there" / "yet"
+    inside: list[int] = []
+    most = []
+
+    def work() -> None:
+        for _ in range(20):
+            with exclusive(folder):
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 80
+    assert max(most) == 1
+    assert not list(folder.parent.iterdir())

@@ -1,0 +1,79 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nas_core.config import Settings
+from nas_core.search.journal import Header, Journal, Record
+from nas_core.space import sample
+from tasks.candidates import candidate_files
+from tasks.search_log import SearchLog
+from tasks.tracking.tracker import Tracker
+
+REWARDS = [0.4, 0.6, None, 0.5, 0.7, 0.3]
+BEST = [(1, 0.4), (2, 0.6), (4, 0.6), (5, 0.7), (6, 0.7)]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """A journal without records yet, in the folder of its search."""
+    path = tmp_path / "search" / "journal.jsonl"
+    with Journal.create(path, Header(format=1, settings={}, identity={})) as journal:
+        yield journal
+
+
+def candidates(folder: Path) -> list[Record]:
+    """Records with these rewards, and the files of each."""
+    rng = np.random.default_rng(0)
+    records = []
+    for number, reward in enumerate(REWARDS, start=1):
+        genotype = sample(rng)
+        for path in candidate_files(folder, genotype.id).values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"a": [1.0]}))
+        records.append(
+            Record(
+                index=number - 1,
+                round=0,
+                candidate=number,
+                id=genotype.id,
+                genotype=genotype.to_dict(),
+                status="failed" if reward is None else "finished",
+                reward=reward,
+                num_parameters=1000,
+                macs=10**6,
+                seed=1,
+                reason="" if reward is not None else "the loss was not finite",
+            )
+        )
+    return records
+
+
+def best_rewards(log: SearchLog) -> list[tuple[int, float]]:
+    history = log.tracker.client.get_metric_history(log.run_id, "best_reward")
+    return sorted((metric.step, metric.value) for metric in history)
+
+
+@pytest.mark.parametrize("num_before_the_crash", range(len(REWARDS) + 1))
+def test_the_best_reward_is_that_of_the_candidates_so_far(
+    tracker: Tracker, journal: Journal, num_before_the_crash: int
+) -> None:
+    folder = journal.path.parent
+    log = SearchLog(tracker, folder, journal, Settings())
+    for number, record in enumerate(candidates(folder)):
+        journal.append(record)
+        if number < num_before_the_crash:
+            log.candidate(record)
+    # What only the journal has is recorded as if it came one by one.
+    assert best_rewards(SearchLog(tracker, folder, journal, Settings())) == BEST
+
+
+def test_the_best_reward_goes_on_after_a_stop(tracker: Tracker, journal: Journal) -> None:
+    folder = journal.path.parent
+    for record in candidates(folder):
+        log = SearchLog(tracker, folder, journal, Settings())
+        journal.append(record)
+        log.candidate(record)
+    assert best_rewards(log) == BEST
