@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from nas_core.search.costs import COSTS
-
+COSTS = ("num_parameters", "macs", "latency_ms")
 QUALITY = "quality"
 
 
@@ -26,7 +25,7 @@ def pareto_front(candidates: pd.DataFrame, cost: str) -> pd.DataFrame:
 
 
 def pareto_fronts(candidates: pd.DataFrame) -> pd.DataFrame:
-    """The fronts of quality against each of `costs.COSTS`, one below the other.
+    """The fronts of quality against each of `COSTS`, one below the other.
 
     Returns:
         Columns `cost` (the name of the cost), `id`, `quality`, and all costs.

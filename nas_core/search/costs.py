@@ -15,8 +15,6 @@ from nas_core.genotype import Genotype
 from nas_core.latency import measure_latency
 from nas_core.models.cost import measure_cost
 
-COSTS = ("num_parameters", "macs", "latency_ms")
-
 
 @dataclass(frozen=True)
 class CandidateCost:

@@ -92,7 +92,7 @@ def test_what_is_allowed_is_no_violation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("modules", "without"),
     [
-        ("nas_core.search.leaderboard, tasks.results", {"torch", "prefect", "mlflow"}),
+        ("nas_core.analysis.leaderboard, tasks.results", {"torch", "prefect", "mlflow"}),
         ("flows.services", {"torch", "mlflow"}),
         ("tasks.tracking.store", {"torch", "prefect"}),
     ],

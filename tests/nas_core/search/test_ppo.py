@@ -94,7 +94,7 @@ def test_gradient_of_the_loss_in_each_case() -> None:
 def test_update_follows_the_gradient_of_the_numpy_loss() -> None:
     """Two rounds; in the second, candidates of the first are learned from off policy."""
     settings_ = ControllerSettings(
-        learning_rate=0.003, max_gradient_norm=1e9, baseline_decay=0.8, clip=0.1
+        learning_rate=0.003, epochs=1, max_gradient_norm=1e9, baseline_decay=0.8, clip=0.1
     )
     strategy = PPO(settings_, seed=3)
     rewards = [0.2, 0.9, 0.4, 0.1]
