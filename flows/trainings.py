@@ -79,7 +79,8 @@ def evaluate_trainings(context: Context) -> dict[str, Any]:
     trainings = read_json(_existing(left / "trainings.json"))
     weights = {label: _existing(left / "models" / f"{label}.safetensors") for label in trainings}
     place = results_folder(context.root, context.settings, "evaluate")
-    metrics, rows, pictures = {}, [], {}
+    metrics, rows = {}, []
+    pictures: dict[str, Path] = {}
     for label, training in trainings.items():
         folder = restore_training(context.root, training, weights[label])
         test = evaluate(context, folder)
