@@ -9,9 +9,12 @@ from nas_core.data.prepared import PreparedData
 from nas_core.data.transforms import normalise, resized
 from nas_core.errors import CandidateError
 from nas_core.metrics import ConfusionMatrix
+from nas_core.models.decoder import Decoder, resize
 from nas_core.models.encoder import Encoder
+from nas_core.models.segmenter import Segmenter
 from nas_core.seeds import seeded
 from nas_core.space import sample
+from nas_core.training.losses import segmentation_loss
 from nas_core.training.proxy import ProxyTask, build_proxy_task, train_candidate
 
 SETTINGS = ProxySettings(height=48, width=64, batch_size=6, epochs_a=2, epochs_b=1, agg_size=16)
@@ -67,6 +70,25 @@ def test_the_score_is_that_of_the_returned_network_on_meta_val(task: ProxyTask) 
     assert set(result.losses) == {"a", "b"} and len(result.losses["a"]) == 2
     assert set(result.seconds) == {"stage_a", "stage_b", "validation"}
     assert not result.stopped_early
+
+
+def test_the_loss_is_that_of_logits_resized_by_interpolation(scenes: PreparedData) -> None:
+    settings = SETTINGS.model_copy(update={"batch_size": 99, "epochs_a": 1, "epochs_b": 0})
+    compute = Compute(torch.device("cpu"), bf16=False)
+    task = build_proxy_task(scenes, None, settings, compute, meta_val_fraction=0.2, seed=4)
+    network = seeded(
+        1, lambda: Segmenter(Encoder(), Decoder(ARCH0, task.num_classes, settings.agg_size, 1))
+    )
+    logits = network.decoder([tap.permute(0, 3, 1, 2).clone() for tap in task.crop_taps])
+    assert logits.shape[2:] != task.crop_masks.shape[1:]
+    expected = segmentation_loss(
+        resize(logits, task.crop_masks.shape[1:]),
+        task.crop_masks,
+        task.class_weights,
+        task.ignore_index,
+    )
+    (found,) = train_candidate(task, ARCH0, seed=1).losses["a"]
+    assert found == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_training_lowers_the_loss(task: ProxyTask) -> None:
