@@ -1,94 +1,200 @@
-"""How many candidates an hour the proxy task scores, and the memory that it takes.
+"""How many candidates an hour the proxy task scores, beside a straightforward loop.
 
-python -m benchmarks.proxy [-p PROFILE] [-S KEY=VALUE ...] [--sampled N] [--json]
+python -m benchmarks.proxy [-p PROFILE] [-S KEY=VALUE ...] [--sampled N] [--no-baseline] [--json]
 
-Trains both architectures of the paper and a few sampled ones as a search would, without early
-stopping, on the dataset of the settings.
+Trains both architectures of the paper and a few sampled ones within search.constraints as a search
+would, without early stopping, on the dataset of the settings; and the same ones with the loop of
+benchmarks/baseline.py. The two take turns, each in a process of its own: what else goes on on the
+machine hits both alike, and each has its own peak of memory. CPU seconds are those of all threads;
+with one thread they tell the two apart even where other work holds the CPU.
 """
 
 from __future__ import annotations
 
 import json
-import resource
+import multiprocessing
 import sys
 import time
-from typing import Annotated
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
+from benchmarks import baseline
 from nas_core.architectures import ARCHITECTURES
 from nas_core.compute import Compute
-from nas_core.config import load_settings, project_dir
-from nas_core.data.prepared import prepare
+from nas_core.config import Settings, load_settings, project_dir
+from nas_core.data.prepared import PreparedData, prepare
 from nas_core.errors import NasError
+from nas_core.genotype import Genotype
+from nas_core.models.cost import measure_cost
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.paths import prepared_folder
-from nas_core.space import sample
+from nas_core.search.random_search import RandomSearch
 from nas_core.training.proxy import build_proxy_task, train_candidate
 
 
-def measure(profile: str, overrides: list[str], num_sampled: int) -> dict[str, object]:
-    """Time a search's set-up and each candidate."""
-    root = project_dir()
-    settings = load_settings(profile, overrides, root=root)
-    data = prepare(settings.dataset, root, prepared_folder(root, settings))
-    started = time.perf_counter()
-    task = build_proxy_task(
-        data,
-        load_encoder_weights(settings.encoder.weights, root),
-        settings.search.proxy,
-        Compute.from_settings(settings.compute),
-        meta_val_fraction=settings.search.meta_val_fraction,
-        seed=settings.seed,
-    )
-    set_up = time.perf_counter() - started
-    rng = np.random.default_rng(settings.seed)
-    sampled = [sample(rng) for _ in range(num_sampled)]
-    architectures = ARCHITECTURES | {genotype.id: genotype for genotype in sampled}
-    candidates = []
-    for name, genotype in architectures.items():
+def measure(settings: Settings, root: Path, num_sampled: int, compare: bool) -> dict[str, Any]:
+    """Time a search's set-up and each candidate, with the baseline's if `compare`.
+
+    Raises:
+        NasError: the data or weights cannot be used, or too few samples are within the limit.
+    """
+    with ExitStack() as stack:
+        figures: dict[str, Any] = {}
+        if compare:
+            context = multiprocessing.get_context("spawn")
+            other = stack.enter_context(ProcessPoolExecutor(1, context))
+            # Begun while this process is small: a child's peak starts at its parent's.
+            figures["baseline_set_up_seconds"] = other.submit(
+                baseline.set_up, settings, root
+            ).result()
+        data = prepare(settings.dataset, root, prepared_folder(root, settings))
+        architectures = ARCHITECTURES | _sampled(settings, data, num_sampled)
         started = time.perf_counter()
-        result = train_candidate(task, genotype, seed=settings.seed)
-        seconds = time.perf_counter() - started
-        candidates.append({"name": name, "seconds": seconds, "reward": result.scores[-1]})
-    mean = float(np.mean([candidate["seconds"] for candidate in candidates]))
-    return {
-        "device": task.compute.describe(),
-        "set_up_seconds": set_up,
-        "candidates": candidates,
-        "candidates_per_hour": 3600 / mean,
-        # Linux counts it in KiB.
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        task = build_proxy_task(
+            data,
+            load_encoder_weights(settings.encoder.weights, root),
+            settings.search.proxy,
+            Compute.from_settings(settings.compute),
+            meta_val_fraction=settings.search.meta_val_fraction,
+            seed=settings.seed,
+        )
+        figures["set_up_seconds"] = time.perf_counter() - started
+        figures["device"] = task.compute.describe()
+
+        def train_ours(genotype: Genotype) -> dict[str, float]:
+            started, cpu = time.perf_counter(), time.process_time()
+            result = train_candidate(task, genotype, seed=settings.seed)
+            return {
+                "seconds": time.perf_counter() - started,
+                "cpu_seconds": time.process_time() - cpu,
+                "reward": result.scores[-1],
+                "peak_gib": baseline.peak_gib(),
+            }
+
+        def train_baseline(genotype: Genotype) -> dict[str, float]:
+            future = other.submit(baseline.time_candidate, settings, root, genotype)
+            return {f"baseline_{name}": value for name, value in future.result().items()}
+
+        turns = [train_ours, train_baseline] if compare else [train_ours]
+        candidates: list[dict[str, Any]] = []
+        for name, genotype in track(
+            architectures.items(), "training", console=Console(stderr=True)
+        ):
+            row: dict[str, Any] = {"name": name}
+            for train in turns:
+                row |= train(genotype)
+            candidates.append(row)
+            turns.reverse()
+    return figures | _summary(candidates, compare) | {"candidates": candidates}
+
+
+def _sampled(settings: Settings, data: PreparedData, num: int) -> dict[str, Genotype]:
+    """Random architectures within search.constraints.max_parameters, by id."""
+    limit = settings.search.constraints.max_parameters
+
+    def refusal(genotype: Genotype) -> str | None:
+        cost = measure_cost(
+            genotype,
+            num_classes=data.num_classes,
+            agg_size=settings.network.agg_size,
+            sep_repeats=settings.network.sep_repeats,
+            input_size=(data.height, data.width),
+        )
+        within = limit is None or cost.num_parameters <= limit
+        return None if within else "max_parameters"
+
+    proposals = RandomSearch(settings.seed).ask(num, refusal)
+    return {proposal.genotype.id: proposal.genotype for proposal in proposals}
+
+
+def _summary(candidates: list[dict[str, Any]], compare: bool) -> dict[str, float]:
+    """Figures over all candidates; takes the peaks of memory out of their rows."""
+
+    def per_hour(key: str) -> float:
+        return 3600 / float(np.mean([row[key] for row in candidates]))
+
+    figures = {
+        "candidates_per_hour": per_hour("seconds"),
+        "peak_gib": max(row.pop("peak_gib") for row in candidates),
     }
+    if compare:
+        differences = [row["reward"] - row["baseline_reward"] for row in candidates]
+        theirs = per_hour("baseline_seconds")
+        figures |= {
+            "baseline_candidates_per_hour": theirs,
+            "ratio": figures["candidates_per_hour"] / theirs,
+            "cpu_ratio": per_hour("cpu_seconds") / per_hour("baseline_cpu_seconds"),
+            "mean_reward_difference": float(np.mean(differences)),
+            "mean_absolute_reward_difference": float(np.mean(np.abs(differences))),
+            "baseline_peak_gib": max(row.pop("baseline_peak_gib") for row in candidates),
+        }
+    return figures
 
 
 def main(
     profile: Annotated[str, typer.Option("--profile", "-p")] = "camvid",
     overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
     sampled: Annotated[int, typer.Option(min=0, help="Random architectures beside the two.")] = 4,
+    compare: Annotated[
+        bool, typer.Option("--baseline/--no-baseline", help="Train with the simple loop too.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time the proxy task on the dataset of a profile."""
     try:
-        figures = measure(profile, overrides or [], sampled)
+        root = project_dir()
+        settings = load_settings(profile, overrides or [], root=root)
+        figures = measure(settings, root, sampled, compare)
     except NasError as error:
         sys.exit(str(error))
     if as_json:
         print(json.dumps(figures))
-        return
-    table = Table("candidate", "seconds", "reward", title=str(figures["device"]))
-    for candidate in figures["candidates"]:  # type: ignore[attr-defined]
-        table.add_row(
-            candidate["name"], f"{candidate['seconds']:.1f}", f"{candidate['reward']:.4f}"
-        )
+    else:
+        _show(figures, compare)
+
+
+def _show(figures: dict[str, Any], compare: bool) -> None:
     console = Console()
+    table = Table("candidate", "seconds", "reward", title=figures["device"])
+    if compare:
+        for column in ("baseline seconds", "baseline reward", "ratio"):
+            table.add_column(column)
+    for row in figures["candidates"]:
+        cells = [row["name"], f"{row['seconds']:.1f}", f"{row['reward']:.4f}"]
+        if compare:
+            seconds = row["baseline_seconds"]
+            cells += [f"{seconds:.1f}", f"{row['baseline_reward']:.4f}"]
+            cells.append(f"{seconds / row['seconds']:.2f}")
+        table.add_row(*cells)
     console.print(table)
-    console.print(f"set-up, once a search  {figures['set_up_seconds']:.1f} s")
-    console.print(f"candidates an hour     {figures['candidates_per_hour']:.0f}")
-    console.print(f"peak memory            {figures['peak_gib']:.2f} GiB")
+
+    summary = Table("", "project", box=None)
+    lines = [
+        ("set-up, once a search", "set_up_seconds", "{:.1f} s"),
+        ("candidates an hour", "candidates_per_hour", "{:.0f}"),
+        ("peak memory", "peak_gib", "{:.2f} GiB"),
+    ]
+    if compare:
+        summary.add_column("baseline")
+    for label, key, form in lines:
+        keys = [key, f"baseline_{key}"] if compare else [key]
+        summary.add_row(label, *(form.format(figures[k]) for k in keys))
+    console.print(summary)
+    if compare:
+        console.print(
+            f"{figures['ratio']:.2f} times the candidates an hour "
+            f"({figures['cpu_ratio']:.2f} by CPU time); rewards differ by "
+            f"{figures['mean_absolute_reward_difference']:.4f} on average, "
+            f"their mean by {figures['mean_reward_difference']:+.4f}"
+        )
 
 
 if __name__ == "__main__":

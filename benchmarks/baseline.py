@@ -1,0 +1,290 @@
+"""The proxy task as a straightforward loop, for benchmarks/proxy.py to compare the project's with.
+
+It is what one writes first, and much as the paper's authors did: fp32, torch's default memory
+layout and its own depthwise convolutions, encoder outputs cached sample by sample and stacked by
+a DataLoader, images augmented one by one, Adam as it comes, logits resized by interpolation, a
+confusion matrix in numpy. The data and how it is divided, the crops of stage A, initial weights,
+losses, class weights, averaging and epochs are the project's, so that rewards are comparable.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from nas_core.compute import Compute
+from nas_core.config import ProxySettings, Settings
+from nas_core.data.prepared import PreparedData, Split, prepare
+from nas_core.data.transforms import augmented_batch, normalise, resized
+from nas_core.genotype import Genotype
+from nas_core.metrics import ConfusionMatrix
+from nas_core.models.decoder import Decoder, resize
+from nas_core.models.depthwise import DepthwiseConv2d
+from nas_core.models.encoder import Encoder, load_encoder_weights
+from nas_core.models.segmenter import Segmenter
+from nas_core.paths import prepared_folder
+from nas_core.seeds import seeded
+from nas_core.training.averaging import polyak_average
+from nas_core.training.losses import class_weights, segmentation_loss
+from nas_core.training.proxy import divide
+
+
+@dataclass(frozen=True)
+class BaselineTask:
+    """What all candidates of a search share."""
+
+    settings: ProxySettings
+    device: torch.device
+    num_classes: int
+    ignore_index: int
+    class_weights: Tensor
+    encoder_state: dict[str, Tensor]
+    meta_train: Split
+    meta_val: Split
+    cache: list[tuple[Tensor, Tensor, Tensor]]
+    """Of each crop of stage A, on the CPU: both taps (C, h, w) and the mask (H, W)."""
+
+
+@dataclass
+class BaselineResult:
+    """Rewards at the validations, and mean losses of the epochs of stages `a` and `b`."""
+
+    scores: list[float] = field(default_factory=list)
+    losses: dict[str, list[float]] = field(default_factory=dict)
+
+
+def build_baseline(
+    data: PreparedData,
+    encoder_state: dict[str, Tensor] | None,
+    settings: ProxySettings,
+    device: torch.device,
+    *,
+    meta_val_fraction: float,
+    seed: int,
+) -> BaselineTask:
+    """The counterpart of `build_proxy_task`."""
+    train = resized(data.split("train"), settings.height, settings.width)
+    meta_train, meta_val = divide(train, meta_val_fraction, seed)
+    encoder = seeded(seed, Encoder)
+    if encoder_state is not None:
+        encoder.load_state_dict(encoder_state)
+    plain_convolutions(encoder).to(device).eval()
+    crops = _AugmentedImages(
+        meta_train, settings, data.ignore_index, torch.Generator().manual_seed(seed)
+    )
+    cache = []
+    with torch.no_grad():
+        for _ in range(settings.crops_per_image):
+            for index in range(len(crops)):
+                image, mask = crops[index]
+                first, second = encoder(image[None].to(device))
+                cache.append((first[0].cpu(), second[0].cpu(), mask))
+    return BaselineTask(
+        settings=settings,
+        device=device,
+        num_classes=data.num_classes,
+        ignore_index=data.ignore_index,
+        class_weights=class_weights(torch.as_tensor(data.label_shares)).to(device),
+        encoder_state={name: tensor.cpu().clone() for name, tensor in encoder.state_dict().items()},
+        meta_train=meta_train,
+        meta_val=meta_val,
+        cache=cache,
+    )
+
+
+def train_baseline(task: BaselineTask, genotype: Genotype, *, seed: int) -> BaselineResult:
+    """The counterpart of `train_candidate`, without early stopping."""
+    settings = task.settings
+    segmenter = seeded(
+        seed,
+        lambda: Segmenter(
+            Encoder(),
+            Decoder(genotype, task.num_classes, settings.agg_size, settings.sep_repeats),
+        ),
+    )
+    segmenter.encoder.load_state_dict(task.encoder_state)
+    plain_convolutions(segmenter).to(task.device)
+    generator = torch.Generator().manual_seed(seed)
+    result = BaselineResult()
+
+    decoder = segmenter.decoder
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=settings.learning_rate_a)
+    average = polyak_average(decoder, settings.averaging_a)
+    decoder.train()
+    for _ in range(settings.epochs_a):
+        losses = []
+        for *taps, masks in _batches(task.cache, settings, generator):
+            logits = decoder([tap.to(task.device) for tap in taps])
+            losses.append(_step(task, logits, masks, optimizer))
+            average.update_parameters(decoder)
+        result.losses.setdefault("a", []).append(float(np.mean(losses)))
+    decoder.load_state_dict(average.module.state_dict())
+    result.scores.append(_reward(task, segmenter))
+
+    optimizer = torch.optim.Adam(
+        [
+            {"params": segmenter.encoder.parameters(), "lr": settings.learning_rate_encoder},
+            {"params": decoder.parameters(), "lr": settings.learning_rate_b},
+        ],
+        weight_decay=settings.weight_decay_b,
+    )
+    average = polyak_average(segmenter, settings.averaging_b)
+    images_of = _AugmentedImages(task.meta_train, settings, task.ignore_index, generator)
+    for _ in range(settings.epochs_b):
+        segmenter.train()
+        losses = []
+        for images, masks in _batches(images_of, settings, generator):
+            logits = segmenter(images.to(task.device))
+            losses.append(_step(task, logits, masks, optimizer, settings.max_gradient_norm))
+            average.update_parameters(segmenter)
+        result.losses.setdefault("b", []).append(float(np.mean(losses)))
+        result.scores.append(_reward(task, cast(Segmenter, average.module)))
+    return result
+
+
+def plain_convolutions(network: nn.Module) -> nn.Module:
+    """Replace the project's depthwise convolutions by torch's; weights and names stay."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, DepthwiseConv2d):
+                plain = nn.Conv2d(
+                    child.in_channels,
+                    child.out_channels,
+                    child.kernel_size[0],
+                    child.stride[0],
+                    child.dilation[0] * (child.kernel_size[0] // 2),
+                    child.dilation[0],
+                    child.groups,
+                    bias=False,
+                )
+                plain.weight = child.weight
+                setattr(parent, name, plain)
+    return network
+
+
+def set_up(settings: Settings, root: Path) -> float:
+    """Seconds that the task of these settings takes to build; it is kept for `time_candidate`."""
+    started = time.perf_counter()
+    _task_of(settings, root)
+    return time.perf_counter() - started
+
+
+def time_candidate(settings: Settings, root: Path, genotype: Genotype) -> dict[str, float]:
+    """Wall and CPU seconds of one candidate, its reward, and this process's peak memory."""
+    task = _task_of(settings, root)
+    started, cpu = time.perf_counter(), time.process_time()
+    result = train_baseline(task, genotype, seed=settings.seed)
+    return {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - cpu,
+        "reward": result.scores[-1],
+        "peak_gib": peak_gib(),
+    }
+
+
+def peak_gib() -> float:
+    """The most memory that this process has held so far."""
+    # Linux counts it in KiB.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+@cache
+def _task_of(settings: Settings, root: Path) -> BaselineTask:
+    data = prepare(settings.dataset, root, prepared_folder(root, settings))
+    return build_baseline(
+        data,
+        load_encoder_weights(settings.encoder.weights, root),
+        settings.search.proxy,
+        Compute.from_settings(settings.compute).device,
+        meta_val_fraction=settings.search.meta_val_fraction,
+        seed=settings.seed,
+    )
+
+
+class _AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
+    """A split whose images are augmented as they are read: (3, H, W) and mask (H, W)."""
+
+    def __init__(
+        self, split: Split, settings: ProxySettings, ignore_index: int, generator: torch.Generator
+    ) -> None:
+        self.split, self.settings = split, settings
+        self.ignore_index, self.generator = ignore_index, generator
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        images, masks = augmented_batch(
+            self.split,
+            [index],
+            height=self.settings.height,
+            width=self.settings.width,
+            min_scale=self.settings.min_scale,
+            max_scale=self.settings.max_scale,
+            jitter=0.0,
+            ignore_index=self.ignore_index,
+            generator=self.generator,
+        )
+        return images[0].contiguous(), masks[0]
+
+
+def _batches(samples: Any, settings: ProxySettings, generator: torch.Generator) -> Iterable[Any]:
+    """Shuffled batches of like size, as `shuffled_batches` makes them."""
+    return DataLoader(
+        samples,
+        settings.batch_size,
+        shuffle=True,
+        drop_last=len(samples) > settings.batch_size,
+        generator=generator,
+    )
+
+
+def _step(
+    task: BaselineTask,
+    logits: Tensor,
+    masks: Tensor,
+    optimizer: torch.optim.Optimizer,
+    max_norm: float | None = None,
+) -> float:
+    loss = segmentation_loss(
+        resize(logits, masks.shape[1:]),
+        masks.to(task.device),
+        task.class_weights,
+        task.ignore_index,
+    )
+    optimizer.zero_grad()
+    loss.backward()
+    if max_norm is not None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, max_norm)
+    optimizer.step()
+    return loss.item()
+
+
+@torch.no_grad()
+def _reward(task: BaselineTask, segmenter: Segmenter) -> float:
+    """The reward on meta-val at the size of the masks."""
+    segmenter.eval()
+    num_classes, batch_size = task.num_classes, task.settings.batch_size
+    counts = np.zeros(num_classes**2, np.int64)
+    for start in range(0, len(task.meta_val), batch_size):
+        rows = slice(start, start + batch_size)
+        images = normalise(task.meta_val.images[rows]).contiguous()
+        predicted = segmenter(images.to(task.device)).argmax(1).cpu().numpy()
+        truth = task.meta_val.masks[rows].astype(np.int64)
+        labelled = truth != task.ignore_index
+        cells = num_classes * truth[labelled] + predicted[labelled]
+        counts += np.bincount(cells, minlength=num_classes**2)
+    confusion = ConfusionMatrix(num_classes, task.ignore_index)
+    confusion.matrix += torch.from_numpy(counts.reshape(num_classes, num_classes))
+    return confusion.reward
