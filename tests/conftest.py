@@ -1,6 +1,7 @@
 """What the whole suite shares: a Prefect server, and real data where the environment names it."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import psutil
 import pytest
+
+# Who runs the tests in the background may have Ctrl-C ignored, and the processes that tests start
+# and interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SECONDS_TO_START = 480
 

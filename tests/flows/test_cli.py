@@ -233,8 +233,6 @@ def test_ctrl_c_ends_cleanly_and_the_command_goes_on(tmp_path: Path, prefect_ser
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            # Whoever runs the tests in the background may have it ignored, and children inherit it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def candidates() -> list[Record]:
