@@ -15,12 +15,17 @@ from pathlib import Path
 # is imported, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import psutil
 import pytest
 
 # Who runs the tests in the background may have Ctrl-C ignored, and the processes that tests start
 # and interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 SECONDS_TO_START = 480
 

@@ -114,7 +114,7 @@ def test_an_unknown_profile_lists_those_there(project: Path) -> None:
         load_settings("../params", root=project)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

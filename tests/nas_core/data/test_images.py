@@ -18,9 +18,7 @@ RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (9, 7, 3), dtype=np.uint8)
 LABELS = RNG.integers(0, 12, (9, 7), dtype=np.uint8)
 
-many = settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+many = settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def png(image: Image.Image, **options: object) -> bytes:

@@ -105,7 +105,7 @@ def test_the_generator_decides() -> None:
     height=st.integers(8, 60),
     width=st.integers(8, 60),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_masks_stay_on_their_pixels_at_any_scale(
     seed: int, scale: float, height: int, width: int
 ) -> None:

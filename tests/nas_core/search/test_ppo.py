@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_core.config import ControllerSettings
@@ -68,7 +68,6 @@ def first_moments(strategy: PPO) -> list[torch.Tensor]:
     ),
     clip=st.floats(0.01, 0.9),
 )
-@settings(deadline=None)
 def test_loss_is_that_of_numpy(rows: list[tuple[float, float, float]], clip: float) -> None:
     log_ratio, old, advantages = (list(column) for column in zip(*rows, strict=True))
     new = [a + b for a, b in zip(log_ratio, old, strict=True)]
