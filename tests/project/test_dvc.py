@@ -144,7 +144,13 @@ def reproduced(project: Project, interrupted: list[Record]) -> Project:
 
 def test_all_stages_leave_their_results(reproduced: Project) -> None:
     files = {
-        "search": {"candidates.parquet", "metrics.json", "progress.csv"},
+        "search": {
+            "candidates.parquet",
+            "metrics.json",
+            "pareto.csv",
+            "pareto.png",
+            "progress.csv",
+        },  # fmt: skip
         "train": {"curves.csv", "metrics.json", "models", "trainings.json"},
         "evaluate": {"classes.csv", "metrics.json", "overlays"},
     }
@@ -206,7 +212,9 @@ def test_plots_show_every_table_and_picture(reproduced: Project) -> None:
     for title in ("Rewards of the search", "Loss of full training", "mIoU on val", "IoU on test"):
         assert title in page
     assert "<DVC_METRIC" not in page
-    assert len(list((reproduced.root / "plots" / "static").glob("*.png"))) == 2
+    pictures = [path.name for path in (reproduced.root / "plots" / "static").glob("*.png")]
+    assert sorted("overlays" in name for name in pictures) == [False, True, True]
+    assert any(name.endswith("search_pareto.png") for name in pictures)
 
 
 def test_an_experiment_with_other_training_leaves_the_search_alone(reproduced: Project) -> None:
