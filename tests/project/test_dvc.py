@@ -150,7 +150,7 @@ def test_all_stages_leave_their_results(reproduced: Project) -> None:
             "pareto.csv",
             "pareto.png",
             "progress.csv",
-        },  # fmt: skip
+        },
         "train": {"curves.csv", "metrics.json", "models", "trainings.json"},
         "evaluate": {"classes.csv", "metrics.json", "overlays"},
     }
