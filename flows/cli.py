@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -300,23 +302,37 @@ def main() -> None:
         sys.exit(1)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Around a flow in this process: the server that it reports to is there, and Ctrl-C ends it.
+    """Around a flow in this process: it has a server to report to; Ctrl-C and SIGTERM end it.
 
     What is done by then is on the disk.
 
     Raises:
         ServiceError: no Prefect server answers at the configured address.
     """
-    from flows.prefect_server import check_configured
+    from flows.prefect_server import check_configured, start_temporary
 
+    def terminate(signal_number: int, frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    # Prefect ends the flow as crashed and then calls the handler that it found. The default one
+    # would end the process before Prefect's temporary server is stopped.
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
-        check_configured()
+        if check_configured() is None:
+            start_temporary()
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         errors.print("stopped; the same command goes on from here")
-        raise typer.Exit(130) from None
+        number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT
+        raise typer.Exit(128 + number) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _find(reference: str) -> tuple[str, Any]:

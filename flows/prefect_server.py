@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -64,6 +65,19 @@ def check_configured() -> str | None:
             "out"
         )
     return url
+
+
+def start_temporary() -> None:
+    """Start Prefect's temporary server, which it else starts at the first need and keeps.
+
+    A terminal sends Ctrl-C to every process of its foreground group. The server must outlive the
+    flow, which reports its end to it: so it starts with the signal blocked, which it inherits.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        get_client(sync_client=True)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def is_local(url: str) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -201,7 +202,7 @@ def test_every_command_has_help(nas: Nas) -> None:
         assert code == 0 and "Usage" in help_text
 
 
-def test_ctrl_c_ends_cleanly_and_the_command_goes_on(tmp_path: Path, prefect_server: str) -> None:
+def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(tmp_path: Path) -> None:
     params = {
         "name": "stopped",
         "dataset": {
@@ -211,23 +212,23 @@ def test_ctrl_c_ends_cleanly_and_the_command_goes_on(tmp_path: Path, prefect_ser
         },
         "encoder": {"weights": "none"},
         "search": {
-            "num_candidates": 3,
-            "proxy": {"height": 40, "width": 48, "batch_size": 4, "epochs_a": 60, "epochs_b": 0},
+            "num_candidates": 4,
+            "proxy": {"height": 40, "width": 48, "batch_size": 4, "epochs_a": 30, "epochs_b": 0},
         },
         "train": {"top": 0, "also": []},
     }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    # No address: Prefect's temporary server, which is in the process group that Ctrl-C goes to.
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"},
         "NAS_PROJECT_DIR": str(tmp_path),
-        "PREFECT_API_URL": prefect_server,
+        "PREFECT_HOME": str(tmp_path / "prefect"),
         "MLFLOW_TRACKING_URI": "",
     }
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "search"]
 
-    def start(*more: str) -> subprocess.Popen[str]:
+    def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*command, *more],
+            [sys.executable, "-c", "from flows.cli import main; main()", "search"],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -239,18 +240,29 @@ def test_ctrl_c_ends_cleanly_and_the_command_goes_on(tmp_path: Path, prefect_ser
         return [r for path in tmp_path.glob("artifacts/searches/*/journal.jsonl")
                 for r in Journal.read(path).candidates]  # fmt: skip
 
-    assert start("--stage", "prepare").wait(timeout=300) == 0
-    search = start("--stage", "search")
-    deadline = time.monotonic() + 300
-    while not candidates() and time.monotonic() < deadline and search.poll() is None:
-        time.sleep(0.1)
-    search.send_signal(signal.SIGINT)
-    output = search.communicate(timeout=120)[0]
-    assert search.returncode == 130, output
-    assert "the same command goes on" in output
+    def stop(signal_number: signal.Signals, whole_group: bool) -> tuple[int, str]:
+        """After one more candidate. Returns the exit code and the output."""
+        search, num_before = start(), len(candidates())
+        deadline = time.monotonic() + 300
+        while len(candidates()) == num_before and time.monotonic() < deadline:
+            assert search.poll() is None, search.communicate()[0]
+            time.sleep(0.1)
+        servers = psutil.Process(search.pid).children()
+        assert servers
+        (os.killpg if whole_group else os.kill)(search.pid, signal_number)
+        output = search.communicate(timeout=120)[0]
+        assert not psutil.wait_procs(servers, timeout=10)[1]
+        return search.returncode, output
+
+    code, output = stop(signal.SIGINT, whole_group=True)
+    assert code == 130, output
+    assert "the same command goes on" in output and "Traceback" not in output
+    code, output = stop(signal.SIGTERM, whole_group=False)
+    assert code == 143, output
+    assert "the same command goes on" in output and "Traceback" not in output
     done = candidates()
-    assert 1 <= len(done) < 3
-    again = start("--stage", "search")
+    assert 2 <= len(done) < 4
+    again = start()
     output = again.communicate(timeout=300)[0]
     assert again.returncode == 0, output
-    assert candidates()[: len(done)] == done and len(candidates()) == 3
+    assert candidates()[: len(done)] == done and len(candidates()) == 4
