@@ -80,8 +80,8 @@ class ControllerSettings(Section):
         "decisions are independent of each other.",
     )
     learning_rate: float = Field(3e-3, gt=0, le=1, description="Adam's learning rate.")
-    clip: float = Field(0.1, gt=0, lt=1, description="PPO's clip range. No effect on reinforce.")
-    epochs: int = Field(4, ge=1, le=100, description="PPO passes over the buffer an update.")
+    clip: float = Field(0.2, gt=0, lt=1, description="PPO's clip range. No effect on reinforce.")
+    epochs: int = Field(8, ge=1, le=100, description="PPO passes over the buffer an update.")
     buffer_size: int = Field(
         20, ge=1, description="The last candidates that PPO learns from. No effect on reinforce."
     )

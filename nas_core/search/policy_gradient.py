@@ -21,7 +21,7 @@ class Rollouts(NamedTuple):
     choices: Tensor
     """(N, decisions), int64."""
     log_probs: Tensor
-    """(N,): of a candidate's choices together, when they were sampled."""
+    """(N, decisions): of each choice, when it was sampled."""
     rewards: Tensor
     """(N,), float64."""
 
@@ -54,7 +54,7 @@ class PolicyGradient(Strategy):
         choices, log_probs = self.controller.sample(num, self._generator)
         # Where limits refuse some, the true probabilities are larger by one factor for all, which
         # changes so slowly that it is left out.
-        drawn = zip(choices.tolist(), log_probs.sum(dim=1).tolist(), strict=True)
+        drawn = zip(choices.tolist(), log_probs.tolist(), strict=True)
         return [Proposal.from_choices(*proposal) for proposal in drawn]
 
     def _learn(self, results: Sequence[Result]) -> dict[str, float]:
@@ -63,7 +63,7 @@ class PolicyGradient(Strategy):
         self._baseline = _move_baseline(self._baseline, values, self.settings.baseline_decay)
         new = Rollouts(
             torch.tensor([proposal.choices for proposal in known]),
-            torch.tensor([proposal.log_prob for proposal in known]),
+            torch.tensor([proposal.log_probs for proposal in known]),
             torch.tensor(values, dtype=torch.float64),
         )
         return {"baseline": self._baseline, **self._update(new, self._baseline)}

@@ -14,14 +14,16 @@ from nas_core.search.policy_gradient import PolicyGradient, Rollouts
 class PPO(PolicyGradient):
     """`epochs` steps a round, each on all of the last `buffer_size` candidates with a reward.
 
-    A whole candidate is one action, so that the ratio is that of the probabilities of all its
-    decisions together: candidates that have become much more or less likely than when they were
-    sampled stop pushing.
+    Each decision is an action with a ratio of its own, and the advantage of its candidate: one
+    that has become much more or less likely than when it was sampled stops pushing, the others go
+    on. With one ratio for the whole candidate, a product of dozens, all would stop after a step or
+    two.
 
     Diagnostics beside those of `PolicyGradient`, over the buffer, before the last step:
-    `approx_kl`, the mean of (ratio - 1) - log(ratio), which estimates the divergence from the
-    policies that sampled the buffer (Schulman, "Approximating KL divergence", 2020), in nats;
-    `clip_fraction`, the share of candidates whose ratio is outside 1 +/- clip.
+    `approx_kl`, the mean over candidates of the sum over decisions of (ratio - 1) - log(ratio),
+    which estimates the divergence from the policies that sampled the buffer (Schulman,
+    "Approximating KL divergence", 2020), in nats; `clip_fraction`, the share of the decisions with
+    a choice whose ratio is outside 1 +/- clip.
     """
 
     name = "ppo"
@@ -29,6 +31,7 @@ class PPO(PolicyGradient):
     def __init__(self, settings: ControllerSettings, seed: int) -> None:
         super().__init__(settings, seed)
         self._buffer: Rollouts | None = None
+        self._with_choice = [decision.num_choices > 1 for decision in self.controller.decisions]
 
     def _update(self, new: Rollouts, baseline: float) -> dict[str, float]:
         joined = [new] if self._buffer is None else [self._buffer, new]
@@ -38,13 +41,14 @@ class PPO(PolicyGradient):
         advantages = (buffer.rewards - baseline).float()
         for _ in range(self.settings.epochs):
             log_probs, entropies = self.controller.evaluate(buffer.choices)
-            log_ratio = log_probs.sum(dim=1) - buffer.log_probs
+            log_ratio = log_probs - buffer.log_probs
             loss = clipped_surrogate_loss(log_ratio, advantages, self.settings.clip)
             diagnostics = self._step(loss, entropies)
         log_ratio = log_ratio.detach()
         off = log_ratio.exp() - 1
-        diagnostics["approx_kl"] = (off - log_ratio).mean().item()
-        diagnostics["clip_fraction"] = (off.abs() > self.settings.clip).double().mean().item()
+        diagnostics["approx_kl"] = (off - log_ratio).sum(dim=1).mean().item()
+        clipped = (off.abs() > self.settings.clip)[:, self._with_choice]
+        diagnostics["clip_fraction"] = clipped.double().mean().item()
         return diagnostics
 
     def _state(self) -> dict[str, Any]:
@@ -58,7 +62,13 @@ class PPO(PolicyGradient):
 
 
 def clipped_surrogate_loss(log_ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """-mean(min(ratio * A, clip(ratio, 1 - clip, 1 + clip) * A)), both inputs (N,)."""
+    """-min(ratio * A, clip(ratio, 1 - clip, 1 + clip) * A), summed over decisions, mean over N.
+
+    Args:
+        log_ratio: (N, decisions).
+        advantages: (N,), of the candidates.
+    """
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - clip, 1 + clip)
-    return -torch.minimum(ratio * advantages, clipped * advantages).mean()
+    of_each = advantages[:, None]
+    return -torch.minimum(ratio * of_each, clipped * of_each).sum(dim=1).mean()

@@ -32,12 +32,12 @@ class Proposal:
 
     genotype: Genotype
     choices: tuple[int, ...]
-    log_prob: float = 0.0
-    """Of the choices together, as the controller drew them; 0 from other strategies."""
+    log_probs: tuple[float, ...] = ()
+    """Of each choice, as the controller drew them; empty from other strategies."""
 
     @classmethod
-    def from_choices(cls, choices: Sequence[int], log_prob: float = 0.0) -> Proposal:
-        return cls(decode(choices), tuple(choices), log_prob)
+    def from_choices(cls, choices: Sequence[int], log_probs: Sequence[float] = ()) -> Proposal:
+        return cls(decode(choices), tuple(choices), tuple(log_probs))
 
 
 @dataclass(frozen=True)
