@@ -127,25 +127,28 @@ def print_fidelity(
     number = report["num_architectures"]
     table = Table(title=f"ranking of {number} architectures", title_justify="left")
     table.add_column("proxy", overflow="fold")
-    for heading in ("seconds", "Kendall tau", "95 %", "Spearman rho", "95 %"):
+    for heading in ("seconds", "Kendall's tau", "Spearman's rho"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in report["proxies"]:
         values = [
-            text
+            _estimate(row[name], row[f"{name}_interval"])
             for name in ("kendall_tau", "spearman_rho")
-            for text in (_score(row[name]), _interval(row[f"{name}_interval"]))
         ]
         table.add_row(row["proxy"], f"{row['seconds']:.1f}", *values)
     console.print(table)
     for reason in sorted({row["reason"] for row in report["proxies"] if row["reason"]}):
         console.print(reason)
     place = results_folder(root, settings, "fidelity")
-    console.print(f"as configured: {report['proxy']}; against val mIoU of full training")
+    console.print("with 95 % intervals, against val mIoU of full training")
+    console.print(f"as configured: {report['proxy']}")
     console.print(f"figures and picture: {place}", soft_wrap=True, highlight=False)
 
 
-def _interval(values: list[float] | None) -> str:
-    return "" if values is None else f"{values[0]:.2f} to {values[1]:.2f}"
+def _estimate(value: float | None, interval: list[float] | None) -> str:
+    if value is None or interval is None:
+        return ""
+    low, high = interval
+    return f"{value:.2f} ({low:.2f}, {high:.2f})"
 
 
 def _trainings_table(trained: Mapping[str, Any], tested: Mapping[str, Any]) -> Table:
