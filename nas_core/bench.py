@@ -74,13 +74,14 @@ def bench(
             baseline = float(np.median(times["pytorch"]))
             yield [
                 Latency(
-                    backend,
-                    width,
-                    height,
-                    number,
-                    len(values),
-                    float(np.median(values)),
-                    *(float(value) for value in np.percentile(values, (10, 90))),
+                    backend=backend,
+                    width=width,
+                    height=height,
+                    threads=number,
+                    runs=len(values),
+                    median_ms=float(np.median(values)),
+                    p10_ms=float(np.percentile(values, 10)),
+                    p90_ms=float(np.percentile(values, 90)),
                     speedup=baseline / float(np.median(values)),
                 )
                 for backend, values in times.items()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import io
 import json
+import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from torch import nn
 from nas_core.data.street_scene import draw_scene
 from nas_core.data.transforms import normalise
 from nas_core.errors import RunError
-from nas_core.files import write_atomically
+from nas_core.files import write_bytes
 from nas_core.models.checkpoint import NetworkCard
 from nas_core.models.depthwise import DepthwiseConv2d
 from nas_core.models.segmenter import Segmenter
@@ -80,7 +80,7 @@ def export_onnx(
             f"pixels (at most {MAX_LABEL_SHARE:.1%})"
         )
     try:
-        write_atomically(path, lambda temporary: temporary.write_bytes(model) and None)
+        write_bytes(path, model)
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror}") from None
     return agreement
@@ -88,9 +88,9 @@ def export_onnx(
 
 def onnx_model(segmenter: Segmenter, card: NetworkCard) -> bytes:
     """The content of an ONNX file, not compared with PyTorch yet."""
-    buffer = io.BytesIO()
     axes = {0: "batch", 2: "height", 3: "width"}
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        path = Path(folder) / "model.onnx"
         # The tracer warns of the comparisons of sizes that _EXAMPLE_SIZE is for. It is the older
         # exporter: the newer one cannot leave such comparisons open, and needs onnxscript.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
@@ -98,14 +98,14 @@ def onnx_model(segmenter: Segmenter, card: NetworkCard) -> bytes:
         torch.onnx.export(
             _with_plain_convolutions(segmenter),
             (torch.zeros(1, 3, *_EXAMPLE_SIZE),),
-            buffer,
+            path,
             dynamo=False,
             opset_version=OPSET,
             input_names=[INPUT],
             output_names=[OUTPUT],
             dynamic_axes={INPUT: axes, OUTPUT: axes},
         )
-    model = onnx.load_from_string(buffer.getvalue())
+        model = onnx.load(path)
     onnx.helper.set_model_props(
         model,
         {
@@ -167,11 +167,11 @@ def _with_plain_convolutions(segmenter: Segmenter) -> Segmenter:
                     plain = nn.Conv2d(
                         child.in_channels,
                         child.out_channels,
-                        child.kernel_size,
-                        child.stride,
-                        child.padding,
-                        child.dilation,
-                        child.groups,
+                        child.kernel_size[0],
+                        child.stride[0],
+                        padding=child.dilation[0] * (child.kernel_size[0] // 2),
+                        dilation=child.dilation[0],
+                        groups=child.groups,
                         bias=False,
                     )
                 plain.weight = child.weight

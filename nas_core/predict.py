@@ -151,9 +151,10 @@ def predict_files(
                 images[path] = read_picture(path)
             except DataError as error:
                 report.problems.append(str(error))
-        predicted = (
-            predict_batch(predictor.segmenter, np.stack([*images.values()])) if images else []
-        )
+        if not images:
+            on_done(len(paths))
+            continue
+        predicted = predict_batch(predictor.segmenter, np.stack([*images.values()]))
         for (path, image), labels in zip(images.items(), predicted, strict=True):
             try:
                 _save(out / f"{path.stem}.png", Image.fromarray(labels))

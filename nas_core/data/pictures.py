@@ -16,7 +16,7 @@ from nas_core.errors import DataError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Not all that Pillow knows: some of its decoders start other programs.
-_FORMATS = ("BMP", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _COLOURS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _UNREADABLE = (OSError, SyntaxError, ValueError, IndexError, EOFError, OverflowError)
 _ORIENTATION = 0x0112
