@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 from PIL import Image
 
@@ -205,8 +206,6 @@ def _batches(
 
 def _check_memory(path: Path, size: tuple[int, int]) -> None:
     """Refuse what would end the process, which no message could then explain."""
-    import psutil  # a served model, which has no use for it, comes without
-
     needed, free = BYTES_PER_PIXEL * size[0] * size[1], psutil.virtual_memory().available
     if needed > free:
         raise DataError(
