@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from flows import tables
+from flows import models, tables
 from nas_core.config import NetworkSettings, Settings, load_settings, project_dir
 from nas_core.errors import NasError, SettingsError
 
@@ -290,6 +290,10 @@ def run_deployment(
         named = {"name": parameters["name"]} if parameters.get("name") else {}
         settings = load_settings(deployment.partition("/")[2], sections=named)
         tables.print_results(console, project_dir(), settings)
+
+
+for _command in (models.ship, models.predict, models.export, models.bench):
+    app.command()(_command)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +142,41 @@ def print_fidelity(
     console.print("with 95 % intervals, against val mIoU of full training")
     console.print(f"as configured: {report['proxy']}")
     console.print(f"figures and picture: {place}", soft_wrap=True, highlight=False)
+
+
+def print_class_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
+    """IoU of each class, and the means."""
+    table = Table(title=f"{metrics['num_images']} images with masks", title_justify="left")
+    table.add_column("class")
+    table.add_column("IoU", justify="right")
+    for name, value in metrics["class_iou"].items():
+        table.add_row(name, f"{value:.4f}")
+    table.add_section()
+    for name in SCORES:
+        table.add_row(name, f"{metrics[name]:.4f}")
+    console.print(table)
+
+
+def print_latencies(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Latency for one image by size and backend."""
+    table = Table(
+        title=f"latency, batch 1, fp32, CPU threads: {rows[0]['threads']}; "
+        f"over {rows[0]['runs']} runs",
+        title_justify="left",
+    )
+    table.add_column("size")
+    table.add_column("backend")
+    for heading in ("median ms", "10..90 %", "speed-up"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            f"{row['width']}x{row['height']}",
+            row["backend"],
+            f"{row['median_ms']:.1f}",
+            f"{row['p10_ms']:.1f}..{row['p90_ms']:.1f}",
+            f"{row['speedup']:.2f}",
+        )
+    console.print(table)
 
 
 def _estimate(value: float | None, interval: list[float] | None) -> str:

@@ -25,6 +25,7 @@ from nas_core.models.encoder import load_encoder_weights
 from nas_core.paths import prepared_folder, trainings_folder
 from nas_core.predict import predict_labels
 from nas_core.training.full import evaluate, train_fully, training_identity
+from tasks.tracking.provenance import git_commit
 
 NUM_OVERLAYS = 3
 
@@ -101,6 +102,14 @@ def train_architecture(
             "macs": cost.macs,
             "seed": settings.seed,
             "splits": settings.train.splits,
+            # What a model card tells beside the scores.
+            "data": settings.name,
+            "data_hash": data.data_hash,
+            "commit": git_commit(root),
+            "recipe": {
+                "encoder": settings.encoder.model_dump(),
+                "train": settings.train.model_dump(exclude={"top", "also"}),
+            },
             "device": compute.describe(),
             "started": started,
             "finished": time.time(),

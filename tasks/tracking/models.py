@@ -49,6 +49,7 @@ PACKAGES = (
     "numpy",
     "pandas",
     "pillow",
+    "psutil",
     "safetensors",
     "pydantic",
     "pyyaml",

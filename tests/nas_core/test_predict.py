@@ -1,12 +1,17 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nas_core.architectures import ARCHITECTURES
 from nas_core.data.transforms import normalise
-from nas_core.models.checkpoint import NetworkCard
+from nas_core.errors import DataError
+from nas_core.models.checkpoint import NetworkCard, save_segmenter
 from nas_core.models.segmenter import Segmenter
-from nas_core.predict import predict_labels
+from nas_core.predict import Predictor, predict_files, predict_labels
 from nas_core.seeds import seeded
 
 
@@ -58,3 +63,126 @@ def test_any_layout_in_memory(segmenter: Segmenter, recwarn: pytest.WarningsReco
 def test_what_is_no_image(segmenter: Segmenter, image: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected uint8"):
         predict_labels(segmenter, image)
+
+
+CARD = NetworkCard(
+    ARCHITECTURES["arch1"], ("a", "b", "c", "d"), ((9, 0, 0), (0, 9, 0), (0, 0, 9), (9, 9, 9)), 8, 1
+)
+
+
+@pytest.fixture
+def predictor(segmenter: Segmenter) -> Predictor:
+    return Predictor(segmenter, CARD)
+
+
+def _save(path: Path, height: int, width: int, seed: int = 0) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_files_of_any_size(predictor: Predictor, tmp_path: Path) -> None:
+    sizes = [(24, 40), (24, 40), (40, 24), (24, 40), (1, 3)]
+    pictures = [_save(tmp_path / "in" / f"{i}.png", *size, i) for i, size in enumerate(sizes)]
+    done: list[int] = []
+    out = tmp_path / "new" / "out"
+    report = predict_files(predictor, pictures, out, on_done=done.append)
+    assert (report.num_written, report.problems, report.metrics) == (5, [], None)
+    assert sum(done) == 5
+    for path, size in zip(pictures, sizes, strict=True):
+        with Image.open(out / path.name) as labels:
+            assert labels.mode == "L"
+            np.testing.assert_array_equal(labels, predictor(path))
+        with Image.open(out / f"{path.stem}_overlay.png") as picture:
+            assert (picture.height, picture.width) == size
+    assert len(list(out.iterdir())) == 10
+
+
+def test_one_bad_file_costs_only_itself(predictor: Predictor, tmp_path: Path) -> None:
+    pictures = [_save(tmp_path / "in" / f"{i}.png", 24, 32, i) for i in range(4)]
+    pictures[1].write_text("no picture")
+    pictures[2].write_bytes(pictures[2].read_bytes()[:-700])  # known by its beginning only
+    done: list[int] = []
+    report = predict_files(predictor, pictures, tmp_path / "out", on_done=done.append)
+    assert report.num_written == 2 and sum(done) == 4
+    assert ["1.png" in line or "2.png" in line for line in report.problems] == [True, True]
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == ["0.png", "0_overlay.png", "3.png", "3_overlay.png"]
+
+
+def test_metrics_are_those_of_the_labels(predictor: Predictor, tmp_path: Path) -> None:
+    pictures = [_save(tmp_path / "in" / f"{i}.png", 24, 32, i) for i in range(3)]
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for path in pictures[:2]:
+        truth = predictor(path)
+        truth[:4] = 4  # not labelled
+        Image.fromarray(truth).save(masks / path.name)
+    report = predict_files(predictor, pictures, tmp_path / "out", masks)
+    assert report.metrics is not None and report.metrics["mean_iou"] == 1
+    assert report.metrics["num_images"] == 2 and set(report.metrics["class_iou"].values()) == {1}
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == report.metrics
+    (problem,) = report.problems
+    assert "2.png is missing" in problem and report.num_written == 3
+
+
+def test_masks_without_labels_are_a_problem(predictor: Predictor, tmp_path: Path) -> None:
+    picture = _save(tmp_path / "in" / "a.png", 24, 32)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    Image.new("L", (32, 24), 4).save(masks / "a.png")
+    report = predict_files(predictor, [picture], tmp_path / "out", masks)
+    assert report.num_written == 1 and "no labelled pixel" in report.problems[0]
+    Image.new("L", (24, 32), 0).save(masks / "a.png")
+    report = predict_files(predictor, [picture], tmp_path / "out", masks)
+    assert "24x32; its image is 32x24" in report.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "out", "message"),
+    [
+        (["x/a.png", "y/a.jpg"], "out", "would both be written to a.png"),
+        (["x/a.png", "x/a_overlay.png"], "out", "would both be written to a_overlay.png"),
+        (["x/a.png", "x/a.png"], "out", "would both be written"),
+        (["x/a.png"], "x", "would be overwritten"),
+        (["x/a.jpg", "x/a_overlay.png"], "x", "overwritten|both"),
+        (["x/a.png"], "x/a.png/out", "cannot be written"),
+        (["x/a.png"], "x/a.png", "cannot be written"),
+        (["x/a.png"], "/proc/out", "cannot be written"),
+    ],
+)
+def test_what_would_lose_a_file_is_refused_before_work(
+    predictor: Predictor, tmp_path: Path, names: list[str], out: str, message: str
+) -> None:
+    pictures = [_save(tmp_path / name, 8, 8) for name in names]
+    before = {path: path.read_bytes() for path in tmp_path.glob("*/*") if path.is_file()}
+    with pytest.raises(DataError, match=message):
+        predict_files(predictor, pictures, tmp_path / out)
+    after = {path: path.read_bytes() for path in tmp_path.glob("*/*") if path.is_file()}
+    assert after == before
+
+
+def test_masks_are_never_overwritten(predictor: Predictor, tmp_path: Path) -> None:
+    picture = _save(tmp_path / "in" / "a.jpg", 8, 8)
+    mask = _save(tmp_path / "masks" / "a.png", 8, 8)
+    with pytest.raises(DataError, match="would be overwritten"):
+        predict_files(predictor, [picture], mask.parent, mask.parent)
+    with pytest.raises(DataError, match="is not a folder"):
+        predict_files(predictor, [picture], tmp_path / "out", mask)
+
+
+def test_a_model_is_loaded_by_path(segmenter: Segmenter, tmp_path: Path) -> None:
+    save_segmenter(tmp_path / "model.safetensors", segmenter, CARD)
+    image = _save(tmp_path / "a.png", 24, 32)
+    predictor = Predictor.load(tmp_path)
+    np.testing.assert_array_equal(predictor(image), predictor(np.array(Image.open(image))))
+
+
+def test_what_does_not_fit_into_memory_is_a_problem(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = _save(tmp_path / "in" / "a.png", 64, 64)
+    monkeypatch.setattr("nas_core.predict.BYTES_PER_PIXEL", 10**12)
+    report = predict_files(predictor, [picture], tmp_path / "out")
+    assert report.num_written == 0 and "64x64 pixels need about 4096000.0 GB" in report.problems[0]

@@ -1,0 +1,211 @@
+"""Shipping, predicting, exporting and timing from the command line."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+from flows import cli
+from nas_core.architectures import ARCHITECTURES
+from nas_core.data import camvid
+from nas_core.errors import WeightsError
+from nas_core.files import file_digest, write_json
+from nas_core.models.checkpoint import NetworkCard, save_segmenter
+from nas_core.predict import Predictor
+from nas_core.seeds import seeded
+from nas_core.shipping import find_weights
+
+Nas = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Nas:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = ended.code
+        out, err = capsys.readouterr()
+        return (code if isinstance(code, int) else 1 if code else 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a finished, tested training, and two images."""
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(tmp_path))
+    (tmp_path / "params.yaml").write_text("name: small\n")
+    training = tmp_path / "artifacts" / "trainings" / "arch1-0123"
+    training.mkdir(parents=True)
+    card = NetworkCard(ARCHITECTURES["arch1"], camvid.CLASSES, camvid.PALETTE, 8, 1)
+    save_segmenter(training / "model.safetensors", seeded(1, card.build), card)
+    write_json(
+        training / "training.json",
+        {
+            "label": "arch1",
+            "num_parameters": 123456,
+            "macs": 10**9,
+            "seed": 3,
+            "splits": "train",
+            "data": "small",
+            "data_hash": "abcd",
+            "commit": "1234abcd",
+            "recipe": {"train": {"epochs": 2}},
+            "device": "cpu: x86_64, 1 threads, fp32",
+            "val": {"mean_iou": 0.5},
+            "history": [{"epoch": 1}, {"epoch": 2}],
+        },
+    )
+    scores = {"mean_iou": 0.4, "class_iou": {"sky": 0.9, "road": 0.8}}
+    write_json(training / "test.json", {"label": "arch1", "id": "x", **scores})
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b"):
+        Image.effect_noise((40, 24), 60).convert("RGB").save(tmp_path / "images" / f"{name}.jpg")
+    return tmp_path
+
+
+@pytest.fixture
+def training(project: Path) -> Path:
+    return project / "artifacts" / "trainings" / "arch1-0123"
+
+
+def test_a_shipped_model_is_known_by_its_name(nas: Nas, project: Path, training: Path) -> None:
+    licence = "academic use | only"
+    assert nas("ship", training, "arch1-small", "--data-licence", licence)[0] == 0
+    models = project / "models"
+    assert sorted(p.name for p in models.iterdir()) == [
+        f"arch1-small.{suffix}" for suffix in ("json", "md", "safetensors")
+    ]
+    card = json.loads((models / "arch1-small.json").read_text())
+    assert card["genotype"] == ARCHITECTURES["arch1"].to_dict()
+    assert card["classes"] == list(camvid.CLASSES) and card["palette"][0] == [128, 128, 128]
+    assert card["network"]["agg_size"] == 8 and card["network"]["sep_repeats"] == 1
+    assert card["normalisation"]["mean"] == [0.485, 0.456, 0.406]
+    assert card["data"] == {
+        "name": "small",
+        "sha256": "abcd",
+        "splits": "train",
+        "licence": licence,
+    }
+    assert card["recipe"] == {"train": {"epochs": 2}} and card["commit"] == "1234abcd"
+    assert card["val"] == {"mean_iou": 0.5} and card["test"]["class_iou"]["sky"] == 0.9
+    assert card["weights"]["sha256"] == file_digest(models / "arch1-small.safetensors")
+    text = (models / "arch1-small.md").read_text()
+    for part in ("123,456", r"academic use \| only", "| mean_iou | 0.5000 | 0.4000 |", "#808080"):
+        assert part in text
+
+    out = project / "out"
+    code, shown, _ = nas("predict", "--model", "arch1-small", project / "images", "--out", out)
+    assert code == 0 and "2 of 2 images" in shown
+    predictor = Predictor.load("arch1-small")
+    labels = np.array(Image.open(out / "a.png"))
+    np.testing.assert_array_equal(labels, predictor(project / "images" / "a.jpg"))
+    with pytest.raises(WeightsError, match="shipped are arch1-small"):
+        find_weights("arch2-small")
+
+
+def test_an_older_training_has_gaps_in_its_card(nas: Nas, project: Path, training: Path) -> None:
+    record = json.loads((training / "training.json").read_text())
+    for key in ("recipe", "commit", "data", "data_hash"):
+        del record[key]
+    write_json(training / "training.json", record)
+    (training / "test.json").unlink()
+    assert nas("ship", training, "old", "--data-licence", "none")[0] == 0
+    card = json.loads((project / "models" / "old.json").read_text())
+    assert card["recipe"] is None and card["test"] == {}
+    assert "not recorded" in (project / "models" / "old.md").read_text()
+
+
+def test_masks_give_metrics(nas: Nas, project: Path, training: Path) -> None:
+    masks = project / "masks"
+    masks.mkdir()
+    for name in ("a", "b"):
+        labels = Predictor.load(training)(project / "images" / f"{name}.jpg")
+        Image.fromarray(labels).save(masks / f"{name}.png")
+    options = ["--out", project / "out", "--masks", masks]
+    code, shown, _ = nas("predict", "--model", training, project / "images", *options)
+    assert code == 0 and "mean_iou" in shown and "1.0000" in shown
+    assert json.loads((project / "out" / "metrics.json").read_text())["num_images"] == 2
+
+
+def test_a_bad_image_is_reported_at_the_end(nas: Nas, project: Path, training: Path) -> None:
+    (project / "images" / "c.jpg").write_text("no picture")
+    out = project / "out"
+    code, shown, err = nas("predict", "--model", training, project / "images", "--out", out)
+    assert code == 1 and "2 of 3 images" in shown and "c.jpg: no picture" in err
+    assert "Traceback" not in err and (out / "b_overlay.png").exists()
+
+
+def test_export_and_bench(nas: Nas, project: Path, training: Path) -> None:
+    path = project / "a.onnx"
+    code, shown, _ = nas("export", training, project / "images", "--out", path)
+    assert code == 0 and "2 images: logits within" in shown
+    onnx.checker.check_model(onnx.load(path))
+    options = ["--size", "64x32", "--threads", "1"]
+    code, shown, _ = nas("bench", training, *options, "--json")
+    eager, runtime = json.loads(shown)
+    assert (eager["backend"], runtime["backend"]) == ("pytorch", "onnxruntime")
+    assert (eager["width"], eager["height"], eager["threads"]) == (64, 32, 1)
+    code, shown, _ = nas("bench", training, *options)
+    assert code == 0 and "64x32" in shown and "CPU threads: 1" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "--model", "nothing", "images", "--out", "out"], "unknown model 'nothing'"),
+        (["predict", "--model", "images", "images", "--out", "out"], "no .safetensors file"),
+        (["predict", "--model", "T", "nowhere", "--out", "out"], "nowhere does not exist"),
+        (["predict", "--model", "params.yaml", "images", "--out", "out"], "params.yaml is not a"),
+        (["predict", "--model", "weights.pt", "images", "--out", "out"], "weights.pt is not a"),
+        (["predict", "--model", "T", "images", "--out", "params.yaml"], "cannot be written"),
+        (["predict", "--model", "T", "images", "--out", "o", "--masks", "m"], "m is not a folder"),
+        (["export", "T", "--out", "a.pt"], "ends in .onnx"),
+        (["export", "T", "--out", "nowhere/a.onnx"], "the folder nowhere does not exist"),
+        (["export", "nothing", "--out", "a.onnx"], "unknown model 'nothing'"),
+        (["bench", "T", "--size", "480"], "expected WIDTHxHEIGHT"),
+        (["bench", "T", "--size", "16x480"], "expected WIDTHxHEIGHT"),
+        (["bench", "nothing"], "unknown model 'nothing'"),
+        (["ship", "T", "Bad Name", "--data-licence", "x"], "cannot name a model"),
+        (["ship", "images", "a", "--data-licence", "x"], "training.json cannot be read"),
+    ],
+)
+def test_bad_input_is_a_message(
+    nas: Nas,
+    project: Path,
+    training: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(project)
+    torch.save({}, project / "weights.pt")
+    before = sorted(project.rglob("*"))
+    code, out, err = nas(*(str(training) if a == "T" else a for a in arguments))
+    assert code == 1 and message in err
+    assert "Traceback" not in err + out and len(err.strip().splitlines()) <= 2
+    assert sorted(project.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["ship", "predict", "export", "bench"])
+def test_every_command_has_help(nas: Nas, command: str) -> None:
+    code, text, _ = nas(command, "--help")
+    assert code == 0 and "Usage" in text and command in nas("--help")[1]
+
+
+def test_real_images(nas: Nas, training: Path, project: Path, camvid_dir: Path) -> None:
+    name = min((camvid_dir / "test").glob("*.png"))
+    options = ["--out", project / "real", "--masks", camvid_dir / "testannot"]
+    code, shown, err = nas("predict", "--model", training, name, *options)
+    assert code == 0, err
+    assert "road" in shown
+    assert nas("export", training, name, "--out", project / "real.onnx")[0] == 0
