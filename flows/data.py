@@ -94,7 +94,9 @@ def check(
 
 def _print(report: Report, kind: str) -> None:
     listing = report.listing
-    table = Table("class", title=f"{escape(listing.root.name)} ({kind}): share of the labelled pixels")
+    table = Table(
+        "class", title=f"{escape(listing.root.name)} ({kind}): share of the labelled pixels"
+    )
     for split, count in report.counts.items():
         table.add_column(f"{split} ({count})", justify="right")
     for number, name in enumerate(listing.classes):
