@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from flows import models, tables
+from flows import data, models, tables
 from nas_core.config import NetworkSettings, Settings, load_settings, project_dir
 from nas_core.errors import NasError, SettingsError
 
@@ -29,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(data.app)
 console = Console()
 errors = Console(stderr=True)
 

@@ -14,6 +14,7 @@ from nas_core.architectures import find_architecture
 from nas_core.compute import Compute
 from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
+from nas_core.errors import SettingsError
 from nas_core.genotype import Genotype
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.models.state import state_digest
@@ -65,8 +66,15 @@ class Context:
 
         Raises:
             DataError: it is not prepared.
+            SettingsError: networks would be scored on what they were trained on.
         """
-        return PreparedData.open(prepared_folder(self.root, self.settings))
+        data = PreparedData.open(prepared_folder(self.root, self.settings))
+        if data.final_split in self.settings.train.splits.split("+"):
+            raise SettingsError(
+                f"train.splits = {self.settings.train.splits}: this dataset has no test split, so "
+                f"{data.final_split} scores the networks; set train.splits to train"
+            )
+        return data
 
     @cached_property
     def tracker(self) -> Tracker:

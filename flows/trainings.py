@@ -138,7 +138,14 @@ def evaluate(context: Context, folder: Path) -> Mapping[str, Any]:
     test = read_json(evaluate_architecture(context.settings, context.root, label, folder))
     scores = {k: v for k, v in test.items() if isinstance(v, float)}
     files = [folder / "test_confusion_matrix.csv", *sorted((folder / "overlays").glob("*.png"))]
-    log_test(context.tracker, register(context, folder).run_id, scores, test["class_iou"], files)
+    log_test(
+        context.tracker,
+        register(context, folder).run_id,
+        scores,
+        test["class_iou"],
+        files,
+        split=context.data.final_split,
+    )
     return test
 
 

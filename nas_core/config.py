@@ -52,10 +52,11 @@ class SyntheticSettings(Section):
 class DatasetSettings(Section):
     """Where the images come from."""
 
-    kind: Literal["camvid", "synthetic"] = Field(
+    kind: Literal["camvid", "cityscapes", "folder", "synthetic"] = Field(
         "camvid",
-        description="camvid: the folder layout of CamVid at `path`. synthetic: street scenes "
-        "drawn into `path` when they are not there yet.",
+        description="camvid, cityscapes: their layouts at `path`. folder: your own images and "
+        "masks, described by dataset.yaml in it. synthetic: street scenes drawn into `path` when "
+        "they are not there yet.",
     )
     path: str = Field("data", description="Folder of the dataset, relative to params.yaml.")
     synthetic: SyntheticSettings = SyntheticSettings()

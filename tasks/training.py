@@ -153,7 +153,7 @@ def restore_training(root: Path, training: dict[str, Any], weights: Path) -> Pat
     cache_result_in_memory=False,
 )
 def evaluate_architecture(settings: Settings, root: Path, label: str, folder: Path) -> Path:
-    """Score a trained network on the test split, once.
+    """Score a trained network on the test split, once; on val where there is no test split.
 
     Writes test.json, test_confusion_matrix.csv and overlay pictures into the training's folder; a
     network that has its scores keeps them.
@@ -167,7 +167,7 @@ def evaluate_architecture(settings: Settings, root: Path, label: str, folder: Pa
     segmenter, card = load_segmenter(folder / "model.safetensors")
     compute = Compute.from_settings(settings.compute)
     data = PreparedData.open(prepared_folder(root, settings))
-    split = data.split("test")
+    split = data.split(data.final_split)
     confusion = evaluate(
         compute.place(segmenter), split, data.num_classes, data.ignore_index, compute
     )
@@ -178,7 +178,7 @@ def evaluate_architecture(settings: Settings, root: Path, label: str, folder: Pa
         picture = side_by_side(split.images[index], split.masks[index], prediction, data.palette)
         _save_picture(folder / "overlays" / f"{split.names[index]}.png", picture)
     iou = dict(zip(data.classes, confusion.iou.tolist(), strict=True))
-    get_run_logger().info(f"{label} · test mIoU {confusion.mean_iou:.4f}")
+    get_run_logger().info(f"{label} · {data.final_split} mIoU {confusion.mean_iou:.4f}")
     write_json(
         path,
         {

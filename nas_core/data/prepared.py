@@ -1,22 +1,22 @@
-"""The prepared dataset: every PNG decoded once into memory-mapped arrays.
+"""The prepared dataset: every image decoded once into memory-mapped arrays.
 
     manifest.json       classes, palette, size, names, label shares and the hash of the source
     SPLIT_images.npy    uint8 (N, H, W, 3), RGB
     SPLIT_masks.npy     uint8 (N, H, W), class numbers and the ignored label
 
 Training reads pages of these files as it needs them, in every process from the same memory.
+
+Where images differ in size, H and W are the greatest: smaller ones lie in the upper left corner,
+surrounded by the mean colour and by the ignored label, as in the crops of training.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -26,13 +26,17 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nas_core.config import DatasetSettings
-from nas_core.data import camvid, synthetic
-from nas_core.data.images import read_header, read_image, read_mask
+from nas_core.data import camvid, cityscapes, synthetic
+from nas_core.data import folder as own_folder
+from nas_core.data.inspection import Inspected, Size, all_problems, frame_size, inspect_sample
+from nas_core.data.listing import SPLITS, Listing, Sample, report
 from nas_core.errors import DataError
 from nas_core.files import replacing, write_json
 from nas_core.locks import exclusive
 
 _MANIFEST = "manifest.json"
+_PADDING = (124, 116, 104)
+"""ImageNet's mean colour, zero once normalised."""
 
 
 class Manifest(BaseModel):
@@ -103,6 +107,11 @@ class PreparedData:
         """The palette as plain numbers."""
         return tuple((int(r), int(g), int(b)) for r, g, b in self.palette)
 
+    @property
+    def final_split(self) -> str:
+        """The split that final scores are of: `test`, or `val` where there is no test split."""
+        return "test" if "test" in self.splits else "val"
+
     def split(self, name: str) -> Split:
         return self.splits[name]
 
@@ -152,10 +161,7 @@ def prepare(dataset: DatasetSettings, root: Path, folder: Path) -> PreparedData:
         DataError: the dataset cannot be used (all problems of all files in one message), or the
             disk is full or not writable.
     """
-    source = root / dataset.path
-    if dataset.kind == "synthetic":
-        synthetic.draw_dataset(source, dataset.synthetic)
-    listing = camvid.list_dataset(source)
+    listing = list_dataset(dataset, root)
     try:
         with exclusive(folder):
             if not listing.problems and _is_up_to_date(folder, listing.data_hash):
@@ -164,6 +170,23 @@ def prepare(dataset: DatasetSettings, root: Path, folder: Path) -> PreparedData:
     except OSError as error:  # reading errors are collected as problems of the dataset
         raise DataError(f"{folder}: the prepared data cannot be written: {error}") from error
     return PreparedData.open(folder)
+
+
+def list_dataset(dataset: DatasetSettings, root: Path) -> Listing:
+    """List and hash the dataset of these settings; nothing is decoded.
+
+    Raises:
+        DataError: there is no folder, or its description cannot be read.
+    """
+    source = root / dataset.path
+    match dataset.kind:
+        case "folder":
+            return own_folder.list_dataset(source)
+        case "cityscapes":
+            return cityscapes.list_dataset(source)
+        case "synthetic":
+            synthetic.draw_dataset(source, dataset.synthetic)
+    return camvid.list_dataset(source)
 
 
 def _not_prepared(folder: Path, problem: str) -> DataError:
@@ -201,18 +224,6 @@ def _is_up_to_date(folder: Path, data_hash: str) -> bool:
         return False
 
 
-@dataclass
-class _Checked:
-    """What decoding one sample told: its problems, or what its split needs to know of it."""
-
-    sample: camvid.Sample
-    problems: list[str] = field(default_factory=list)
-    pixel_digest: bytes = b""
-    label_counts: npt.NDArray[np.int64] = field(
-        default_factory=lambda: np.zeros(camvid.NUM_LABELS, np.int64)
-    )
-
-
 class _ArrayFile:
     """A .npy file of uint8 that threads fill row by row.
 
@@ -248,43 +259,32 @@ class _ArrayFile:
             left, offset = left[written:], offset + written
 
 
-def _build(listing: camvid.Listing, folder: Path) -> None:
+def _build(listing: Listing, folder: Path) -> None:
     """Decode all samples into `folder`, or raise all their problems."""
-    height, width = size = _common_size(listing.samples)
-    _check_disk_space(folder, len(listing.samples) * height * width * 4)
+    frame, oversize = frame_size(listing)
+    if oversize:
+        raise report(listing.root, [*listing.problems, *oversize])
+    _check_disk_space(folder, len(listing.samples) * frame[0] * frame[1] * 4)
     with replacing(folder) as new:
-        checked = _decode_all(listing, size, new)
-        problems = [*listing.problems, *(line for one in checked for line in one.problems)]
-        problems += _shared_images(checked)
-        problems += _unlabelled_splits(checked)
-        if problems:
-            raise camvid.report(listing.root, problems)
-        counts = sum(one.label_counts for one in checked if one.sample.split == "train")
-        labelled = np.asarray(counts)[: len(camvid.CLASSES)]
+        inspected = _decode_all(listing, frame, new)
+        if problems := all_problems(listing, inspected):
+            raise report(listing.root, problems)
+        counts = sum(one.label_counts for one in inspected if one.sample.split == "train")
+        labelled = np.asarray(counts)[: len(listing.classes)]
         manifest = Manifest(
-            classes=camvid.CLASSES,
-            palette=camvid.PALETTE,
-            ignore_index=camvid.VOID,
-            height=height,
-            width=width,
+            classes=listing.classes,
+            palette=listing.palette,
+            ignore_index=listing.ignore_index,
+            height=frame[0],
+            width=frame[1],
             data_hash=listing.data_hash,
             label_shares=tuple((labelled / labelled.sum()).tolist()),
             names={
                 split: tuple(sample.name for sample in listing.of_split(split))
-                for split in camvid.SPLITS
+                for split in listing.splits
             },
         )
         write_json(new / _MANIFEST, manifest.model_dump())
-
-
-def _common_size(samples: Iterable[camvid.Sample]) -> tuple[int, int]:
-    """The size (H, W) of most images. Unreadable ones are left out here and reported later."""
-    sizes: Counter[tuple[int, int]] = Counter()
-    for sample in samples:
-        with suppress(DataError):
-            header = read_header(sample.image)
-            sizes[header.height, header.width] += 1
-    return sizes.most_common(1)[0][0] if sizes else (1, 1)
 
 
 def _check_disk_space(folder: Path, needed: int) -> None:
@@ -296,91 +296,41 @@ def _check_disk_space(folder: Path, needed: int) -> None:
         )
 
 
-def _decode_all(listing: camvid.Listing, size: tuple[int, int], folder: Path) -> list[_Checked]:
+def _decode_all(listing: Listing, frame: Size, folder: Path) -> list[Inspected]:
     """Check all samples, writing those without a problem to the arrays in `folder`."""
     with ExitStack() as stack:
         jobs = []
-        for split in camvid.SPLITS:
+        for split in SPLITS:
             samples = listing.of_split(split)
-            shape = (len(samples), *size)
+            if not samples:
+                continue
+            shape = (len(samples), *frame)
             images, masks = (
                 stack.enter_context(_ArrayFile(_array_path(folder, split, kind), array_shape))
                 for kind, array_shape in (("images", (*shape, 3)), ("masks", shape))
             )
             jobs += [(sample, index, images, masks) for index, sample in enumerate(samples)]
 
-        def decode(job: tuple[camvid.Sample, int, _ArrayFile, _ArrayFile]) -> _Checked:
+        def decode(job: tuple[Sample, int, _ArrayFile, _ArrayFile]) -> Inspected:
             sample, index, images, masks = job
-            checked, image, mask = _decode_sample(sample, size)
+            inspected, image, mask = inspect_sample(listing, sample, frame)
             if image is not None and mask is not None:
-                images.write_row(index, image)
-                masks.write_row(index, mask)
-            return checked
+                images.write_row(index, _padded(image, frame, _PADDING))
+                masks.write_row(index, _padded(mask, frame, listing.ignore_index))
+            return inspected
 
         with ThreadPoolExecutor() as threads:
             return list(threads.map(decode, jobs))
 
 
-def _decode_sample(
-    sample: camvid.Sample, size: tuple[int, int]
-) -> tuple[_Checked, npt.NDArray[np.uint8] | None, npt.NDArray[np.uint8] | None]:
-    """What there is to know of a sample, and its image and mask if they have no problem."""
-    checked = _Checked(sample)
-    image = mask = None
-    try:
-        image = read_image(sample.image)
-    except DataError as error:
-        checked.problems.append(str(error))
-    try:
-        mask = read_mask(sample.mask, camvid.NUM_LABELS)
-    except DataError as error:
-        checked.problems.append(str(error))
-    if image is not None:
-        checked.pixel_digest = hashlib.sha256(image.tobytes()).digest()
-        if image.shape[:2] != size:
-            checked.problems.append(
-                f"{sample.split}/{sample.image.name}: {_extent(image)}; "
-                f"most images are {size[1]}x{size[0]}"
-            )
-        if mask is not None and mask.shape != image.shape[:2]:
-            checked.problems.append(
-                f"{sample.split}annot/{sample.mask.name}: {_extent(mask)}; "
-                f"its image is {_extent(image)}"
-            )
-    if checked.problems or image is None or mask is None:
-        return checked, None, None
-    checked.label_counts = np.bincount(mask.ravel(), minlength=camvid.NUM_LABELS)
-    return checked, image, mask
-
-
-def _extent(array: npt.NDArray[np.uint8]) -> str:
-    return f"{array.shape[1]}x{array.shape[0]}"
-
-
-def _shared_images(checked: Iterable[_Checked]) -> list[str]:
-    """Images with the same pixels in two splits: a score on one would not be fair."""
-    first: dict[bytes, camvid.Sample] = {}
-    problems = []
-    for one in checked:
-        if not one.pixel_digest:
-            continue
-        sample = one.sample
-        earlier = first.setdefault(one.pixel_digest, sample)
-        if earlier.split != sample.split:
-            problems.append(
-                f"{sample.split}/{sample.image.name}: same image as "
-                f"{earlier.split}/{earlier.image.name}"
-            )
-    return problems
-
-
-def _unlabelled_splits(checked: Sequence[_Checked]) -> list[str]:
-    """Splits whose masks are all void: nothing could be learned from or measured on them."""
-    problems = []
-    for split in camvid.SPLITS:
-        of_split = [one for one in checked if one.sample.split == split]
-        if not of_split or any(one.problems for one in of_split):
-            continue
-        if not any(one.label_counts[: len(camvid.CLASSES)].any() for one in of_split):
-            problems.append(f"{split}annot/: every pixel of every mask is {camvid.VOID} (void)")
-    return problems
+def _padded(
+    array: npt.NDArray[np.uint8], frame: Size, fill: int | tuple[int, ...]
+) -> npt.NDArray[np.uint8]:
+    """An array (h, w, ...) in the upper left corner of one of size `frame`, else of `fill`."""
+    height, width = array.shape[:2]
+    if (height, width) == frame:
+        return array
+    padded = np.empty((*frame, *array.shape[2:]), np.uint8)
+    padded[:] = fill
+    padded[:height, :width] = array
+    return padded

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nas_core.config import SyntheticSettings
-from nas_core.data import camvid
+from nas_core.data.listing import SPLITS
 from nas_core.data.street_scene import draw_scene
 from nas_core.errors import DataError
 from nas_core.files import replacing, write_json
@@ -56,7 +56,7 @@ def _recorded(folder: Path) -> object:
 
 def _draw_all(folder: Path, settings: SyntheticSettings) -> None:
     counts = (settings.num_train, settings.num_val, settings.num_test)
-    for number, (split, count) in enumerate(zip(camvid.SPLITS, counts, strict=True)):
+    for number, (split, count) in enumerate(zip(SPLITS, counts, strict=True)):
         images, masks = folder / split, folder / f"{split}annot"
         images.mkdir()
         masks.mkdir()

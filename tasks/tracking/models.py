@@ -136,23 +136,25 @@ def log_test(
     metrics: Mapping[str, float],
     class_iou: Mapping[str, float],
     files: Sequence[Path] = (),
+    split: str = "test",
 ) -> None:
-    """Add a training's scores on the test split: `test_mean_iou` ..., `test_iou/CLASS`.
+    """Add a training's final scores: `test_mean_iou` ..., `test_iou/CLASS`.
 
     A run that has them already is left as it is.
 
     Args:
         class_iou: by class name; NaN for a class that the split lacks, which is left out.
-        files: uploaded into the artifact folder `test`.
+        files: uploaded into the artifact folder named by `split`.
+        split: what was scored: test, or val where there is no test split.
     """
     with service_errors(tracker.uri):
         run = tracker.client.get_run(run_id)
         model_id = run.outputs.model_outputs[0].model_id if run.outputs else None
         values = {**metrics, **{f"iou/{name}": value for name, value in class_iou.items()}}
-        scores = _scores("test", values, milliseconds(time.time()), model_id)
+        scores = _scores(split, values, milliseconds(time.time()), model_id)
         if {score.key for score in scores if math.isfinite(score.value)} <= set(run.data.metrics):
             return
-        tracker.log_files(run_id, files, "test")
+        tracker.log_files(run_id, files, split)
         tracker.log_metrics(run_id, scores)  # last: they say that the record is complete
 
 

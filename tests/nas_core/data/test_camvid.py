@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nas_core.data import camvid
+from nas_core.data.listing import SPLITS, report
 from nas_core.errors import DataError
 
 
@@ -29,7 +30,7 @@ def test_lists_samples_by_split_and_name(make_dataset: Callable[[], Path]) -> No
         "train_1",
         "train_2",
     ]
-    assert [len(listing.of_split(split)) for split in camvid.SPLITS] == [3, 2, 2]
+    assert [len(listing.of_split(split)) for split in SPLITS] == [3, 2, 2]
     sample = listing.of_split("val")[1]
     assert sample.image == root / "val" / "val_1.png"
     assert sample.mask == root / "valannot" / "val_1.png"
@@ -85,7 +86,7 @@ def test_a_link_to_nowhere_counts_as_missing(make_dataset: Callable[[], Path]) -
 
 @pytest.mark.parametrize(("count", "last"), [(1, "line 0"), (20, "line 19"), (25, "and 5 more")])
 def test_a_report_shows_twenty_problems(count: int, last: str) -> None:
-    message = str(camvid.report(Path("data"), [f"line {number}" for number in range(count)]))
+    message = str(report(Path("data"), [f"line {number}" for number in range(count)]))
     first, *lines = message.split("\n")
     assert first == f"dataset data has {count} problem{'s' if count > 1 else ''}:"
     assert len(lines) == min(count, 21)

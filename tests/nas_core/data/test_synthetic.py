@@ -12,6 +12,7 @@ from PIL import Image
 
 from nas_core.config import SyntheticSettings
 from nas_core.data import camvid
+from nas_core.data.listing import SPLITS
 from nas_core.data.synthetic import draw_dataset
 from nas_core.errors import DataError
 
@@ -61,9 +62,9 @@ def test_defaults_give_a_valid_dataset_with_every_class_and_no_image_twice(tmp_p
     draw_dataset(tmp_path, SyntheticSettings())
     listing = camvid.list_dataset(tmp_path)
     assert not listing.problems
-    assert [len(listing.of_split(split)) for split in camvid.SPLITS] == [60, 12, 12]
+    assert [len(listing.of_split(split)) for split in SPLITS] == [60, 12, 12]
     assert len({sample.image.read_bytes() for sample in listing.samples}) == 84
-    for split in camvid.SPLITS:
+    for split in SPLITS:
         masks = [np.array(Image.open(sample.mask)) for sample in listing.of_split(split)]
         assert masks[0].shape == (90, 120)
         shares = np.bincount(np.concatenate(masks).ravel(), minlength=12) / np.size(masks)

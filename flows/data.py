@@ -1,0 +1,128 @@
+"""The commands `nas data`: looking at a dataset before a search."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nas_core.config import DatasetSettings, load_settings, profiles, project_dir
+from nas_core.errors import DataError, SettingsError
+from nas_core.files import write_atomically, write_bytes
+from nas_core.paths import artifacts_folder
+
+if TYPE_CHECKING:
+    from nas_core.data.check import Report
+
+app = typer.Typer(name="data", help="Look at a dataset before a search.", no_args_is_help=True)
+console = Console()
+
+_SHOWN_SIZES = 5
+
+
+class Kind(StrEnum):
+    camvid = "camvid"
+    cityscapes = "cityscapes"
+    folder = "folder"
+
+
+@app.callback()
+def data() -> None:
+    """Look at a dataset before a search."""
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of the dataset.")],
+    kind: Annotated[
+        Kind | None, typer.Option(help="As dataset.kind; found by the layout if left out.")
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Where the picture goes, else artifacts/check/ of the project."),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Write profiles/NAME.yaml for a search on it."),
+    ] = None,
+) -> None:
+    """Read every file: classes, label shares, sizes, and all that keeps a search from running.
+
+    Draws a few samples with their labels. The exit code is 0 if a search can run on it.
+    """
+    from nas_core.data.check import check_dataset, find_kind, profile_values, sample_picture
+    from nas_core.data.listing import report as all_of
+    from nas_core.data.prepared import list_dataset
+
+    root = project_dir()
+    source = path.resolve()
+    chosen = kind.value if kind else find_kind(source)
+    target = root / "profiles" / f"{profile}.yaml"
+    if profile is not None:
+        if profile in profiles(root):
+            raise SettingsError(f"the profile {profile} exists: choose another name")
+        load_settings(sections={"name": profile}, root=root)  # a name that is not valid is refused
+    listing = list_dataset(
+        DatasetSettings.model_validate({"kind": chosen, "path": str(source)}), root
+    )
+    report = check_dataset(listing)
+    _print(report, chosen)
+    drawn = sample_picture(listing)
+    if drawn is not None:
+        place = picture or artifacts_folder(root) / "check" / f"{source.name}.png"
+        try:
+            write_atomically(place, drawn.save)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{place}: the picture cannot be written: {error}") from None
+        console.print(f"samples: {place}", soft_wrap=True, markup=False, highlight=False)
+    if report.problems:
+        raise all_of(source, report.problems)
+    if profile is not None:
+        inside = source.is_relative_to(root)
+        shown = source.relative_to(root).as_posix() if inside else str(source)
+        values = profile_values(report, profile, shown, chosen)
+        head = f"# Written by nas data check: what differs from params.yaml for {shown}.\n"
+        write_bytes(target, (head + yaml.safe_dump(values, sort_keys=False)).encode())
+        console.print(f"profile: {target}; start with `nas search -p {profile}`", soft_wrap=True)
+
+
+def _print(report: Report, kind: str) -> None:
+    listing = report.listing
+    table = Table(
+        "class", title=f"{escape(listing.root.name)} ({kind}): share of the labelled pixels"
+    )
+    for split, count in report.counts.items():
+        table.add_column(f"{split} ({count})", justify="right")
+    for number, name in enumerate(listing.classes):
+        shares = (report.label_shares[split][number] for split in report.counts)
+        table.add_row(name, *(f"{share:.2%}" for share in shares))
+    table.add_section()
+    table.add_row("(ignored)", *(f"{report.ignored[split]:.2%}" for split in report.counts))
+    console.print(table)
+    common = [
+        f"{width}x{height} ({count})"
+        for (height, width), count in report.sizes.most_common(_SHOWN_SIZES)
+    ]
+    more = len(report.sizes) - len(common)
+    console.print(f"sizes: {', '.join(common)}" + (f" and {more} more" if more > 0 else ""))
+    if report.padding:
+        height, width = report.frame
+        console.print(
+            f"padded to {width}x{height}: {report.padding:.0%} of the prepared pixels are padding"
+        )
+    if report.counts and "test" not in report.counts:
+        console.print("no test split: final networks are scored on val")
+    train = report.label_shares.get("train")
+    absent = (
+        []
+        if train is None
+        else [name for name, share in zip(listing.classes, train, strict=True) if not share > 0]
+    )
+    if absent:
+        console.print(f"never in train: {', '.join(absent)}", markup=False)

@@ -1,0 +1,182 @@
+"""What a dataset holds, for people who are about to search on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageOps
+
+from nas_core.data.images import read_image
+from nas_core.data.inspection import Inspected, Size, all_problems, frame_size, inspect_sample
+from nas_core.data.listing import Listing
+from nas_core.data.overlay import overlay
+from nas_core.errors import DataError
+
+_PER_SPLIT = 2
+_PANEL = (320, 320)
+_LINE = 16
+_MIN_SIDE = 32
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a look at every file of a dataset told.
+
+    Attributes:
+        counts: images by split.
+        sizes: images by (height, width).
+        frame: the size (height, width) of the prepared images.
+        label_shares: by split, each class's share of the labelled pixels, float64 (C,); NaN
+            where no pixel is labelled.
+        ignored: by split, the share of ignored pixels.
+        padding: share of the prepared pixels that pad smaller images.
+        problems: all that keeps a search from running on it, one line each.
+    """
+
+    listing: Listing
+    counts: dict[str, int]
+    sizes: Counter[Size]
+    frame: Size
+    label_shares: dict[str, npt.NDArray[np.float64]]
+    ignored: dict[str, float]
+    padding: float
+    problems: list[str]
+
+
+def check_dataset(listing: Listing) -> Report:
+    """Decode every file of a dataset; nothing is written and nothing kept but counts."""
+    frame, oversize = frame_size(listing)
+    with ThreadPoolExecutor() as threads:
+        inspected = list(
+            threads.map(lambda sample: inspect_sample(listing, sample, frame)[0], listing.samples)
+        )
+    sizes = Counter(one.size for one in inspected if one.size is not None)
+    pixels = sum(height * width * count for (height, width), count in sizes.items())
+    total = sizes.total() * frame[0] * frame[1]
+    shares, ignored = {}, {}
+    for split in listing.splits:
+        shares[split], ignored[split] = _shares(listing, split, inspected)
+    return Report(
+        listing=listing,
+        counts={split: len(listing.of_split(split)) for split in listing.splits},
+        sizes=sizes,
+        frame=frame,
+        label_shares=shares,
+        ignored=ignored,
+        padding=max(0.0, 1 - pixels / total) if total else 0.0,
+        problems=[*oversize, *all_problems(listing, inspected)],
+    )
+
+
+def sample_picture(listing: Listing) -> Image.Image | None:
+    """Up to two samples of each split, the image beside its overlay, and the classes' colours.
+
+    Samples that cannot be read are left out; None if no other is there.
+    """
+    palette = np.array(listing.palette, np.uint8)
+    rows = []
+    for split in listing.splits:
+        samples = listing.of_split(split)
+        for index in np.unique(np.linspace(0, len(samples) - 1, _PER_SPLIT).astype(int)):
+            sample = samples[index]
+            try:
+                image, mask = read_image(sample.image, listing.root), listing.read_mask(sample.mask)
+            except DataError:
+                continue  # the report names it
+            if mask.shape == image.shape[:2]:
+                panels = (Image.fromarray(image), overlay(image, mask, palette))
+                rows.append((f"{split}: {sample.name}", panels))
+    if not rows:
+        return None
+    return _drawn(listing, rows)
+
+
+def profile_values(report: Report, name: str, path: str, kind: str) -> dict[str, Any]:
+    """What a profile for this dataset changes in params.yaml: where it is, and sizes that fit it.
+
+    The proxy's images have the dataset's aspect ratio and about as many pixels as CamVid's there;
+    a training crop covers up to four fifths of an image, and no more pixels than CamVid's.
+    """
+    proxy = _scaled(report.frame, 120 * 160, 1.0)
+    crop = _scaled(report.frame, 288 * 384, 0.8)
+    return {
+        "name": name,
+        "dataset": {"kind": kind, "path": path},
+        "search": {"proxy": {"height": proxy[0], "width": proxy[1]}},
+        "train": {"crop_height": crop[0], "crop_width": crop[1]},
+    }
+
+
+def _scaled(size: Size, max_pixels: int, max_share: float) -> Size:
+    """A size of the same aspect ratio, a multiple of 8, within these limits."""
+    height, width = size
+    factor = min(max_share, (max_pixels / (height * width)) ** 0.5)
+
+    def side(length: int, most: int) -> int:
+        return min(most, max(_MIN_SIDE, round(length * factor / 8) * 8))
+
+    return side(height, 2048), side(width, 4096)
+
+
+def _shares(
+    listing: Listing, split: str, inspected: list[Inspected]
+) -> tuple[npt.NDArray[np.float64], float]:
+    counts = np.zeros(256, np.int64)
+    for one in inspected:
+        if one.sample.split == split:
+            counts += one.label_counts
+    labelled = counts[: len(listing.classes)]
+    if not labelled.any():
+        return np.full(len(labelled), np.nan), 1.0
+    return labelled / labelled.sum(), float(1 - labelled.sum() / counts.sum())
+
+
+def _drawn(
+    listing: Listing, rows: list[tuple[str, tuple[Image.Image, Image.Image]]]
+) -> Image.Image:
+    width = 2 * _PANEL[0]
+    scaled = [
+        (title, [ImageOps.contain(panel, _PANEL) for panel in panels]) for title, panels in rows
+    ]
+    height = sum(_LINE + panels[0].height for _, panels in scaled)
+    picture = Image.new("RGB", (width, height + _LINE * (len(listing.classes) + 1)), "white")
+    draw = ImageDraw.Draw(picture)
+    top = 0
+    for title, panels in scaled:
+        draw.text((4, top + 2), title, fill="black")
+        top += _LINE
+        for number, panel in enumerate(panels):
+            picture.paste(panel, (number * _PANEL[0], top))
+        top += panels[0].height
+    for name, colour in zip(listing.classes, listing.palette, strict=True):
+        top += _LINE
+        draw.rectangle((4, top - 12, 28, top), fill=colour, outline="black")
+        draw.text((36, top - 13), name, fill="black")
+    return picture
+
+
+def find_kind(root: Path) -> str:
+    """The dataset.kind of a folder, by its layout.
+
+    Raises:
+        DataError: it has none of the layouts.
+    """
+    if (root / "leftImg8bit").is_dir() or (root / "gtFine").is_dir():
+        return "cityscapes"
+    if (root / "dataset.yaml").is_file():
+        return "folder"
+    if (root / "trainannot").is_dir():
+        return "camvid"
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder")
+    raise DataError(
+        f"{root}: no known layout: expected dataset.yaml with images and masks "
+        "(docs/your_data.md), leftImg8bit/ and gtFine/ of Cityscapes, or CamVid's train/ and "
+        "trainannot/"
+    )

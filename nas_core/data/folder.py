@@ -1,0 +1,390 @@
+"""Your own data: images and masks of the same names in folders, described by dataset.yaml.
+
+    dataset.yaml                        classes, ignored labels
+    train/images/   train/masks/        the splits; test/ may be left out
+    val/images/     val/masks/
+    test/images/    test/masks/
+
+or `images/` and `masks/` alone, divided by list files (train.txt, val.txt, test.txt: a file name of
+`images/` a line) or by `split` in dataset.yaml. Images are PNG or JPEG, masks PNG: 8-bit grey or
+palette, whose values are labels, or 8-bit RGB, whose colours stand for classes.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from nas_core.data.images import JPEG_SUFFIXES, listed, read_labels
+from nas_core.data.listing import SPLITS, Colour, Listing, Sample, hash_files, list_files, report
+from nas_core.errors import DataError
+
+DESCRIPTION = "dataset.yaml"
+IGNORED = 255
+"""Label of ignored pixels in the prepared masks."""
+
+MAX_CLASSES = 254
+_MAX_BYTES = 2**20
+_UNKNOWN = -1
+_NOT_INSIDE = re.compile(r"[/\\]")
+
+Label = Annotated[int, Field(ge=0, le=255)]
+Channel = Annotated[int, Field(ge=0, le=255)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ClassEntry(_Section):
+    """A class: its name, its label in grey and palette masks, its colour in RGB masks."""
+
+    # What MLflow takes in the name of a metric.
+    name: str = Field(pattern=r"^\w[\w .\-]{0,59}$")
+    label: Label | None = None
+    colour: tuple[Channel, Channel, Channel] | None = Field(None, strict=False)
+
+
+class SplitEntry(_Section):
+    """How to divide one folder of images: shares, and what belongs together."""
+
+    val: float = Field(gt=0, lt=1, strict=False)
+    test: float = Field(0.0, ge=0, lt=1, strict=False)
+    group: str | None = None
+    seed: int = 0
+
+    @field_validator("group")
+    @classmethod
+    def is_expression(cls, group: str | None) -> str | None:
+        try:
+            re.compile(group or "")
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return group
+
+
+class Description(_Section):
+    """What dataset.yaml holds."""
+
+    classes: list[ClassEntry] = Field(min_length=2, max_length=MAX_CLASSES)
+    ignore_labels: list[Label] = []
+    ignore_colours: list[Annotated[tuple[Channel, Channel, Channel], Field(strict=False)]] = []
+    split: SplitEntry | None = None
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def names_are_entries(cls, classes: Any) -> Any:
+        if not isinstance(classes, list):
+            return classes
+        return [{"name": entry} if isinstance(entry, str) else entry for entry in classes]
+
+    @property
+    def labels(self) -> list[int]:
+        """The label of each class: its own, or else its place in the list."""
+        return [
+            number if entry.label is None else entry.label
+            for number, entry in enumerate(self.classes)
+        ]
+
+    def conflicts(self) -> list[str]:
+        """What is given twice."""
+        colours = [entry.colour for entry in self.classes if entry.colour is not None]
+        values: dict[str, Sequence[Any]] = {
+            "class": [entry.name for entry in self.classes],
+            "label": [*self.labels, *set(self.ignore_labels)],
+            "colour": [*colours, *set(self.ignore_colours)],
+        }
+        return [
+            f"{DESCRIPTION}: {kind} {value} is given {count} times"
+            for kind, entries in values.items()
+            for value, count in Counter(entries).items()
+            if count > 1
+        ]
+
+
+@dataclass(frozen=True)
+class MaskReader:
+    """Reads masks as `description` says; see `Listing.read_mask`."""
+
+    root: Path
+    description: Description
+
+    def __call__(self, path: Path) -> npt.NDArray[np.uint8]:
+        values, palette = read_labels(path, self.root)
+        if values.ndim == 3:
+            return self._of_colours(path, values)
+        if palette is not None:
+            self._check_palette(path, values, palette)
+        return self._of_labels(path, values)
+
+    def _of_labels(self, path: Path, values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        table = np.full(256, _UNKNOWN, np.int16)
+        table[list(self.description.ignore_labels)] = IGNORED
+        table[self.description.labels] = range(len(self.description.classes))
+        mask = table[values]
+        strays = np.unique(values[mask == _UNKNOWN])
+        if strays.size:
+            raise DataError(f"{self._name(path)}: {listed(strays)} not in {DESCRIPTION}")
+        return mask.astype(np.uint8)
+
+    def _of_colours(self, path: Path, values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        known = {c: number for number, c in enumerate(self._colours()) if c is not None}
+        known |= dict.fromkeys(self.description.ignore_colours, IGNORED)
+        if not known:
+            raise DataError(
+                f"{self._name(path)}: an RGB mask, but the classes of {DESCRIPTION} have no colours"
+            )
+        codes = np.array(sorted((_code(colour), number) for colour, number in known.items()))
+        pixels = values.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+        places = np.searchsorted(codes[:, 0], pixels).clip(max=len(codes) - 1)
+        strays = np.unique(pixels[codes[places, 0] != pixels])
+        if strays.size:
+            first = int(strays[0])
+            colour = [first >> 16, first >> 8 & 255, first & 255]
+            more = f" and {strays.size - 1} more" if strays.size > 1 else ""
+            raise DataError(f"{self._name(path)}: colour {colour}{more} not in {DESCRIPTION}")
+        return codes[places, 1].astype(np.uint8)
+
+    def _check_palette(
+        self, path: Path, values: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8]
+    ) -> None:
+        """A program that saved colours as a palette may have numbered them as it liked."""
+        for label, colour in zip(self.description.labels, self._colours(), strict=True):
+            if colour is None or label >= len(palette) or not (values == label).any():
+                continue
+            found = tuple(palette[label].tolist())
+            if found != colour:
+                raise DataError(
+                    f"{self._name(path)}: palette colour {list(found)} of label {label}, which has "
+                    f"{list(colour)} in {DESCRIPTION}: leave the colours out there if the label is "
+                    "right, or save the mask as RGB"
+                )
+
+    def _colours(self) -> list[Colour | None]:
+        return [entry.colour for entry in self.description.classes]
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+
+def list_dataset(root: Path) -> Listing:
+    """List and hash a dataset; nothing is decoded.
+
+    Raises:
+        DataError: `root` is no folder, or dataset.yaml is not valid (all its problems in one
+            message). All other problems are in the result.
+    """
+    if not root.is_dir():
+        raise DataError(f"dataset folder {root} does not exist: set dataset.path to yours")
+    description = read_description(root)
+    samples: list[Sample] = []
+    problems: list[str] = []
+    lists = [root / f"{split}.txt" for split in SPLITS if (root / f"{split}.txt").is_file()]
+    in_splits = any((root / split / "images").is_dir() for split in SPLITS)
+    ways = {
+        "folders of splits": in_splits,
+        "list files": (root / "images").is_dir() and bool(lists),
+        f"split in {DESCRIPTION}": description.split is not None,
+    }
+    chosen = [way for way, used in ways.items() if used]
+    if len(chosen) != 1:
+        problem = f"divided in {len(chosen)} ways ({', '.join(chosen)})" if chosen else "no splits"
+        problems.append(
+            f"{problem}: expected train/images/ ..., or images/ with train.txt ... or with "
+            f"split in {DESCRIPTION}"
+        )
+    elif in_splits:
+        for split in SPLITS:
+            if (root / split).is_dir() or split != "test":
+                pairs, found = _pairs(root, f"{split}/images", f"{split}/masks")
+                samples += [Sample(split, name, *pair) for name, pair in pairs.items()]
+                problems += found
+    else:
+        pairs, problems = _pairs(root, "images", "masks")
+        assigned, found = (
+            _divide(pairs, description.split)
+            if description.split is not None
+            else _read_lists(root, lists, pairs)
+        )
+        problems += found
+        samples = [
+            Sample(split, name, *pairs[name])
+            for split in SPLITS
+            for name in sorted(name for name, its in assigned.items() if its == split)
+        ]
+    files = {path for sample in samples for path in (sample.image, sample.mask)}
+    data_hash, unreadable = hash_files(root, [*files, *lists, root / DESCRIPTION])
+    return Listing(
+        root=root,
+        classes=tuple(entry.name for entry in description.classes),
+        palette=_palette(description),
+        ignore_index=IGNORED,
+        read_mask=MaskReader(root, description),
+        mixed_sizes=True,
+        samples=tuple(samples),
+        problems=(*problems, *unreadable),
+        data_hash=data_hash,
+    )
+
+
+def read_description(root: Path) -> Description:
+    """What dataset.yaml says.
+
+    Raises:
+        DataError: it is missing, unreadable or not valid.
+    """
+    path = root / DESCRIPTION
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise DataError(f"{path} has more than {_MAX_BYTES} bytes")
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        description = Description.model_validate(values)
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} does not exist: it names the classes (docs/your_data.md)"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    except ValidationError as error:
+        raise report(root, [_explain(problem) for problem in error.errors()]) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise DataError(f"{path}{where}: not valid YAML") from None
+    if conflicts := description.conflicts():
+        raise report(root, conflicts)
+    return description
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "content"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "unknown key"
+    return f"{DESCRIPTION}: {key}: {message[:1].lower()}{message[1:]}"
+
+
+def _palette(description: Description) -> tuple[Colour, ...]:
+    """The colours of the classes; of those without one, colours of evenly spaced hues."""
+    count = len(description.classes)
+    hues = (colorsys.hsv_to_rgb(number / count, 0.75, 0.9) for number in range(count))
+    return tuple(
+        entry.colour or (round(255 * red), round(255 * green), round(255 * blue))
+        for entry, (red, green, blue) in zip(description.classes, hues, strict=True)
+    )
+
+
+def _code(colour: Colour) -> int:
+    red, green, blue = colour
+    return red << 16 | green << 8 | blue
+
+
+def _pairs(root: Path, images: str, masks: str) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
+    """Image and mask by name without suffix, and what has no counterpart."""
+    missing = [f"{name}/: folder is missing" for name in (images, masks) if not _is_dir(root, name)]
+    if missing:
+        return {}, missing
+    problems = []
+    pictures: dict[str, Path] = {}
+    for path in list_files(root / images, [".png", *JPEG_SUFFIXES]).values():
+        if path.stem in pictures:
+            problems.append(f"{images}/{path.name}: {pictures[path.stem].name} has the same name")
+        pictures.setdefault(path.stem, path)
+    labels = {path.stem: path for path in list_files(root / masks, [".png"]).values()}
+    if not pictures and not labels:
+        return {}, [f"{images}/: no PNG or JPEG image in it"]
+    problems += [
+        f"{images}/{path.name}: no mask {masks}/{name}.png"
+        for name, path in pictures.items()
+        if name not in labels
+    ]
+    problems += [
+        f"{masks}/{path.name}: no image {name} in {images}/"
+        for name, path in labels.items()
+        if name not in pictures
+    ]
+    both = {name: (path, labels[name]) for name, path in pictures.items() if name in labels}
+    return both, problems
+
+
+def _is_dir(root: Path, name: str) -> bool:
+    return (root / name).is_dir()
+
+
+def _read_lists(
+    root: Path, lists: Iterable[Path], pairs: dict[str, tuple[Path, Path]]
+) -> tuple[dict[str, str], list[str]]:
+    """The split of each listed image, by name, and what is wrong with the lists."""
+    assigned: dict[str, str] = {}
+    problems = [f"{split}.txt: is missing" for split in ("train", "val")]
+    names = {path.name: name for name, (path, _) in pairs.items()} | {name: name for name in pairs}
+    for path in lists:
+        split = path.stem
+        problems = [line for line in problems if line != f"{path.name}: is missing"]
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"{path.name}: cannot be read: {error}")
+            continue
+        for number, line in enumerate(lines, 1):
+            entry = line.strip()
+            where = f"{path.name}, line {number}: {entry[:80]}"
+            if not entry:
+                continue
+            if _NOT_INSIDE.search(entry):
+                problems.append(f"{where}: expected the name of a file in images/, not a path")
+            elif entry not in names:
+                problems.append(f"{where}: no such image with a mask in images/")
+            elif assigned.setdefault(names[entry], split) != split:
+                problems.append(f"{where}: is in {assigned[names[entry]]}.txt too")
+        if split not in assigned.values():
+            problems.append(f"{path.name}: names no image")
+    return assigned, problems
+
+
+def _divide(
+    pairs: dict[str, tuple[Path, Path]], split: SplitEntry
+) -> tuple[dict[str, str], list[str]]:
+    """The split of each image, by name; images of one group stay together.
+
+    The groups, in the order of a hash of seed and group, fill test, then val, up to their shares;
+    the rest is train. So the result depends on the names alone.
+    """
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    problems = []
+    for name, (path, _) in pairs.items():
+        found = re.search(split.group, path.name) if split.group is not None else None
+        if split.group is not None and found is None:
+            problems.append(f"images/{path.name}: split.group does not match it")
+        group = name if found is None else found.group(1 if found.re.groups else 0)
+        groups[str(group)].append(name)
+
+    def order(group: str) -> str:
+        return hashlib.sha256(f"{split.seed}\0{group}".encode()).hexdigest()
+
+    left = sorted(groups, key=order)
+    assigned: dict[str, str] = {}
+    for target, share in (("test", split.test), ("val", split.val)):
+        count = 0
+        while share and left and count < max(1, round(share * len(pairs))):
+            names = groups[left.pop(0)]
+            assigned |= dict.fromkeys(names, target)
+            count += len(names)
+    assigned |= {name: "train" for group in left for name in groups[group]}
+    if pairs and not left:
+        problems.append(
+            f"split in {DESCRIPTION} leaves nothing to train on: {len(groups)} groups of "
+            f"{len(pairs)} images; lower val and test, or use another group"
+        )
+    return assigned, problems

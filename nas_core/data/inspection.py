@@ -1,0 +1,160 @@
+"""What the files of a dataset hold, and all that is wrong with them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from nas_core.data.images import MAX_PIXELS, read_header, read_image
+from nas_core.data.listing import Listing, Sample
+from nas_core.errors import DataError
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+MIN_TRAIN_IMAGES = 3
+"""One for meta-val and two for meta-train: batch norm wants two."""
+
+_NO_COUNTS = np.zeros(256, np.int64)
+
+
+@dataclass
+class Inspected:
+    """What decoding one sample told: its problems, or what its split needs to know of it.
+
+    Attributes:
+        label_counts: int64 (256,), pixels of each class number and of the ignored label.
+    """
+
+    sample: Sample
+    problems: list[str] = field(default_factory=list)
+    size: Size | None = None
+    pixel_digest: bytes = b""
+    label_counts: npt.NDArray[np.int64] = field(default_factory=_NO_COUNTS.copy)
+
+
+def frame_size(listing: Listing) -> tuple[Size, list[str]]:
+    """The size that prepared images have, and what stands against it.
+
+    That is the size of most images or, where sizes are mixed, the greatest height and width.
+    Unreadable images are left out here and reported later.
+    """
+    sizes: Counter[Size] = Counter()
+    for sample in listing.samples:
+        with suppress(DataError):
+            header = read_header(sample.image, listing.root)
+            sizes[header.height, header.width] += 1
+    if not sizes:
+        return (1, 1), []
+    if not listing.mixed_sizes:
+        return sizes.most_common(1)[0][0], []
+    height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
+    if height * width > MAX_PIXELS:
+        return (1, 1), [
+            f"images padded to the greatest height and width would have {width}x{height} pixels; "
+            f"at most {MAX_PIXELS} are accepted: scale the largest down"
+        ]
+    return (height, width), []
+
+
+def inspect_sample(
+    listing: Listing, sample: Sample, frame: Size
+) -> tuple[Inspected, npt.NDArray[np.uint8] | None, npt.NDArray[np.uint8] | None]:
+    """What there is to know of a sample, and its image and mask if they have no problem.
+
+    Args:
+        frame: what `frame_size` said; where sizes are not mixed, each image must have it.
+    """
+    inspected = Inspected(sample)
+    image = mask = None
+    try:
+        image = read_image(sample.image, listing.root)
+    except DataError as error:
+        inspected.problems.append(str(error))
+    try:
+        mask = listing.read_mask(sample.mask)
+    except DataError as error:
+        inspected.problems.append(str(error))
+    if image is not None:
+        height, width = image.shape[:2]
+        inspected.size = (height, width)
+        # The size belongs to it: two plain images of other shapes may have the same bytes.
+        content = hashlib.sha256(f"{height}x{width}".encode())
+        content.update(image.tobytes())
+        inspected.pixel_digest = content.digest()
+        if not listing.mixed_sizes and inspected.size != frame:
+            inspected.problems.append(
+                f"{listing.relative(sample.image)}: {_extent(image)}; "
+                f"most images are {frame[1]}x{frame[0]}"
+            )
+        if mask is not None and mask.shape != image.shape[:2]:
+            inspected.problems.append(
+                f"{listing.relative(sample.mask)}: {_extent(mask)}; its image is {_extent(image)}"
+            )
+    if inspected.problems or image is None or mask is None:
+        return inspected, None, None
+    inspected.label_counts = np.bincount(mask.ravel(), minlength=256)
+    return inspected, image, mask
+
+
+def all_problems(listing: Listing, inspected: Sequence[Inspected]) -> list[str]:
+    """The problems of the listing, of each sample, and of the splits as a whole."""
+    return [
+        *listing.problems,
+        *(line for one in inspected for line in one.problems),
+        *_shared_images(listing, inspected),
+        *_unlabelled_splits(listing, inspected),
+        *_too_few(listing),
+    ]
+
+
+def _extent(array: npt.NDArray[np.uint8]) -> str:
+    return f"{array.shape[1]}x{array.shape[0]}"
+
+
+def _shared_images(listing: Listing, inspected: Iterable[Inspected]) -> list[str]:
+    """Images with the same pixels in two splits: a score on one would not be fair."""
+    first: dict[bytes, Sample] = {}
+    problems = []
+    for one in inspected:
+        if not one.pixel_digest:
+            continue
+        sample = one.sample
+        earlier = first.setdefault(one.pixel_digest, sample)
+        if earlier.split != sample.split:
+            problems.append(
+                f"{_in_split(listing, sample)}: same image as {_in_split(listing, earlier)}"
+            )
+    return problems
+
+
+def _in_split(listing: Listing, sample: Sample) -> str:
+    """An image's path, and its split where the path does not say it."""
+    path = listing.relative(sample.image)
+    return path if sample.split in path.split("/") else f"{path} ({sample.split})"
+
+
+def _unlabelled_splits(listing: Listing, inspected: Sequence[Inspected]) -> list[str]:
+    """Splits without a labelled pixel: nothing could be learned from or measured on them."""
+    problems = []
+    for split in listing.splits:
+        of_split = [one for one in inspected if one.sample.split == split]
+        if any(one.problems for one in of_split):
+            continue
+        if not any(one.label_counts[: len(listing.classes)].any() for one in of_split):
+            problems.append(f"{split}: no pixel of any mask has a class, all are ignored")
+    return problems
+
+
+def _too_few(listing: Listing) -> list[str]:
+    """Too few training images; said only where nothing else explains it."""
+    count = len(listing.of_split("train"))
+    if listing.problems or count >= MIN_TRAIN_IMAGES:
+        return []
+    return [f"train: {count} images; a search needs {MIN_TRAIN_IMAGES} at least"]

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from flows.cli import app
+from nas_core.config import SyntheticSettings, load_settings
+from nas_core.data.synthetic import draw_dataset
+from nas_core.errors import DataError, SettingsError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of its own, with a dataset of three classes in data/leaves."""
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copy(ROOT / "params.yaml", project)
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(project))
+    monkeypatch.setenv("COLUMNS", "200")
+    leaves = project / "data" / "leaves"
+    rng = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (leaves / part).mkdir(parents=True)
+    for number in range(10):
+        size = (60, 80) if number else (90, 80)
+        pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(leaves / "images" / f"{number}.jpg")
+        labels = rng.integers(0, 2, size, dtype=np.uint8)
+        Image.fromarray(labels).save(leaves / "masks" / f"{number}.png")
+    description = {"classes": ["soil", "leaf", "stem"], "split": {"val": 0.2}}
+    (leaves / "dataset.yaml").write_text(yaml.safe_dump(description))
+    return project
+
+
+def check(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["data", "check", *map(str, arguments)])
+
+
+def test_a_good_dataset_is_described_and_a_profile_written(project: Path) -> None:
+    done = check(project / "data/leaves", "--profile", "leaves")
+    assert done.exit_code == 0, done.output
+    for part in ("leaves (folder)", "train (8)", "val (2)", "stem", "0.00%", "80x60 (9)",
+                 "padded to 80x90: 30% of", "no test split", "never in train: stem"):  # fmt: skip
+        assert part in done.output
+    picture = Image.open(project / "artifacts/check/leaves.png")
+    assert picture.width == 640
+    settings = load_settings("leaves", root=project)
+    assert settings.name == "leaves"
+    assert (settings.dataset.kind, settings.dataset.path) == ("folder", "data/leaves")
+    proxy = settings.search.proxy
+    assert (proxy.height, proxy.width) == (88, 80)
+    assert (settings.train.crop_height, settings.train.crop_width) == (72, 64)
+
+
+def test_a_profile_is_not_overwritten_and_its_name_is_checked(project: Path) -> None:
+    for name, message in (("camvid", "exists"), ("../x", "should match")):
+        done = check(project / "data/leaves", "--profile", name)
+        assert isinstance(done.exception, SettingsError)
+        assert message in str(done.exception)
+    assert not (project / "artifacts").exists()
+
+
+def test_what_keeps_a_search_from_running_is_an_error(project: Path) -> None:
+    leaves = project / "data/leaves"
+    Image.fromarray(np.full((60, 80), 9, np.uint8)).save(leaves / "masks/3.png")
+    (leaves / "masks/4.png").unlink()
+    done = check(leaves, "--profile", "leaves", "--picture", project / "seen.png")
+    assert done.exit_code != 0
+    assert isinstance(done.exception, DataError)
+    assert "masks/3.png: label 9 not in dataset.yaml" in str(done.exception)
+    assert "images/4.jpg: no mask masks/4.png" in str(done.exception)
+    assert (project / "seen.png").exists()
+    assert not (project / "profiles").exists()
+
+
+def test_the_kind_is_found_by_the_layout(project: Path) -> None:
+    scenes = project / "data/scenes"
+    draw_dataset(scenes, SyntheticSettings(num_train=3, num_val=1, num_test=1, height=32, width=40))
+    done = check(scenes)
+    assert done.exit_code == 0, done.output
+    assert "scenes (camvid)" in done.output
+    assert "bicyclist" in done.output
+    for path, message in ((project / "nowhere", "is no folder"), (project, "no known layout")):
+        done = check(path)
+        assert isinstance(done.exception, DataError)
+        assert message in str(done.exception)
