@@ -1,4 +1,4 @@
-"""From images to their classes: what serving, overlays, the command line and notebooks share.
+"""Trained networks on images of one's own: for the command line and notebooks.
 
 predictor = Predictor.load("arch0-camvid")
 labels = predictor("street.jpg")
@@ -21,9 +21,9 @@ from PIL import Image
 from nas_core.data.images import read_mask
 from nas_core.data.overlay import overlay
 from nas_core.data.pictures import picture_size, read_picture
-from nas_core.data.transforms import normalise
 from nas_core.errors import DataError
 from nas_core.files import write_atomically, write_json
+from nas_core.labelling import predict_batch, predict_labels
 from nas_core.metrics import ConfusionMatrix
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.segmenter import Segmenter
@@ -34,38 +34,6 @@ BATCH_PIXELS = 2**21
 # Measured with arch0 and arch1 on the CPU at 2048x1024: 228 and 236.
 BYTES_PER_PIXEL = 240
 METRICS_FILE = "metrics.json"
-
-
-@torch.inference_mode()
-def predict_labels(segmenter: Segmenter, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The most likely class of each pixel.
-
-    Args:
-        segmenter: in eval mode, on any device.
-        image: RGB (H, W, 3), of any size.
-
-    Returns:
-        Class numbers (H, W).
-
-    Raises:
-        ValueError: the image has another shape or type, or no pixels.
-    """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(f"expected uint8 (H, W, 3), found {image.dtype} {image.shape}")
-    labels: npt.NDArray[np.uint8] = predict_batch(segmenter, image[None])[0]
-    return labels
-
-
-@torch.inference_mode()
-def predict_batch(segmenter: Segmenter, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The most likely class of each pixel of RGB images (N, H, W, 3), as class numbers (N, H, W).
-
-    The segmenter is in eval mode, on any device.
-    """
-    device = next(segmenter.parameters()).device
-    # A copy: torch takes neither read-only arrays nor mirrored ones.
-    batch = torch.from_numpy(images.copy()).to(device)
-    return segmenter(normalise(batch)).argmax(1).to(torch.uint8).cpu().numpy()
 
 
 class Predictor:

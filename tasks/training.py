@@ -19,11 +19,11 @@ from nas_core.data.overlay import side_by_side
 from nas_core.data.prepared import PreparedData
 from nas_core.files import write_atomically, write_bytes, write_json
 from nas_core.genotype import Genotype
+from nas_core.labelling import predict_labels
 from nas_core.models.checkpoint import NetworkCard, load_segmenter, save_segmenter
 from nas_core.models.cost import measure_cost
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.paths import prepared_folder, trainings_folder
-from nas_core.predict import predict_labels
 from nas_core.training.full import evaluate, train_fully, training_identity
 from tasks.tracking.provenance import git_commit
 

@@ -49,7 +49,6 @@ PACKAGES = (
     "numpy",
     "pandas",
     "pillow",
-    "psutil",
     "safetensors",
     "pydantic",
     "pyyaml",

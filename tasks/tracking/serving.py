@@ -21,8 +21,8 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from PIL import Image
 
+from nas_core.labelling import predict_labels
 from nas_core.models.checkpoint import load_segmenter
-from nas_core.predict import predict_labels
 
 
 class ServedSegmenter(PythonModel):

@@ -9,9 +9,10 @@ from PIL import Image
 from nas_core.architectures import ARCHITECTURES
 from nas_core.data.transforms import normalise
 from nas_core.errors import DataError
+from nas_core.labelling import predict_labels
 from nas_core.models.checkpoint import NetworkCard, save_segmenter
 from nas_core.models.segmenter import Segmenter
-from nas_core.predict import Predictor, predict_files, predict_labels
+from nas_core.predict import Predictor, predict_files
 from nas_core.seeds import seeded
 
 

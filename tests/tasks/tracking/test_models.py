@@ -24,8 +24,8 @@ from PIL import Image
 
 from nas_core.architectures import ARCHITECTURES
 from nas_core.errors import ServiceError, WeightsError
+from nas_core.labelling import predict_labels
 from nas_core.models.checkpoint import load_segmenter
-from nas_core.predict import predict_labels
 from tasks.tracking.models import TrainingEntry, log_test, log_training, requirements
 from tasks.tracking.tracker import CandidateEntry, Tracker
 

@@ -1,0 +1,42 @@
+"""From images to their classes: what serving, overlays and predictions share."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nas_core.data.transforms import normalise
+from nas_core.models.segmenter import Segmenter
+
+
+@torch.inference_mode()
+def predict_labels(segmenter: Segmenter, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The most likely class of each pixel.
+
+    Args:
+        segmenter: in eval mode, on any device.
+        image: RGB (H, W, 3), of any size.
+
+    Returns:
+        Class numbers (H, W).
+
+    Raises:
+        ValueError: the image has another shape or type, or no pixels.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(f"expected uint8 (H, W, 3), found {image.dtype} {image.shape}")
+    labels: npt.NDArray[np.uint8] = predict_batch(segmenter, image[None])[0]
+    return labels
+
+
+@torch.inference_mode()
+def predict_batch(segmenter: Segmenter, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The most likely class of each pixel of RGB images (N, H, W, 3), as class numbers (N, H, W).
+
+    The segmenter is in eval mode, on any device.
+    """
+    device = next(segmenter.parameters()).device
+    # A copy: torch takes neither read-only arrays nor mirrored ones.
+    batch = torch.from_numpy(images.copy()).to(device)
+    return segmenter(normalise(batch)).argmax(1).to(torch.uint8).cpu().numpy()
