@@ -108,7 +108,8 @@ def test_a_malformed_file_is_named(project: Path, content: bytes, message: str) 
 
 
 def test_an_unknown_profile_lists_those_there(project: Path) -> None:
-    with pytest.raises(SettingsError, match="'cityscape'; there are: camvid, cityscapes, synthetic"):
+    there = "'cityscape'; there are: camvid, cityscapes, synthetic"
+    with pytest.raises(SettingsError, match=there):
         load_settings("cityscape", root=project)
     with pytest.raises(SettingsError, match="unknown profile"):
         load_settings("../params", root=project)
