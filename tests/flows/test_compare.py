@@ -229,7 +229,11 @@ def test_the_table_has_a_line_a_strategy(project: Path, gathered: dict[str, Any]
     for strategy in STRATEGIES:
         (line,) = [line for line in lines if f" {strategy} " in line]
         best = gathered["strategies"][strategy]["equal_time"]["best_reward"]
-        assert f"{best['mean']:.4f} [{best['min']:.4f}..{best['max']:.4f}]" in line
+        # None where no candidate was done within the budget, on a machine whose speed varies.
+        mean, low, high = (
+            "none" if best[name] is None else f"{best[name]:.4f}" for name in ("mean", "min", "max")
+        )
+        assert f"{mean} [{low}..{high}]" in line
         assert "0, 1" in line
     assert any(line.endswith("compare.json") for line in lines)
 

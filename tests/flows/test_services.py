@@ -166,7 +166,7 @@ def get(url: str) -> str:
 def test_up_says_when_each_part_is_ready(project: Project) -> None:
     assert f"Prefect server   ready at http://127.0.0.1:{project.prefect_port}" in project.said
     assert f"MLflow UI        ready at http://127.0.0.1:{project.mlflow_port}" in project.said
-    assert "ready: nas-search/camvid, nas-search/synthetic" in project.said
+    assert "ready: nas-search/camvid, nas-search/cityscapes, nas-search/synthetic" in project.said
     assert get(f"http://127.0.0.1:{project.mlflow_port}/health") == "OK"
     assert (project.folder / "artifacts/mlflow.db").exists()
     # The UI in the browser asks the server that shows it, whatever its port.

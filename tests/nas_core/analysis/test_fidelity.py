@@ -111,11 +111,11 @@ def test_a_training_gives_a_proxy_at_each_validation() -> None:
         "A5+B1": {"epochs_b": 1},
         "A5+B2": {},
     }
-    changed = {"height": 72, "epochs_a": 8, "epochs_b": 1}
+    changed = {"height": 80, "epochs_a": 8, "epochs_b": 1}
     smaller = DEFAULT.model_copy(update=changed)
     assert proxies_of(smaller, DEFAULT) == {
-        "A8 height=72": {**changed, "epochs_b": 0},
-        "A8+B1 height=72": changed,
+        "A8 height=80": {**changed, "epochs_b": 0},
+        "A8+B1 height=80": changed,
     }
 
 
@@ -181,7 +181,7 @@ def test_fewer_candidates_than_wanted_are_all_taken() -> None:
     [
         {"seed": 1},
         {"search": SearchSettings(meta_val_fraction=0.2)},
-        {"search": SearchSettings(proxy=ProxySettings(height=72))},
+        {"search": SearchSettings(proxy=ProxySettings(height=80))},
     ],
 )
 def test_what_decides_the_reward_names_the_folder(change: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ def test_baseline_is_a_moving_average_of_rewards(name: str) -> None:
 
 @BOTH
 def test_diagnostics(name: str) -> None:
-    diagnostics = tell(make(name), 0.2, 0.4)
+    diagnostics = tell(make(name, epochs=1), 0.2, 0.4)
     kinds = {decision.kind for decision in DECISIONS}
     expected = {"reward_mean", "refused_share", "baseline", "gradient_norm"}
     expected |= {f"entropy/{kind}" for kind in kinds}
