@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageOps
 
+from nas_core.config import ProxySettings, TrainSettings
 from nas_core.data.images import read_image
 from nas_core.data.inspection import Inspected, Size, all_problems, frame_size, inspect_sample
 from nas_core.data.listing import Listing
@@ -100,11 +101,13 @@ def sample_picture(listing: Listing) -> Image.Image | None:
 def profile_values(report: Report, name: str, path: str, kind: str) -> dict[str, Any]:
     """What a profile for this dataset changes in params.yaml: where it is, and sizes that fit it.
 
-    The proxy's images have the dataset's aspect ratio and about as many pixels as CamVid's there;
-    a training crop covers up to four fifths of an image, and no more pixels than CamVid's.
+    The proxy's images have the dataset's aspect ratio and about as many pixels as the default's; a
+    training crop covers up to four fifths of an image, and about as many pixels as the default at
+    most.
     """
-    proxy = _scaled(report.frame, 120 * 160, 1.0)
-    crop = _scaled(report.frame, 288 * 384, 0.8)
+    for_proxy, for_training = ProxySettings(), TrainSettings()
+    proxy = _scaled(report.frame, for_proxy.height * for_proxy.width, 1.0)
+    crop = _scaled(report.frame, for_training.crop_height * for_training.crop_width, 0.8)
     return {
         "name": name,
         "dataset": {"kind": kind, "path": path},
