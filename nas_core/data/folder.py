@@ -292,7 +292,9 @@ def _code(colour: Colour) -> int:
 
 def _pairs(root: Path, images: str, masks: str) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
     """Image and mask by name without suffix, and what has no counterpart."""
-    missing = [f"{name}/: folder is missing" for name in (images, masks) if not _is_dir(root, name)]
+    missing = [
+        f"{name}/: folder is missing" for name in (images, masks) if not (root / name).is_dir()
+    ]
     if missing:
         return {}, missing
     problems = []
@@ -316,10 +318,6 @@ def _pairs(root: Path, images: str, masks: str) -> tuple[dict[str, tuple[Path, P
     ]
     both = {name: (path, labels[name]) for name, path in pictures.items() if name in labels}
     return both, problems
-
-
-def _is_dir(root: Path, name: str) -> bool:
-    return (root / name).is_dir()
 
 
 def _read_lists(

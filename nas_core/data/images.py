@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image
 
 from nas_core.errors import DataError
 
@@ -31,7 +31,6 @@ _END = b"\0\0\0\0IEND\xaeB\x60\x82"
 _HEADER = struct.Struct(">8sI4sIIBB")
 _COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
 _JPEG_MODES = {"L": "grey", "RGB": "RGB", "CMYK": "CMYK"}
-_EXIF_ORIENTATION = 0x0112
 _DAMAGED = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, zlib.error)
 
 
@@ -156,7 +155,7 @@ def _png_header(path: Path, root: Path | None) -> Header:
 def _jpeg_header(path: Path, root: Path | None) -> Header:
     try:
         with Image.open(path, formats=["JPEG"]) as image:
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             header = Header(image.height, image.width, 8, _JPEG_MODES.get(image.mode, image.mode))
     except Image.UnidentifiedImageError:
         raise DataError(f"{_short(path, root)}: no JPEG image") from None

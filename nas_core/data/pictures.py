@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from nas_core.data.images import MAX_PIXELS
 from nas_core.errors import DataError
@@ -19,7 +19,6 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _COLOURS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _UNREADABLE = (OSError, SyntaxError, ValueError, IndexError, EOFError, OverflowError)
-_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 
 
@@ -56,7 +55,7 @@ def picture_size(path: Path) -> tuple[int, int]:
         DataError: as `read_picture`, as far as the beginning of the file tells.
     """
     with _opened(path) as picture:
-        turned = picture.getexif().get(_ORIENTATION) in _TURNED
+        turned = picture.getexif().get(ExifTags.Base.Orientation) in _TURNED
         return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 
