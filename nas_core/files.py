@@ -12,21 +12,42 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nas_core.errors import RunError
+
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with a temporary path beside `path`, flush to disk and rename it to `path`.
 
     The temporary name keeps the suffix of `path`, since many writers choose the format by it.
+
+    Raises:
+        RunError: the disk does not take it; then `path` is as before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        flush_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if isinstance(error.filename, str) and error.filename != str(temporary):
+            reason += f": {error.filename}"
+        raise RunError(f"{path} cannot be written: {reason}") from error
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, so that a new file survives the loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from nas_core.errors import GenotypeError, WeightsError
-from nas_core.files import write_atomically
+from nas_core.files import write_bytes
 from nas_core.genotype import Genotype
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
@@ -90,7 +90,7 @@ def save_segmenter(path: Path, segmenter: Segmenter, card: NetworkCard) -> None:
     }
     _check_state(state, card, str(path))
     metadata = {METADATA_KEY: json.dumps(card.to_dict(), sort_keys=True)}
-    write_atomically(path, lambda temporary: save_file(state, temporary, metadata))
+    write_bytes(path, save(state, metadata))
 
 
 def load_segmenter(path: Path) -> tuple[Segmenter, NetworkCard]:

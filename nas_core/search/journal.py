@@ -123,7 +123,7 @@ class Journal:
         try:
             if path.exists():
                 raise RunError(f"{path} exists already: open it to go on with its search")
-            _write(path, header.model_dump_json().encode() + b"\n")
+            write_bytes(path, header.model_dump_json().encode() + b"\n")
             return cls(path, lock)
         except BaseException:
             lock.release()
@@ -219,7 +219,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
     content = io.BytesIO()
     torch.save({"format": STATE_FORMAT, "state": state}, content)
-    _write(path, content.getvalue())
+    write_bytes(path, content.getvalue())
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -249,13 +249,6 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 Parsed = TypeVar("Parsed", bound=Line)
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        write_bytes(path, content)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _check_exists(path: Path) -> None:

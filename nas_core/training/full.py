@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import time
@@ -21,7 +22,7 @@ from nas_core.config import NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch, normalise
 from nas_core.errors import RunError
-from nas_core.files import digest_of, write_atomically
+from nas_core.files import digest_of, write_bytes
 from nas_core.genotype import Genotype
 from nas_core.metrics import ConfusionMatrix
 from nas_core.models.decoder import Decoder
@@ -253,7 +254,10 @@ class _Training:
             "history": self.history,
             "state": self._state(),
         }
-        write_atomically(path, lambda temporary: torch.save(content, temporary))
+        # Through memory: on a full disk torch.save would raise an error of its own kind.
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_bytes(path, buffer.getvalue())
 
     def load(self, path: Path) -> None:
         try:

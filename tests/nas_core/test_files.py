@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nas_core.errors import RunError
 from nas_core.files import (
     digest_of,
     file_digest,
@@ -23,7 +24,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         temporary.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunError, match=r"a\.json cannot be written: disk full$"):
         write_atomically(path, fail)
     assert json.loads(path.read_text()) == {"x": 1}
     assert [child.name for child in tmp_path.iterdir()] == ["a.json"]
@@ -48,7 +49,7 @@ def test_a_folder_holds_exactly_what_it_is_filled_with(tmp_path: Path) -> None:
     fill_folder(folder, {"2": tmp_path / "a", "3": tmp_path / "c"})
     assert {p.name: p.read_text() for p in folder.iterdir()} == {"2": "new a", "3": "new c"}
     # What cannot be had takes nothing away.
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(RunError, match=r"4 cannot be written: No such file.*/missing$"):
         fill_folder(folder, {"4": tmp_path / "missing"})
     assert {path.name for path in folder.iterdir()} == {"2", "3"}
     fill_folder(folder, {})
