@@ -320,6 +320,9 @@ def _stoppable() -> Iterator[None]:
     Raises:
         ServiceError: no Prefect server answers at the configured address.
     """
+    from prefect.client.orchestration import get_client
+
+    from flows import orphans
     from flows.prefect_server import check_configured, start_temporary
 
     def terminate(signal_number: int, frame: FrameType | None) -> NoReturn:
@@ -329,9 +332,15 @@ def _stoppable() -> Iterator[None]:
     # would end the process before Prefect's temporary server is stopped.
     before = signal.signal(signal.SIGTERM, terminate)
     try:
+        orphans.end_processes()
+        orphans.mark_processes()
         if check_configured() is None:
             start_temporary()
-        yield
+        with get_client(sync_client=True) as client:
+            for run in orphans.crash_runs(client):
+                errors.print(f"run {run.name} had lost its process: now marked as Crashed")
+        with orphans.tagged():
+            yield
     except KeyboardInterrupt as stop:
         errors.print("stopped; the same command goes on from here")
         number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT

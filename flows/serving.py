@@ -22,6 +22,7 @@ from prefect.exceptions import ObjectNotFound
 from rich.console import Console
 
 from flows.deployments import TAG, served_from
+from flows.orphans import crash_runs
 from flows.prefect_server import (
     ACTIVE,
     answers,
@@ -79,7 +80,7 @@ def serve_deployments(
         end_service(record.services[KEY])
     with api(url) as client:
         found = {name: _find(client, name) for name in names}
-        for run in crash_orphans(client, _ours(client, root)):
+        for run in (*crash_orphans(client, _ours(client, root)), *crash_runs(client)):
             console.print(f"[yellow]Run {run.name} had lost its process: now marked as Crashed")
         service = start_service(
             "Deployments",
