@@ -21,9 +21,10 @@ from nas_core.models.state import state_digest
 from nas_core.paths import prepared_folder, searches_folder
 from nas_core.search import run
 from nas_core.search.journal import Header, Journal
+from nas_core.workers import Workers
 from tasks.search_log import SearchLog
 from tasks.tracking.provenance import provenance_tags
-from tasks.tracking.store import tracking_uri
+from tasks.tracking.store import Logger, tracking_uri
 from tasks.tracking.tracker import Tracker
 
 
@@ -107,5 +108,9 @@ class Context:
         )
         return Journal.create(path, header)
 
-    def track_search(self, folder: Path, journal: Journal) -> SearchLog:
-        return SearchLog(self.tracker, folder, journal, self.settings)
+    def track_search(self, folder: Path, journal: Journal, logger: Logger) -> SearchLog:
+        return SearchLog(self.tracker, folder, journal, self.settings, logger)
+
+    def workers(self) -> Workers:
+        runner = self.settings.runner
+        return Workers(runner.workers, runner.time_limit, self.settings.compute.threads)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from prefect import get_run_logger
 
 from flows.context import Context
 from nas_core.errors import RunError
@@ -17,6 +18,7 @@ from nas_core.paths import results_folder
 from tasks.results import write_table
 from tasks.search_log import flatten
 from tasks.tracking.models import RegisteredTraining, TrainingEntry, log_test, log_training
+from tasks.tracking.store import patiently
 from tasks.training import (
     evaluate_architecture,
     read_json,
@@ -109,7 +111,8 @@ def register(context: Context, folder: Path, search: str | None = None) -> Regis
     """
     training = read_json(folder / "training.json")
     settings = context.settings
-    parent = context.tracker.search_run(search) if search else None
+    tracker, logger = context.tracker, get_run_logger()
+    parent = patiently(lambda: tracker.search_run(search), logger) if search else None
     included = {"dataset", "encoder", "network", "train", "seed"}
     entry = TrainingEntry(
         name=training["label"],
@@ -126,7 +129,7 @@ def register(context: Context, folder: Path, search: str | None = None) -> Regis
         files=[folder / "genotype.json"],
         parent=parent,
     )
-    return log_training(context.tracker, entry, f"nas-{settings.name}")
+    return patiently(lambda: log_training(tracker, entry, f"nas-{settings.name}"), logger)
 
 
 def evaluate(context: Context, folder: Path) -> Mapping[str, Any]:
@@ -138,13 +141,17 @@ def evaluate(context: Context, folder: Path) -> Mapping[str, Any]:
     test = read_json(evaluate_architecture(context.settings, context.root, label, folder))
     scores = {k: v for k, v in test.items() if isinstance(v, float)}
     files = [folder / "test_confusion_matrix.csv", *sorted((folder / "overlays").glob("*.png"))]
-    log_test(
-        context.tracker,
-        register(context, folder).run_id,
-        scores,
-        test["class_iou"],
-        files,
-        split=context.data.final_split,
+    run_id = register(context, folder).run_id
+    patiently(
+        lambda: log_test(
+            context.tracker,
+            run_id,
+            scores,
+            test["class_iou"],
+            files,
+            split=context.data.final_split,
+        ),
+        get_run_logger(),
     )
     return test
 

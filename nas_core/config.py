@@ -258,6 +258,21 @@ class ComputeSettings(Section):
     threads: int = Field(0, ge=0, le=1024, description="CPU threads. 0: all cores.")
 
 
+class RunnerSettings(Section):
+    """The processes that train candidates. They decide no result."""
+
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Candidates trained at a time, each in a process. More than one share the CPU "
+        "threads, and are told apart by early stopping a little later.",
+    )
+    time_limit: float = Field(
+        3600.0, gt=0, description="Seconds for one candidate: over it, it is failed."
+    )
+
+
 class TrackingSettings(Section):
     """The record in MLflow."""
 
@@ -282,6 +297,7 @@ class Settings(Section):
     search: SearchSettings = SearchSettings()
     train: TrainSettings = TrainSettings()
     compute: ComputeSettings = ComputeSettings()
+    runner: RunnerSettings = RunnerSettings()
     tracking: TrackingSettings = TrackingSettings()
 
 

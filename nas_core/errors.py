@@ -37,5 +37,9 @@ class ServiceError(NasError):
     """A server (Prefect, MLflow) does not answer, or cannot be started."""
 
 
+class UnavailableError(ServiceError):
+    """A server does not answer for now: the same request may succeed later."""
+
+
 class CandidateError(NasError):
     """The training of one candidate failed; the search goes on without a reward for it."""

@@ -13,14 +13,12 @@ from prefect.cache_policies import NO_CACHE
 from nas_core.compute import Compute
 from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
-from nas_core.files import write_json
 from nas_core.genotype import Genotype
-from nas_core.models.checkpoint import NetworkCard, save_segmenter
-from nas_core.models.encoder import load_encoder_weights
 from nas_core.paths import prepared_folder
 from nas_core.search import run
+from nas_core.search.candidates import score_candidate
 from nas_core.search.costs import CandidateCost, Costs
-from nas_core.training.proxy import ProxyTask, build_proxy_task, train_candidate
+from nas_core.workers import Workers
 
 
 @task(name="sample candidates", task_run_name="sample round {number}", cache_policy=NO_CACHE)
@@ -40,6 +38,7 @@ def sample_candidates(
     cache_result_in_memory=False,
 )
 def train_on_proxy(
+    workers: Workers,
     folder: Path,
     settings: Settings,
     root: Path,
@@ -48,37 +47,8 @@ def train_on_proxy(
     short_id: str,
     thresholds: Sequence[float],
 ) -> dict[str, Any]:
-    """Train one candidate briefly and score it on meta-val.
-
-    Writes what is kept of it into its folder; see `candidate_files`.
-
-    Returns:
-        The values that the journal keeps: scores, metrics, seconds, stopped_early.
-    """
-    candidate = Genotype.from_dict(genotype)
-    result = train_candidate(
-        proxy_task(settings, root),
-        candidate,
-        seed=run.candidate_seed(settings.seed, candidate.id),
-        thresholds=thresholds,
-    )
-    data = PreparedData.open(prepared_folder(root, settings))
-    proxy = settings.search.proxy
-    files = candidate_files(folder, candidate.id)
-    write_json(files["genotype"], genotype)
-    write_json(files["losses"], result.losses)
-    result.confusion.write_csv(files["confusion_matrix"], data.classes)
-    card = NetworkCard(candidate, data.classes, data.colours, proxy.agg_size, proxy.sep_repeats)
-    save_segmenter(files["weights"], result.segmenter, card)
-    return {
-        "scores": result.scores,
-        "metrics": {
-            **result.confusion.metrics(),
-            "skipped_steps": float(result.num_skipped_steps),
-        },
-        "seconds": result.seconds,
-        "stopped_early": result.stopped_early,
-    }
+    """Train one candidate in a worker; see `score_candidate` and `Workers.call`."""
+    return workers.call(score_candidate, folder, settings, root, genotype, thresholds)
 
 
 @task(name="aggregate rewards", task_run_name="learn from round {number}", cache_policy=NO_CACHE)
@@ -88,13 +58,6 @@ def aggregate_rewards(
     """Teach the strategy the rewards of round `number`; returns its diagnostics."""
     costs = _costs(folder, settings, root)
     return run.learn(folder, settings.search, settings.seed, costs, rewards)
-
-
-def candidate_files(folder: Path, genotype_id: str) -> dict[str, Path]:
-    """What is kept of a candidate, by name, in the folder of its search."""
-    place = folder / "candidates" / genotype_id
-    names = ("genotype.json", "weights.safetensors", "confusion_matrix.csv", "losses.json")
-    return {name.partition(".")[0]: place / name for name in names}
 
 
 @lru_cache(maxsize=1)
@@ -107,17 +70,4 @@ def _costs(folder: Path, settings: Settings, root: Path) -> Costs:
         data.num_classes,
         (data.height, data.width),
         Compute.from_settings(settings.compute),
-    )
-
-
-@lru_cache(maxsize=1)
-def proxy_task(settings: Settings, root: Path) -> ProxyTask:
-    """What all candidates share, kept in the process. Settings are frozen, thus fit as a key."""
-    return build_proxy_task(
-        PreparedData.open(prepared_folder(root, settings)),
-        load_encoder_weights(settings.encoder.weights, root),
-        settings.search.proxy,
-        Compute.from_settings(settings.compute),
-        meta_val_fraction=settings.search.meta_val_fraction,
-        seed=settings.seed,
     )

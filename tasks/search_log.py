@@ -4,50 +4,99 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from nas_core.config import Settings
+from nas_core.errors import ServiceError, UnavailableError
 from nas_core.genotype import Genotype
+from nas_core.search.candidates import candidate_files
 from nas_core.search.journal import Journal, Record
-from tasks.candidates import candidate_files
+from nas_core.search.run import round_diagnostics
+from tasks.tracking.store import Logger, patiently
 from tasks.tracking.tracker import CandidateEntry, Tracker
+
+# Metrics of the parent run that count what is recorded completely: a search that goes on records
+# the rest.
+NUM_CANDIDATES, NUM_ROUNDS = "candidates", "rounds"
+SECONDS_BETWEEN_TRIES = 30.0
 
 
 class SearchLog:
-    """The parent run of a search and the runs of its candidates."""
+    """The parent run of a search and the runs of its candidates.
+
+    All that is recorded comes from the search's folder. So MLflow may be away for a while, or the
+    search be interrupted anywhere: `update` records what is missing.
+    """
 
     def __init__(
-        self, tracker: Tracker, folder: Path, journal: Journal, settings: Settings
+        self,
+        tracker: Tracker,
+        folder: Path,
+        journal: Journal,
+        settings: Settings,
+        logger: Logger,
     ) -> None:
-        """Begin the parent run, or go on with it; record what only the journal has."""
-        self.tracker, self.folder, self.journal = tracker, folder, journal
+        """Begin the parent run, or go on with it; record what is missing there.
+
+        Raises:
+            ServiceError: MLflow does not answer.
+        """
+        self.tracker, self.folder, self.journal, self.logger = tracker, folder, journal, logger
         params = flatten(settings.model_dump(mode="json", exclude={"train", "tracking"}))
         self.run_id = tracker.start_search(folder.name, folder.name, params)
-        self._best_reward = -math.inf
-        recorded = tracker.logged_candidates(self.run_id)
-        for record in journal.candidates:
-            if record.candidate not in recorded:
-                self.candidate(record)
-            elif record.reward is not None:
-                self._best_reward = max(self._best_reward, record.reward)
+        recorded = tracker.latest_metrics(self.run_id)
+        self._num_candidates = int(recorded.get(NUM_CANDIDATES, 0))
+        self._num_rounds = int(recorded.get(NUM_ROUNDS, 0))
+        known = (record.reward for record in journal.candidates[: self._num_candidates])
+        self._best = max((reward for reward in known if reward is not None), default=-math.inf)
+        self._try_after = -math.inf
+        self._record_missing()
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Ends the parent run: finished, or killed if the search did not come to its end."""
+        """Ends the parent run: finished, or killed if the search did not come to its end.
+
+        Raises:
+            ServiceError: the search is at its end, and MLflow does not come back.
+        """
         try:
             yield
         except BaseException:
-            self.tracker.finish(self.run_id, "KILLED")
+            with suppress(ServiceError):
+                self.tracker.finish(self.run_id, "KILLED")
             raise
-        self.tracker.finish(self.run_id)
+        patiently(self._record_missing, self.logger)
+        patiently(lambda: self.tracker.finish(self.run_id), self.logger)
 
-    def candidate(self, record: Record) -> None:
-        """Record the next candidate; one answered from the journal has its run already."""
-        if record.candidate is None:
+    def update(self) -> None:
+        """Record what the journal has and MLflow lacks, or leave it for later if MLflow is away.
+
+        Raises:
+            ServiceError: MLflow answers and refuses.
+        """
+        if time.monotonic() < self._try_after:
             return
+        try:
+            self._record_missing()
+        except UnavailableError as error:
+            self._try_after = time.monotonic() + SECONDS_BETWEEN_TRIES
+            self.logger.warning("%s; the search goes on and records it later", error)
+
+    def _record_missing(self) -> None:
+        for record in self.journal.candidates[self._num_candidates :]:
+            self._record_candidate(record)
+            self._num_candidates += 1
+        for diagnostics in round_diagnostics(self.folder)[self._num_rounds :]:
+            counted = {**diagnostics, NUM_ROUNDS: self._num_rounds + 1}
+            self.tracker.log_progress(self.run_id, self._num_rounds, counted)
+            self._num_rounds += 1
+
+    def _record_candidate(self, record: Record) -> None:
+        assert record.candidate is not None
         files = candidate_files(self.folder, record.id)
         finished = files["weights"].stat().st_mtime if record.is_scored else self._failed_at()
         curves = {}
@@ -73,17 +122,11 @@ class SearchLog:
                 failure=record.reason,
             ),
         )
+        progress: dict[str, float] = {NUM_CANDIDATES: record.candidate}
         if record.reward is not None:
-            self._best_reward = max(self._best_reward, record.reward)
-            self.tracker.log_progress(
-                self.run_id,
-                record.candidate,
-                {"candidate_reward": record.reward, "best_reward": self._best_reward},
-            )
-
-    def round(self, number: int, diagnostics: Mapping[str, float]) -> None:
-        """Record the strategy's diagnostics after round `number`."""
-        self.tracker.log_progress(self.run_id, number, diagnostics)
+            self._best = max(self._best, record.reward)
+            progress |= {"candidate_reward": record.reward, "best_reward": self._best}
+        self.tracker.log_progress(self.run_id, record.candidate, progress)
 
     def _failed_at(self) -> float:
         return self.journal.path.stat().st_mtime

@@ -85,7 +85,22 @@ def learn(
     diagnostics = strategy.tell(
         [Result(p, reward) for p, reward in zip(proposals, rewards, strict=True)]
     )
-    save_state(folder / STATE_FILE, {"round": closed + 1, "strategy": strategy.state_dict()})
+    earlier = round_diagnostics(folder)
+    save_state(
+        folder / STATE_FILE,
+        {
+            "round": closed + 1,
+            "strategy": strategy.state_dict(),
+            "diagnostics": [*earlier, diagnostics],
+        },
+    )
+    return diagnostics
+
+
+def round_diagnostics(folder: Path) -> list[dict[str, float]]:
+    """What `learn` returned for each round so far."""
+    path = folder / STATE_FILE
+    diagnostics: list[dict[str, float]] = load_state(path)["diagnostics"] if path.exists() else []
     return diagnostics
 
 
@@ -95,10 +110,10 @@ def candidate_seed(seed: int, genotype_id: str) -> int:
 
 
 def candidate_thresholds(
-    settings: SearchSettings, seed: int, earlier: Sequence[Record]
+    settings: SearchSettings, seed: int, number: int, earlier: Sequence[Record]
 ) -> list[float]:
-    """The early-stopping thresholds of the next candidate after the `earlier` trained ones."""
-    rng = np.random.default_rng(derive_seed(seed, "thresholds", len(earlier)))
+    """The early-stopping thresholds of candidate `number`, from the `earlier` trained ones."""
+    rng = np.random.default_rng(derive_seed(seed, "thresholds", number - 1))
     scores = [record.scores for record in earlier if record.scores]
     return stopping_thresholds(scores, 1 + settings.proxy.epochs_b, settings.early_stopping, rng)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 # MLflow would send usage statistics from every call that logs, and draw progress bars over ours.
@@ -18,14 +21,24 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from nas_core.errors import ServiceError
+from nas_core.errors import ServiceError, UnavailableError
 from nas_core.files import write_atomically
 from nas_core.locks import exclusive
 from nas_core.paths import artifacts_folder
 
+T = TypeVar("T")
+Logger = logging.Logger | logging.LoggerAdapter[Any]
+
 SQLITE = "sqlite:///"
 # A server that has just started on a busy machine takes some seconds for its first answer.
 SECONDS_TO_ANSWER = 10
+# MLflow repeats a request for minutes, in which a search would stand still. Here one that fails is
+# made again later, see `patiently` and `SearchLog`.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SECONDS_TO_ANSWER))
+
+PATIENCE = 600.0  # seconds
+SECONDS_BETWEEN_TRIES = 5.0
 WHERE_SET = "the address comes from tracking.uri in params.yaml or from MLFLOW_TRACKING_URI"
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
@@ -63,7 +76,7 @@ def connect(uri: str) -> MlflowClient:
         _create_database(_sqlite_path(uri), uri)
     elif parts.hostname and (port := DATABASE_PORTS.get(parts.scheme.split("+")[0])):
         _check_port(uri, parts.hostname, parts.port or port)
-    with service_errors(uri), _impatient():
+    with service_errors(uri):
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     return client
@@ -96,15 +109,45 @@ def ensure_experiment(client: MlflowClient, name: str, location: str | None) -> 
 
 @contextmanager
 def service_errors(uri: str) -> Iterator[None]:
-    """Turn what MLflow and its database drivers raise into a ServiceError that names `uri`."""
+    """Turn what MLflow and its database drivers raise into a ServiceError that names `uri`.
+
+    It is an UnavailableError where the same request may succeed later.
+    """
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
         reason = _without_credentials(str(error), uri).strip().splitlines()[0].rstrip(".")
         if cause := re.search(r"Max retries exceeded .*\(Caused by .*?: (.*?)\"?\)\)$", reason):
             reason = f"it does not answer ({cause[1]})"
+        kind = UnavailableError if _may_pass(error) else ServiceError
         # Without the cause: its text may hold the credentials.
-        raise ServiceError(f"MLflow at {redacted(uri)}: {reason}; {WHERE_SET}") from None
+        raise kind(f"MLflow at {redacted(uri)}: {reason}; {WHERE_SET}") from None
+
+
+def patiently(call: Callable[[], T], logger: Logger) -> T:
+    """The result of `call`, which is made again for `PATIENCE` seconds while MLflow is away.
+
+    Raises:
+        ServiceError: MLflow refuses, or does not come back.
+    """
+    deadline = time.monotonic() + PATIENCE
+    warned = False
+    while True:
+        try:
+            return call()
+        except UnavailableError as error:
+            if time.monotonic() > deadline:
+                raise
+            if not warned:
+                logger.warning("%s; trying again for %.0f minutes", error, PATIENCE / 60)
+                warned = True
+        time.sleep(SECONDS_BETWEEN_TRIES)
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, MlflowException):
+        return error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+    return not isinstance(error, ImportError)
 
 
 def redacted(uri: str) -> str:
@@ -179,23 +222,3 @@ def _check_port(uri: str, host: str, port: int) -> None:
         raise ServiceError(
             f"MLflow at {redacted(uri)}: it does not answer ({error}); {WHERE_SET}"
         ) from None
-
-
-@contextmanager
-def _impatient() -> Iterator[None]:
-    """One short try for each request to a tracking server, unless the user chose otherwise.
-
-    MLflow's defaults repeat a request for minutes, which suits the middle of a run but not its
-    start.
-    """
-    wanted = {
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SECONDS_TO_ANSWER),
-    }
-    added = [name for name in wanted if name not in os.environ]
-    os.environ.update({name: wanted[name] for name in added})
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]

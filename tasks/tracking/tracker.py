@@ -135,6 +135,7 @@ class Tracker:
             for run in self.find_runs(tags):
                 if run.info.status == status:
                     return str(run.info.run_id)
+            self.kill_abandoned(tags)  # as after an outage in the middle of this
             if entry.failure:
                 tags[FAILURE_TAG] = entry.failure[:MAX_FAILURE_LENGTH]
             name = f"candidate {entry.number} · {entry.genotype.id[:6]}"
@@ -148,15 +149,10 @@ class Tracker:
             self.client.set_terminated(run_id, status, milliseconds(entry.finished))
             return run_id
 
-    def logged_candidates(self, parent: str) -> set[int]:
-        """The numbers of the candidates below `parent` that are finished or failed."""
+    def latest_metrics(self, run_id: str) -> dict[str, float]:
+        """The last value of each metric of a run."""
         with service_errors(self.uri):
-            runs = self.find_runs({PARENT_TAG: parent, KIND_TAG: "candidate"})
-        return {
-            int(run.data.tags[CANDIDATE_TAG])
-            for run in runs
-            if run.info.status in ("FINISHED", "FAILED")
-        }
+            return dict(self.client.get_run(run_id).data.metrics)
 
     def log_progress(self, run_id: str, step: int, metrics: Mapping[str, float]) -> None:
         """Record metrics of a running search at `step`; values that are not finite are left out."""
@@ -166,8 +162,14 @@ class Tracker:
                 run_id, [Metric(name, value, at, step) for name, value in metrics.items()]
             )
 
-    def log_results(self, run_id: str, files: Iterable[Path]) -> None:
-        """Record files of a run as artifacts under their own names; again, it replaces them."""
+    def log_search_results(self, identity: str, files: Iterable[Path]) -> None:
+        """Record files of a search under their own names; again, it replaces them.
+
+        Args:
+            identity: as `start_search` took it.
+        """
+        run_id = self.search_run(identity)
+        assert run_id is not None, f"search {identity} has not begun"
         with service_errors(self.uri):
             self.log_files(run_id, files)
 

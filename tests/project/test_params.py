@@ -16,12 +16,13 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 # Modules that decide where and how things are written, and none of a stage's results.
-PLUMBING = {"code", "config", "errors", "files", "locks", "paths"}
+PLUMBING = {"code", "config", "errors", "files", "locks", "paths", "workers"}
 # Where the work of each stage begins in nas_core.
 ENTRIES = {
     "prepare": ["data.prepared"],
     "search": [
         "training.proxy",
+        "search.candidates",
         "search.run",
         "analysis.leaderboard",
         "analysis.pareto",

@@ -1,4 +1,5 @@
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,12 +7,13 @@ import numpy as np
 import pytest
 
 from nas_core.config import Settings
+from nas_core.search.candidates import candidate_files
 from nas_core.search.journal import Header, Journal, Record
 from nas_core.space import sample
-from tasks.candidates import candidate_files
 from tasks.search_log import SearchLog
 from tasks.tracking.tracker import Tracker
 
+LOGGER = logging.getLogger(__name__)
 REWARDS = [0.4, 0.6, None, 0.5, 0.7, 0.3]
 BEST = [(1, 0.4), (2, 0.6), (4, 0.6), (5, 0.7), (6, 0.7)]
 
@@ -61,19 +63,19 @@ def test_the_best_reward_is_that_of_the_candidates_so_far(
     tracker: Tracker, journal: Journal, num_before_the_crash: int
 ) -> None:
     folder = journal.path.parent
-    log = SearchLog(tracker, folder, journal, Settings())
+    log = SearchLog(tracker, folder, journal, Settings(), LOGGER)
     for number, record in enumerate(candidates(folder)):
         journal.append(record)
         if number < num_before_the_crash:
-            log.candidate(record)
+            log.update()
     # What only the journal has is recorded as if it came one by one.
-    assert best_rewards(SearchLog(tracker, folder, journal, Settings())) == BEST
+    assert best_rewards(SearchLog(tracker, folder, journal, Settings(), LOGGER)) == BEST
 
 
 def test_the_best_reward_goes_on_after_a_stop(tracker: Tracker, journal: Journal) -> None:
     folder = journal.path.parent
     for record in candidates(folder):
-        log = SearchLog(tracker, folder, journal, Settings())
+        log = SearchLog(tracker, folder, journal, Settings(), LOGGER)
         journal.append(record)
-        log.candidate(record)
+        log.update()
     assert best_rewards(log) == BEST

@@ -1,0 +1,186 @@
+"""Processes that carry out long calls, so that one which hangs or dies takes nothing else along."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
+
+from nas_core.errors import CandidateError, NasError, RunError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# A process may be lost for no fault of what it carries out; who loses three is at fault.
+MAX_LOSSES = 3
+# How much likelier than others the system ends a worker when memory runs out (0 to 1000).
+OOM_SCORE = 500
+
+
+class Workers:
+    """`num` processes, each with one call at a time. Started at the first need.
+
+    A worker ends with the process that started it, however that ends. Use as a context manager,
+    or `close`.
+
+    Args:
+        time_limit: seconds that one call may take.
+        num_threads: CPU threads of each; 0: torch's default with one worker, with more an even
+            share of the cores.
+    """
+
+    def __init__(self, num: int, time_limit: float, num_threads: int = 0) -> None:
+        self.num = num
+        if num > 1 and num_threads == 0:
+            num_threads = max(1, (os.cpu_count() or 1) // num)
+        self._time_limit = time_limit
+        self._closed = False
+        self._workers = [_Worker(num_threads) for _ in range(num)]
+        self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._free.put(worker)
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of `function` in a free worker. May be called from several threads.
+
+        Args:
+            function: of a module, with arguments and a result that can be pickled.
+
+        Raises:
+            CandidateError: the time limit passed, the worker was lost `MAX_LOSSES` times, or the
+                function ran out of memory or raised something unforeseen.
+            RunError: the disk is full or cannot be written.
+            NasError: as the function raised it.
+        """
+        worker = self._free.get()
+        try:
+            return self._call(worker, function, *args, **kwargs)
+        finally:
+            self._free.put(worker)
+
+    def _call(
+        self, worker: _Worker, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        for _ in range(MAX_LOSSES):
+            try:
+                return worker.call(self._time_limit, function, *args, **kwargs)
+            except BrokenProcessPool:
+                if self._closed:
+                    raise CancelledError from None
+            except _OverTimeError as error:
+                raise CandidateError(str(error)) from None
+            except OSError as error:
+                raise RunError(f"a worker stopped: {error}") from None
+            except NasError:
+                raise
+            except Exception as error:
+                worker.kill()  # what it left in memory would burden the next call
+                raise CandidateError(_in_one_line(error)) from error
+        raise CandidateError(
+            f"its process ended {MAX_LOSSES} times without a word, as when the system kills it for "
+            "want of memory"
+        )
+
+    def close(self) -> None:
+        """End all workers at once; calls in work raise CancelledError."""
+        self._closed = True
+        for worker in self._workers:
+            worker.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _OverTimeError(Exception):
+    """The time limit of a call passed."""
+
+
+class _Worker:
+    """One process, started anew whenever it is gone."""
+
+    def __init__(self, num_threads: int) -> None:
+        self._num_threads = num_threads
+        self._executor: ProcessPoolExecutor | None = None
+        self._pid = 0
+
+    def call(
+        self, time_limit: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Raises BrokenProcessPool: the process is gone."""
+        try:
+            future = self._started().submit(function, *args, **kwargs)
+            try:
+                return future.result(time_limit)
+            except TimeoutError:
+                if future.done():
+                    raise  # the function's own
+        except BrokenProcessPool:
+            self.kill()
+            raise
+        self.kill()
+        raise _OverTimeError(f"no result after {time_limit:g} s, which is runner.time_limit")
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._executor is None:
+            executor = ProcessPoolExecutor(
+                1,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_begin,
+                initargs=(self._num_threads,),
+            )
+            # A terminal sends Ctrl-C to every process of its group. A worker inherits the blocked
+            # signal: it is ended by the process that started it, when that has seen to the rest.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                pid = executor.submit(os.getpid)
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            self._executor, self._pid = executor, pid.result()
+        return self._executor
+
+    def kill(self) -> None:
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(num_threads: int) -> None:
+    """What a worker does first."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+    if num_threads:
+        import torch
+
+        torch.set_num_threads(num_threads)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _in_one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{type(error).__name__}: {lines[0]}"

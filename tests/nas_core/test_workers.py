@@ -1,0 +1,150 @@
+"""Workers are real processes here, killed for real."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nas_core.errors import CandidateError, DataError, RunError
+from nas_core.workers import MAX_LOSSES, Workers
+
+STANDINS = Path(__file__).parents[1] / "standins"
+sys.path.append(str(STANDINS))
+
+import standin_calls as calls  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers(1, time_limit=120) as workers:
+        yield workers
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_one_process_serves_all_calls(workers: Workers) -> None:
+    first = workers.call(calls.pid)
+    assert first != os.getpid()
+    assert workers.call(calls.pid) == first
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [
+        ("candidate", CandidateError, "^the loss was not finite$"),
+        ("data", DataError, "^masks are gone$"),
+        ("unforeseen", CandidateError, "^ZeroDivisionError: division by zero$"),
+        ("memory", CandidateError, "RuntimeError.*(memory|alloc)"),
+        ("disk", RunError, "No space left on device"),
+        ("own time-out", RunError, "a socket timed out"),
+    ],
+)
+def test_what_a_call_raises(
+    workers: Workers, kind: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as raised:
+        workers.call(calls.fail, kind)
+    assert type(raised.value) is error
+    assert workers.call(calls.sleep, 0) == 0
+
+
+def test_a_worker_that_is_lost_costs_a_repetition(workers: Workers, tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    assert workers.call(calls.die_until, count, MAX_LOSSES - 1) == MAX_LOSSES
+
+
+def test_who_loses_its_worker_every_time_has_failed(workers: Workers, tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    with pytest.raises(CandidateError, match=r"ended 3 times without a word, .* memory"):
+        workers.call(calls.die_until, count, 1000)
+    assert count.read_text() == str(MAX_LOSSES)
+    assert workers.call(calls.sleep, 0) == 0
+
+
+def test_an_idle_worker_that_dies_is_replaced(workers: Workers) -> None:
+    first = workers.call(calls.pid)
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: not psutil.pid_exists(first))
+    assert workers.call(calls.pid) != first
+
+
+def test_a_call_over_the_time_limit_is_ended(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    with Workers(1, time_limit=30) as workers:
+        workers.call(calls.pid)
+        with pytest.raises(CandidateError, match=r"no result after 30 s, which is runner\.time_li"):
+            workers.call(calls.mark_and_sleep, mark, 3600)
+        assert not psutil.pid_exists(int(mark.read_text()))
+        assert workers.call(calls.sleep, 0) == 0
+
+
+def test_several_workers_work_at_a_time_and_share_the_threads(tmp_path: Path) -> None:
+    with Workers(2, time_limit=120) as workers, ThreadPoolExecutor(2) as threads:
+        marks = [tmp_path / "a", tmp_path / "b"]
+        pids = list(threads.map(lambda m: workers.call(calls.mark_and_sleep, m, 3), marks))
+        assert len(set(pids)) == 2
+        assert workers.call(calls.threads) == max(1, (os.cpu_count() or 1) // 2)
+
+
+def test_closing_ends_work_at_once(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    workers = Workers(1, time_limit=3600)
+    with ThreadPoolExecutor(1) as threads:
+        working = threads.submit(workers.call, calls.mark_and_sleep, mark, 3600)
+        wait_for(lambda: mark.exists() and mark.read_text() != "")
+        workers.close()
+        with pytest.raises(CancelledError):
+            working.result(30)
+    assert not psutil.pid_exists(int(mark.read_text()))
+
+
+def test_a_worker_ends_with_its_parent_however_that_ends(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    code = f"""
+        import sys
+        from pathlib import Path
+        sys.path.append({str(STANDINS)!r})
+        import standin_calls
+        from nas_core.workers import Workers
+        if __name__ == "__main__":
+            Workers(1, 3600).call(standin_calls.mark_and_sleep, Path({str(mark)!r}), 3600)
+    """
+    script = tmp_path / "parent.py"
+    script.write_text(textwrap.dedent(code))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    parent = subprocess.Popen([sys.executable, script], env=environment)
+    try:
+        wait_for(lambda: mark.exists() and mark.read_text() != "")
+    finally:
+        parent.kill()
+        parent.wait()
+    worker = int(mark.read_text())
+    wait_for(lambda: not psutil.pid_exists(worker), 20)
+
+
+def test_ctrl_c_does_not_reach_a_worker(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    with Workers(1, time_limit=120) as workers:
+        result: list[int] = []
+        call = threading.Thread(
+            target=lambda: result.append(workers.call(calls.mark_and_sleep, mark, 2))
+        )
+        call.start()
+        wait_for(lambda: mark.exists() and mark.read_text() != "")
+        os.kill(int(mark.read_text()), signal.SIGINT)
+        call.join()
+    assert result == [int(mark.read_text())]

@@ -1,0 +1,56 @@
+"""What workers are made to do; a module of its own, since they import it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+
+from nas_core.errors import CandidateError, DataError
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def threads() -> int:
+    return torch.get_num_threads()
+
+
+def sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def mark_and_sleep(path: Path, seconds: float) -> int:
+    path.write_text(str(os.getpid()))
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def fail(kind: str) -> None:
+    match kind:
+        case "candidate":
+            raise CandidateError("the loss was not finite")
+        case "data":
+            raise DataError("masks are gone")
+        case "unforeseen":
+            raise ZeroDivisionError("division by zero\nand a second line")
+        case "memory":
+            torch.empty(2**60)
+        case "disk":
+            with Path("/dev/full").open("w") as file:
+                file.write("x")
+                file.flush()
+        case "own time-out":
+            raise TimeoutError("a socket timed out")
+
+
+def die_until(path: Path, times: int) -> int:
+    """Killed as if memory had run out, the first `times` calls; returns the number of calls."""
+    calls = int(path.read_text()) + 1 if path.exists() else 1
+    path.write_text(str(calls))
+    if calls <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return calls
