@@ -1,0 +1,285 @@
+"""Disks that fill, servers that go away, and candidates that hang, die or raise."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.search import nas_search
+from nas_core.config import RunnerSettings, SearchSettings
+from nas_core.errors import RunError, UnavailableError
+from tasks import candidates, search_log
+from tasks.tracking import store
+from tests.chaos.harness import Project, Server, check_mlflow, kill_tree, wait_for
+
+sys.path.append(str(Path(__file__).parents[1] / "standins"))
+
+import standin_scores
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+SEARCH = ("search", "--stage", "search")
+
+
+@pytest.fixture
+def project(
+    tmp_path: Path, undisturbed: Project, monkeypatch: pytest.MonkeyPatch, prefect: Server
+) -> Iterator[Project]:
+    """A prepared project for flows in this process, recorded in an SQLite file."""
+    project = _copy(undisturbed, tmp_path / "project")
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(project.folder))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with temporary_settings({PREFECT_API_URL: undisturbed.environment["PREFECT_API_URL"]}):
+        yield project
+
+
+@pytest.fixture
+def plan(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that says what becomes of the next candidates, in place of training them."""
+    path = project.folder / "plan"
+    monkeypatch.setenv(standin_scores.PLAN, str(path))
+    monkeypatch.setattr(candidates, "score_candidate", standin_scores.planned_score)
+    return path
+
+
+def _copy(source: Project, folder: Path) -> Project:
+    """A project whose dataset is prepared and whose search has not begun."""
+    project = Project(folder, dict(source.environment))
+    for part in ("raw", "artifacts/prepared"):
+        shutil.copytree(source.folder / part, folder / part)
+    return project
+
+
+def _search(num_candidates: int, time_limit: float = 3600, max_failures: int = 5) -> None:
+    nas_search(
+        stage="search",
+        search=SearchSettings(num_candidates=num_candidates, max_failures=max_failures),
+        runner=RunnerSettings(time_limit=time_limit),
+    )
+
+
+def test_candidates_that_fail_are_shown_as_failed_and_teach_nothing(
+    project: Project, plan: Path
+) -> None:
+    plan.write_text("score raise memory killed killed killed hang score score")
+    _search(7, time_limit=40)
+    records = project.records()
+    assert [record.status for record in records] == [
+        "finished", "failed", "failed", "failed", "failed", "finished", "finished",
+    ]  # fmt: skip
+    reasons = [record.reason for record in records[1:5]]
+    for reason, expected in zip(
+        reasons,
+        [
+            "ZeroDivisionError: division by zero",
+            "memory",
+            "its process ended 3 times without a word",
+            "no result after 40 s",
+        ],
+        strict=True,
+    ):
+        assert expected in reason
+    assert all(record.reward is None for record in records[1:5])
+    client = MlflowClient(f"sqlite:///{project.folder}/artifacts/mlflow.db")
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], "tags.`nas.kind` = 'candidate'")
+    failed = {run.data.tags["nas.candidate"]: run for run in runs if run.info.status == "FAILED"}
+    assert sorted(failed) == ["2", "3", "4", "5"]
+    assert all("reward" not in run.data.metrics for run in failed.values())
+    assert [failed[key].data.tags["failure"] for key in sorted(failed)] == reasons
+
+
+def test_a_worker_that_is_killed_once_costs_nothing_else(project: Project, plan: Path) -> None:
+    plan.write_text("score killed score")
+    _search(2)
+    assert [record.status for record in project.records()] == ["finished", "finished"]
+
+
+def test_too_many_failures_in_a_row_stop_the_search_with_the_reason(
+    project: Project, plan: Path
+) -> None:
+    plan.write_text("score raise raise score")
+    with pytest.raises(RunError, match=r"the last 2 candidates failed.*ZeroDivisionError"):
+        _search(4, max_failures=2)
+    _search(4, max_failures=3)
+    statuses = [record.status for record in project.records()]
+    assert statuses == ["finished", "failed", "failed", "finished"]
+
+
+def test_several_workers_find_the_same_every_time(
+    project: Project, undisturbed: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of the proposals, however long each took."""
+    outcomes = []
+    for number in range(2):
+        again = _copy(undisturbed, tmp_path / f"again{number}")
+        monkeypatch.setenv("NAS_PROJECT_DIR", str(again.folder))
+        nas_search(
+            stage="search",
+            search=SearchSettings(num_candidates=6),
+            runner=RunnerSettings(workers=2),
+        )
+        outcomes.append(again.outcome())
+    assert outcomes[0] == outcomes[1]
+    numbers = [record.candidate for record in again.records() if record.candidate]
+    assert numbers == list(range(1, 7))
+
+
+def test_mlflow_goes_away_and_comes_back(
+    project: Project, plan: Path, mlflow: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not recorded while it was away is recorded later."""
+    uri = mlflow.health.removesuffix("/health")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr(search_log, "SECONDS_BETWEEN_TRIES", 1.0)
+    plan.write_text("slow " * 12)
+
+    def outage() -> None:
+        wait_for(lambda: len(project.records()) >= 2, "two candidates")
+        mlflow.kill()
+        wait_for(lambda: len(project.records()) >= 7, "the search to go on without MLflow")
+        mlflow.start()
+
+    away = threading.Thread(target=outage)
+    away.start()
+    try:
+        _search(12)
+    finally:
+        away.join()
+    assert len(project.records()) == 12
+    check_mlflow(uri, 12)
+
+
+def test_mlflow_is_away_at_the_end(
+    project: Project, plan: Path, mlflow: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search is complete; it says so that MLflow lacks a part, and the next time it has it."""
+    uri = mlflow.health.removesuffix("/health")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr(store, "PATIENCE", 2.0)
+    plan.write_text("slow " * 4)
+
+    def outage() -> None:
+        wait_for(lambda: len(project.records()) >= 2, "two candidates")
+        mlflow.kill()
+
+    away = threading.Thread(target=outage)
+    away.start()
+    with pytest.raises(UnavailableError, match="it does not answer"):
+        _search(4)
+    away.join()
+    assert len(project.records()) == 4
+    mlflow.start()
+    _search(4)
+    runs = MlflowClient(uri).search_runs(
+        [MlflowClient(uri).get_experiment_by_name("tiny").experiment_id],
+        f"tags.`nas.search` = '{project.journal.parent.name}'",
+    )
+    assert [run.info.status for run in runs] == ["FINISHED"]
+    assert runs[0].data.metrics["candidates"] == 4
+
+
+def test_a_locked_database_is_waited_for(project: Project, plan: Path) -> None:
+    plan.write_text("slow " * 6)
+    database = project.folder / "artifacts" / "mlflow.db"
+
+    def lock() -> None:
+        wait_for(lambda: len(project.records()) >= 1, "a candidate")
+        connection = sqlite3.connect(database, timeout=60)
+        connection.execute("BEGIN EXCLUSIVE")
+        time.sleep(40)
+        connection.rollback()
+        connection.close()
+
+    locking = threading.Thread(target=lock)
+    locking.start()
+    _search(6)
+    locking.join()
+    check_mlflow(f"sqlite:///{database}", 6)
+
+
+def test_prefect_goes_away_and_comes_back(
+    project: Project, undisturbed: Project, prefect: Server
+) -> None:
+    """The search goes on, and ends as it should once the server is back."""
+    command = project.start(*SEARCH)
+    try:
+        wait_for(lambda: len(project.records()) >= 2 or command.poll() is not None, "candidates")
+        prefect.kill()
+        wait_for(lambda: len(project.records()) >= 9 or command.poll() is not None, "the search")
+        prefect.start()
+        assert command.wait(300) == 0, project.log
+    finally:
+        kill_tree(command.pid)
+        if prefect.process is None:
+            prefect.start()
+    assert project.outcome() == undisturbed.outcome()
+    with get_client(sync_client=True) as client:
+        states = {run.state_name for run in client.read_flow_runs() if run.name.endswith("search")}
+    assert "Running" not in states
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.mark.parametrize("stage", ["search", "train"])
+def test_a_full_disk_stops_the_work_until_there_is_room(
+    small_disk: Path, undisturbed: Project, stage: str
+) -> None:
+    project = _copy(undisturbed, small_disk / "project")
+    project.log_file = small_disk.parent / "nas.log"
+    arguments = SEARCH if stage == "search" else ("train", "arch0")
+    command = project.start(*arguments)
+    filler = small_disk / "filler"
+    try:
+        wait_for(lambda: _has_begun(project) or command.poll() is not None, "work to be lost")
+        _fill(filler)
+        assert command.wait(300) == 1
+    finally:
+        kill_tree(command.pid)
+    filler.unlink()
+    assert "cannot be written: No space left on device" in project.log
+    assert "Traceback" not in project.log
+    assert project.run(*arguments) == 0, project.log
+    if stage == "search":
+        assert project.outcome() == undisturbed.outcome()
+    else:
+        trained = "artifacts/trainings/arch0-*/model.safetensors"
+        (weights,) = project.folder.glob(trained)
+        (expected,) = undisturbed.folder.glob(trained)
+        assert weights.read_bytes() == expected.read_bytes()
+
+
+def _has_begun(project: Project) -> bool:
+    return bool(project.records() or list(project.folder.glob("artifacts/trainings/*/check*.pt")))
+
+
+def _fill(path: Path) -> None:
+    with path.open("wb") as file:
+        for size in (2**20, 2**12, 1):
+            try:
+                while True:
+                    os.write(file.fileno(), bytes(size))
+            except OSError:
+                continue
