@@ -13,7 +13,7 @@ from nas_core.errors import RunError
 from nas_core.files import write_json
 from nas_core.genotype import Genotype
 from nas_core.latency import measure_latency
-from nas_core.models.cost import measure_cost
+from nas_core.models.cost import count_parameters, measure_cost
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Costs:
             "sep_repeats": network.sep_repeats,
             "input_size": input_size,
         }
+        self._parameters: dict[str, int] = {}
         self._counted: dict[str, tuple[int, int]] = {}
         self._latencies = _read_latencies(path)
 
@@ -74,14 +75,23 @@ class Costs:
 
         Latency is measured only of what is within the other limits, and only if it has one.
         """
-        num_parameters, macs = self._count(genotype)
-        if limits.max_parameters is not None and num_parameters > limits.max_parameters:
+        most = limits.max_parameters
+        if most is not None and self._num_parameters(genotype) > most:
             return "max_parameters"
-        if limits.max_macs is not None and macs > limits.max_macs:
+        if limits.max_macs is not None and self._count(genotype)[1] > limits.max_macs:
             return "max_macs"
         if limits.max_latency_ms is not None and self._latency(genotype) > limits.max_latency_ms:
             return "max_latency_ms"
         return None
+
+    def _num_parameters(self, genotype: Genotype) -> int:
+        """Alone: most that is refused is refused for it, and counting the rest takes long."""
+        if genotype.id in self._counted:
+            return self._counted[genotype.id][0]
+        if genotype.id not in self._parameters:
+            form = {key: self._form[key] for key in ("num_classes", "agg_size", "sep_repeats")}
+            self._parameters[genotype.id] = count_parameters(genotype, **form)
+        return self._parameters[genotype.id]
 
     def _count(self, genotype: Genotype) -> tuple[int, int]:
         if genotype.id not in self._counted:

@@ -1,0 +1,174 @@
+"""Thousands of candidates through Prefect and MLflow, with a stand-in for their training.
+
+python -m benchmarks.load [--candidates 2000] [--json]
+
+Shows whether time and memory a candidate grow with the length of a search, and how long the
+leaderboard and going on with the search take at its end. It works in a folder of its own, on
+SQLite, with Prefect's temporary server unless PREFECT_API_URL names another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+import yaml
+
+from nas_core.config import Settings
+from nas_core.genotype import Genotype
+from nas_core.search.candidates import candidate_files
+
+ROOT = Path(__file__).resolve().parents[1]
+# Tiny images: what a network costs is still counted and measured for each candidate.
+PARAMS = {
+    "name": "load",
+    "dataset": {
+        "kind": "synthetic",
+        "path": "raw",
+        "synthetic": {"num_train": 4, "num_val": 2, "num_test": 2, "height": 32, "width": 32},
+    },
+    "encoder": {"weights": "none"},
+    "network": {"agg_size": 8, "sep_repeats": 1},
+    "search": {"proxy": {"height": 32, "width": 32, "agg_size": 8}},
+    "compute": {"device": "cpu", "precision": "fp32", "threads": 1},
+}
+PARTS = 10
+
+
+def stand_in(
+    folder: Path,
+    settings: Settings,
+    root: Path,
+    genotype: dict[str, Any],
+    thresholds: Sequence[float],
+) -> dict[str, Any]:
+    """In place of `score_candidate`: a score from the id, and files of the usual size."""
+    identity = Genotype.from_dict(genotype).id
+    score = int(hashlib.sha256(identity.encode()).hexdigest()[:6], 16) / 16**6
+    files = candidate_files(folder, identity)
+    files["genotype"].parent.mkdir(parents=True, exist_ok=True)
+    for name, path in files.items():
+        content = {"a": [1.0] * 5, "b": [0.5] * 2} if name == "losses" else genotype
+        path.write_bytes(bytes(10**6) if name == "weights" else json.dumps(content).encode())
+    return {
+        "scores": [score] * len(thresholds),
+        "metrics": {"mean_iou": score, "skipped_steps": 0.0},
+        "seconds": {"stage_a": 0.0},
+        "stopped_early": False,
+    }
+
+
+def measure(num_candidates: int) -> dict[str, float]:
+    """Seconds and memory of a search of that length, in the current folder's project."""
+    from flows import search as flow
+    from flows.rounds import Rounds
+    from nas_core.config import SearchSettings
+    from tasks import candidates
+
+    candidates.score_candidate = stand_in
+    times: list[float] = []
+    cpu: list[float] = []
+    memory: list[float] = []
+    settle = Rounds._settle_oldest
+
+    def timed(self: Rounds, number: int) -> None:
+        settle(self, number)
+        times.append(time.perf_counter())
+        cpu.append(time.process_time())
+        memory.append(psutil.Process().memory_info().rss / 2**20)
+
+    Rounds._settle_oldest = timed  # type: ignore[method-assign]
+    search = SearchSettings(num_candidates=num_candidates, strategy="random")
+    flow.nas_search(stage="prepare")
+    flow.nas_search(stage="search", search=search)
+    resume = _resume(flow, search)
+    return {
+        "candidates": len(times),
+        **_start_and_end("seconds", list(map(_difference, pairwise(times)))),
+        **_start_and_end("cpu_seconds", list(map(_difference, pairwise(cpu)))),
+        **_start_and_end("memory_mib", memory),
+        "resume_seconds": resume,
+        "leaderboard_seconds": _leaderboard(),
+    }
+
+
+def _difference(pair: tuple[float, float]) -> float:
+    return pair[1] - pair[0]
+
+
+def _start_and_end(name: str, values: Sequence[float]) -> dict[str, float]:
+    """Means over the second tenth, when all is warm, and over the last one."""
+    part = max(1, len(values) // PARTS)
+    start, end = statistics.mean(values[part : 2 * part]), statistics.mean(values[-part:])
+    return {f"{name}_at_the_start": start, f"{name}_at_the_end": end, f"{name}_ratio": end / start}
+
+
+def _resume(flow: Any, search: Any) -> float:
+    """Seconds from the beginning of the stage to the point where the next candidate would begin."""
+    run_search, seconds = flow.run_search, []
+
+    def timed(context: Any) -> Any:
+        started = time.perf_counter()
+        found = run_search(context)
+        seconds.append(time.perf_counter() - started)
+        return found
+
+    flow.run_search = timed
+    flow.nas_search(stage="search", search=search)
+    return float(seconds[0])
+
+
+def _leaderboard() -> float:
+    """Of the whole command, imports included."""
+    started = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-c", "from flows.cli import main; main()", "leaderboard"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return time.perf_counter() - started
+
+
+@contextmanager
+def _project() -> Iterator[None]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+        os.environ["NAS_PROJECT_DIR"] = folder
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        if "PREFECT_API_URL" not in os.environ:
+            os.environ["PREFECT_HOME"] = f"{folder}/prefect"
+        os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+        os.environ["PREFECT_LOGGING_LEVEL"] = "WARNING"
+        yield
+
+
+def main(
+    candidates: Annotated[int, typer.Option(min=20, help="Length of the search.")] = 2000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a long search without training."""
+    with _project(), redirect_stdout(sys.stderr):
+        figures = measure(candidates)
+    if as_json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name.replace('_', ' '):<28}{value:10.3f}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
