@@ -316,15 +316,17 @@ def test_fewer_candidates_take_the_first_ones(whole: Path, tmp_path: Path) -> No
     assert set(table["id"]) == {record.id for record in records(whole)[:2]}
 
 
-def test_what_only_the_journal_has_is_recorded_on_resume(project: Path) -> None:
-    nas_search(stage="prepare")
-    nas_search(stage="search", search=SearchSettings(num_candidates=2))
-    (project / "artifacts" / "mlflow.db").unlink()
-    nas_search(stage="search", search=SearchSettings(num_candidates=2))
-    numbers = sorted(run.data.tags["nas.candidate"] for run in runs_of(project, "candidate"))
-    assert numbers == ["1", "2"]
-    (search,) = runs_of(project, "search")
-    assert search.data.metrics["candidates"] == 2
+def test_what_only_the_journal_has_is_recorded_on_resume(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(whole, again, ignore=shutil.ignore_patterns("mlflow*"))
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(again))
+    nas_search(stage="search")
+    numbers = sorted(run.data.tags["nas.candidate"] for run in runs_of(again, "candidate"))
+    assert numbers == ["1", "2", "3"]
+    (search,) = runs_of(again, "search")
+    assert search.data.metrics["candidates"] == 3
     assert search.data.metrics["rounds"] == 1
 
 
