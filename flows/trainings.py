@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from flows.context import Context
-from nas_core.errors import RunError
+from nas_core.errors import CandidateError, RunError
 from nas_core.files import fill_folder, write_json
 from nas_core.genotype import Genotype
 from nas_core.paths import results_folder
@@ -150,6 +151,15 @@ def evaluate(context: Context, folder: Path) -> Mapping[str, Any]:
         split=context.data.final_split,
     )
     return test
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Says of a failed training which one it was."""
+    try:
+        yield
+    except CandidateError as error:
+        raise CandidateError(f"{what}: {error}; or leave it out") from None
 
 
 def _existing(path: Path) -> Path:

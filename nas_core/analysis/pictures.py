@@ -19,8 +19,8 @@ PER_GROUP = 2
 # Pixels of a contact sheet.
 _PANEL = 400
 _GAP = 8
-_LINE = 26
-_TEXT = 17
+_LINE = 30
+_TEXT = 20
 _SWATCH = 30
 
 _LONGEST_NAME = 24

@@ -10,14 +10,10 @@ from typing import Any
 import pandas as pd
 
 from nas_core.claims import Claim
-from nas_core.errors import SettingsError
 from nas_core.markdown import table
 
-HEADINGS = (
-    "model", "metric", "claimed", "measured", "seeds", "parameters", "GMACs", "trained on", "claim",
-)  # fmt: skip
-FIGURES = range(2, 7)
-"""The columns with numbers."""
+NUMBERS = ("claimed", "measured", "seeds", "parameters", "GMACs")
+"""The columns of the claim table that hold numbers."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +29,6 @@ class ScoredModel:
     folder: str
     training: Mapping[str, Any]
     test: Mapping[str, Any]
-
-
-def check_once(option: str, values: Sequence[Any]) -> None:
-    """See that values are given, each once.
-
-    Raises:
-        SettingsError: there is none, or one is given twice.
-    """
-    if not values:
-        raise SettingsError(f"{option}: give one or more")
-    if twice := [value for value in values if list(values).count(value) > 1]:
-        raise SettingsError(f"{option} {twice[0]} is given twice: name each once")
 
 
 def compare_with_claim(models: Sequence[ScoredModel], claim: Claim | None) -> dict[str, Any]:
@@ -85,21 +69,21 @@ def class_table(architectures: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["architecture", "seed", "class", "iou"])
 
 
-def claim_rows(report: Mapping[str, Any]) -> list[list[str]]:
-    """The cells of the claim table below `HEADINGS`; scores in per cent."""
+def claim_rows(report: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The claim table: a row an architecture, its cells by heading; scores in per cent."""
     verdicts = {True: "verified", False: "not verified", None: "-"}
     return [
-        [
-            one["name"],
-            f"{report['split']} mIoU",
-            "-" if one["claimed"] is None else f"{100 * one['claimed']:.1f}",
-            _with_spread(one["measured"], len(one["models"])),
-            str(len(one["models"])),
-            f"{one['num_parameters']:,}",
-            f"{one['macs'] / 1e9:.2f}",
-            report["splits"],
-            verdicts[one["verified"]],
-        ]
+        {
+            "model": one["name"],
+            "metric": f"{report['split']} mIoU",
+            "claimed": "-" if one["claimed"] is None else f"{100 * one['claimed']:.1f}",
+            "measured": _with_spread(one["measured"], len(one["models"])),
+            "seeds": str(len(one["models"])),
+            "parameters": f"{one['num_parameters']:,}",
+            "GMACs": f"{one['macs'] / 1e9:.2f}",
+            "trained on": report["splits"],
+            "claim": verdicts[one["verified"]],
+        }
         for one in report["architectures"]
     ]
 
@@ -124,15 +108,21 @@ def class_rows(report: Mapping[str, Any]) -> list[list[str]]:
 def render(report: Mapping[str, Any]) -> str:
     """The report in Markdown."""
     height, width = report["size"]
+    rows = claim_rows(report)
+    headings = list(rows[0])
     names = [one["name"] for one in report["architectures"]]
     lines = [
         f"# {report['name']}: claimed and measured",
         "",
-        f"Scores in per cent on {report['split']} at {width}x{height}; with several seeds their "
-        "mean (min to max). A claim",
+        f"Scores in per cent on {report['split']} at {width}x{height}: the mean over the seeds, and"
+        " from where to where. A claim",
         f"is verified where the mean reaches it. Claims: {report['claims_source']}.",
         "",
-        *table(HEADINGS, claim_rows(report), FIGURES),
+        *table(
+            headings,
+            [list(row.values()) for row in rows],
+            [column for column, heading in enumerate(headings) if heading in NUMBERS],
+        ),
         "",
         "## IoU of each class",
         "",
@@ -160,4 +150,4 @@ def _over_seeds(values: Sequence[float]) -> dict[str, float]:
 
 def _with_spread(measured: Mapping[str, float], num_seeds: int) -> str:
     mean, least, most = (100 * measured[key] for key in ("mean", "min", "max"))
-    return f"{mean:.2f} ({least:.2f} to {most:.2f})" if num_seeds > 1 else f"{mean:.2f}"
+    return f"{mean:.2f} [{least:.1f}..{most:.1f}]" if num_seeds > 1 else f"{mean:.2f}"

@@ -55,7 +55,7 @@ def colours_at(sheet: Image.Image, across: float, down: float) -> list[tuple[int
     pixels = np.asarray(sheet)
     panel = (sheet.width - 8) // len(COLUMNS)
     height = (panel - 8) * 40 // 50
-    top = 8 + 2 * 26
+    top = 8 + 2 * 30
     return [
         tuple(pixels[top + int(down * height), 8 + column * panel + int(across * (panel - 8))])
         for column in range(len(COLUMNS))
@@ -83,9 +83,10 @@ def test_the_legend_has_every_class_however_many() -> None:
 
 
 def test_a_contact_sheet_of_a_split_without_scores_is_its_legend() -> None:
-    assert contact_sheet([], CLASSES, PALETTE).height < contact_sheet(
-        [row("x")], CLASSES, PALETTE
-    ).height
+    assert (
+        contact_sheet([], CLASSES, PALETTE).height
+        < contact_sheet([row("x")], CLASSES, PALETTE).height
+    )
 
 
 def test_rows_of_a_confusion_matrix_are_per_cent_of_the_true_class() -> None:
