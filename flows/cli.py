@@ -17,7 +17,14 @@ import typer
 from rich.console import Console
 
 from flows import data, models, tables
-from nas_core.config import SECTIONS, NetworkSettings, Settings, load_settings, project_dir
+from nas_core.config import (
+    SECTIONS,
+    NetworkSettings,
+    Settings,
+    check_once,
+    load_settings,
+    project_dir,
+)
 from nas_core.errors import NasError, SettingsError
 from nas_core.paths import results_folder
 
@@ -199,14 +206,15 @@ def verify(
     on test, or on val where there is no test split. Stopped with Ctrl-C, the same command goes on.
     """
     settings = load_settings(profile, overrides or ())
+    references, seeds = tuple(architecture or ("arch0", "arch1")), tuple(seed or [settings.seed])
+    check_once("--seed", seeds)  # refuses before Prefect starts
+    for reference in references:
+        _find(reference)
     from flows.verify import nas_verify
 
     sections = {name: getattr(settings, name) for name in SECTIONS if name != "search"}
-    references = tuple(architecture or ("arch0", "arch1"))
     with _stoppable():
-        report = nas_verify(
-            profile, references, tuple(seed or [settings.seed]), settings.name, **sections
-        )
+        report = nas_verify(profile, references, seeds, settings.name, **sections)
     tables.print_verification(console, project_dir(), settings, report)
 
 

@@ -161,7 +161,6 @@ def _report(
             compare_with_claim(models[label], find_claim(genotype, settings.network, *where))
             for label, genotype in architectures.items()
         ],
-        "encoder": settings.encoder.model_dump(mode="json"),
         "network": settings.network.model_dump(mode="json"),
         "train": settings.train.model_dump(mode="json", exclude={"top", "also"}),
     }

@@ -100,8 +100,9 @@ def confusion_picture(
     axes = figure.subplots()
     shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     names = [_short(name) for name in classes]
-    axes.set_xticks(range(number), names, rotation=45, ha="right", parse_math=False)
-    axes.set_yticks(range(number), names, parse_math=False)
+    size = min(10.0, 55 * side / number)  # points that a row has
+    axes.set_xticks(range(number), names, rotation=45, ha="right", fontsize=size, parse_math=False)
+    axes.set_yticks(range(number), names, fontsize=size, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(title, parse_math=False)
