@@ -114,9 +114,9 @@ def render(report: Mapping[str, Any]) -> str:
     lines = [
         f"# {report['name']}: claimed and measured",
         "",
-        f"Scores in per cent on {report['split']} at {width}x{height}: the mean over the seeds, and"
-        " from where to where. A claim",
-        f"is verified where the mean reaches it. Claims: {report['claims_source']}.",
+        f"IoU in per cent on {report['split']} at {width}x{height}; over several seeds the mean "
+        "[least..most].",
+        f"A claim is verified where the mean reaches it. Claims: {report['claims_source']}.",
         "",
         *table(
             headings,
