@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import signal
@@ -212,7 +213,8 @@ def verify(
         _find(reference)
     from flows.verify import nas_verify
 
-    sections = {name: getattr(settings, name) for name in SECTIONS if name != "search"}
+    taken = inspect.signature(nas_verify.fn).parameters
+    sections = {name: getattr(settings, name) for name in SECTIONS if name in taken}
     with _stoppable():
         report = nas_verify(profile, references, seeds, settings.name, **sections)
     tables.print_verification(console, project_dir(), settings, report)
