@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import signal
@@ -17,8 +18,16 @@ import typer
 from rich.console import Console
 
 from flows import data, models, tables
-from nas_core.config import NetworkSettings, Settings, load_settings, project_dir
+from nas_core.config import (
+    SECTIONS,
+    NetworkSettings,
+    Settings,
+    check_once,
+    load_settings,
+    project_dir,
+)
 from nas_core.errors import NasError, SettingsError
+from nas_core.paths import results_folder
 
 # torch, prefect and mlflow take seconds to import: commands import what they need themselves.
 
@@ -175,6 +184,43 @@ def fidelity(
 
 
 @app.command()
+def verify(
+    profile: Profile = "camvid",
+    overrides: Overrides = None,
+    architecture: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GENOTYPE",
+            help="A name, id or JSON file; again for more. arch0 and arch1 if left out.",
+        ),
+    ] = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="N", min=0, max=2**31 - 1, help="Again for more; the setting seed if left out."
+        ),
+    ] = None,
+) -> None:
+    """The paper's claims beside what its architectures score here: the flow nas-verify.
+
+    Trains each architecture fully with each seed on the splits of train.splits and scores it once
+    on test, or on val where there is no test split. Stopped with Ctrl-C, the same command goes on.
+    """
+    settings = load_settings(profile, overrides or ())
+    references, seeds = tuple(architecture or ("arch0", "arch1")), tuple(seed or [settings.seed])
+    check_once("--seed", seeds)  # refuses before Prefect starts
+    for reference in references:
+        _find(reference)
+    from flows.verify import nas_verify
+
+    taken = inspect.signature(nas_verify.fn).parameters
+    sections = {name: getattr(settings, name) for name in SECTIONS if name in taken}
+    with _stoppable():
+        report = nas_verify(profile, references, seeds, settings.name, **sections)
+    tables.print_verification(console, project_dir(), settings, report)
+
+
+@app.command()
 def describe(
     genotype: Reference,
     num_classes: Annotated[int, typer.Option(min=2, max=1000, help="Classes.")] = 11,
@@ -281,15 +327,20 @@ def run_deployment(
         ),
     ] = None,
 ) -> None:
-    """Run a deployment through Prefect with a live view, and show the best candidates."""
+    """Run a deployment through Prefect with a live view, and show what it found."""
     parameters = dict(map(_parameter, param or ()))
     from flows.watch import run_deployment_live
 
     if run_deployment_live(deployment, parameters, console) is None:
         return  # it goes on without us
-    if parameters.get("stage", Stage.all) in (Stage.all, Stage.search):
-        named = {"name": parameters["name"]} if parameters.get("name") else {}
-        settings = load_settings(deployment.partition("/")[2], sections=named)
+    flow, _, profile = deployment.partition("/")
+    named = {"name": parameters["name"]} if parameters.get("name") else {}
+    settings = load_settings(profile, sections=named)
+    if flow == "nas-verify":
+        path = results_folder(project_dir(), settings, "verify") / "verify.json"
+        report = json.loads(path.read_bytes())
+        tables.print_verification(console, project_dir(), settings, report)
+    elif parameters.get("stage", Stage.all) in (Stage.all, Stage.search):
         tables.print_results(console, project_dir(), settings)
 
 

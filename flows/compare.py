@@ -18,6 +18,7 @@ from nas_core.paths import results_folder
 from nas_core.search.journal import Journal
 from tasks.comparison import write_comparison
 from tasks.dataset import prepare_dataset
+from tasks.tracking.store import patiently
 
 hide_tracebacks_of_user_errors()
 
@@ -65,22 +66,25 @@ def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> 
     comparison = compare_searches(searches, search.num_candidates)
     files = write_comparison(place, comparison, about)
     seeds_done = list(dict.fromkeys(one.seed for one in planned))
-    context.tracker.log_report(
-        "compare",
-        digest_of(comparison.figures),
-        started,
-        {
-            "strategies": " ".join(comparison.figures["strategies"]),
-            "seeds": " ".join(str(seed) for seed in seeds_done),
-            "num_candidates": search.num_candidates,
-        },
-        {
-            f"{figure}/{strategy}": over_seeds["equal_time"][figure]["mean"]
-            for strategy, over_seeds in comparison.figures["strategies"].items()
-            for figure in FIGURES
-            if over_seeds["equal_time"][figure]["mean"] is not None
-        },
-        files,
+    patiently(
+        lambda: context.tracker.log_report(
+            "compare",
+            digest_of(comparison.figures),
+            started,
+            {
+                "strategies": " ".join(comparison.figures["strategies"]),
+                "seeds": " ".join(str(seed) for seed in seeds_done),
+                "num_candidates": search.num_candidates,
+            },
+            {
+                f"{figure}/{strategy}": over_seeds["equal_time"][figure]["mean"]
+                for strategy, over_seeds in comparison.figures["strategies"].items()
+                for figure in FIGURES
+                if over_seeds["equal_time"][figure]["mean"] is not None
+            },
+            files,
+        ),
+        get_run_logger(),
     )
     # Not from the file, which another process with other seeds may have replaced.
     return {**about, **comparison.figures}

@@ -12,7 +12,7 @@ from torch import Tensor
 from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.architectures import find_architecture
 from nas_core.compute import Compute
-from nas_core.config import Settings
+from nas_core.config import Section, Settings, load_settings
 from nas_core.data.prepared import PreparedData
 from nas_core.errors import SettingsError
 from nas_core.genotype import Genotype
@@ -26,6 +26,25 @@ from tasks.search_log import SearchLog
 from tasks.tracking.provenance import provenance_tags
 from tasks.tracking.store import Logger, tracking_uri
 from tasks.tracking.tracker import Tracker
+
+
+def settings_of_run(profile: str, root: Path, **given: Any) -> Settings:
+    """The settings of a profile with the parameters of a flow laid over.
+
+    Args:
+        given: sections, of which the fields that are set count, and plain values; None: not given.
+
+    Raises:
+        SettingsError: see `load_settings`.
+    """
+    sections = {
+        key: value.model_dump(mode="json", exclude_unset=True)
+        if isinstance(value, Section)
+        else value
+        for key, value in given.items()
+        if value is not None
+    }
+    return load_settings(profile, sections=sections, root=root)
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,11 @@ from nas_core.errors import NasError
 # Flow name: where its function is. One line more serves one flow more.
 FLOWS = {
     "nas-search": "flows.search.nas_search",
+    "nas-verify": "flows.verify.nas_verify",
 }
 TAG = "nas"
 SECONDS_BETWEEN_POLLS = 5  # Prefect's default of 10 leaves a new run waiting for long
-RUNS_AT_A_TIME = 1  # two searches would fight for the same processor
+RUNS_AT_A_TIME = 1  # two would fight for the same processor
 
 
 def deployment_names(root: Path) -> list[str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ from prefect import flow, get_run_logger
 
 from flows.context import Context
 from flows.logs import hide_tracebacks_of_user_errors
-from flows.trainings import train
+from flows.trainings import naming, train
 from nas_core.analysis import fidelity
 from nas_core.analysis.leaderboard import read_search, searched_genotypes
 from nas_core.architectures import find_architecture
 from nas_core.config import ProxySettings, Settings, project_dir
-from nas_core.errors import CandidateError, RunError, SettingsError
+from nas_core.errors import RunError, SettingsError
 from nas_core.files import digest_of, write_json
 from nas_core.genotype import Genotype
 from nas_core.models.state import state_digest
@@ -27,6 +26,7 @@ from nas_core.seeds import derive_seed
 from tasks.dataset import prepare_dataset
 from tasks.fidelity import train_to_proxy_end, write_fidelity
 from tasks.search_log import flatten
+from tasks.tracking.store import patiently
 from tasks.training import read_json
 
 LEAST_ARCHITECTURES = 4
@@ -71,7 +71,7 @@ def nas_fidelity(
     rows, proxies = _train_on_proxies(context, architectures, [settings.search.proxy, *variants])
     trainings = {}
     for label, genotype in architectures.items():
-        with _named(label):
+        with naming(label):
             trainings[genotype.id] = read_json(train(context, label, genotype) / "training.json")
 
     table = _table(architectures, rows, trainings)
@@ -81,8 +81,11 @@ def nas_fidelity(
     included = {"dataset", "encoder", "network", "train", "seed"}
     params = settings.model_dump(mode="json", include=included)
     params |= {"search": {"proxy": report["proxy_settings"]}}
-    tracker.log_report(
-        "fidelity", digest_of(report), started, flatten(params), _metrics(report), files
+    patiently(
+        lambda: tracker.log_report(
+            "fidelity", digest_of(report), started, flatten(params), _metrics(report), files
+        ),
+        get_run_logger(),
     )
     return report
 
@@ -138,7 +141,7 @@ def _train_on_proxies(
         folder = _open_folder(context, settings)
         for label, genotype in architectures.items():
             what = f"{label} on {list(named)[-1]}"
-            with _named(what):
+            with naming(what):
                 path = train_to_proxy_end(folder, settings, context.root, what, genotype.to_dict())
             found = fidelity.proxy_rows(read_json(path), list(named))
             rows += [{"id": genotype.id, **row} for row in found if row["proxy"] in new]
@@ -208,12 +211,3 @@ def _metrics(report: dict[str, Any]) -> dict[str, float]:
             low, high = report[f"{name}_interval"]
             metrics |= {name: report[name], f"{name}_low": low, f"{name}_high": high}
     return metrics
-
-
-@contextmanager
-def _named(what: str) -> Iterator[None]:
-    """Says of a failed training which one it was."""
-    try:
-        yield
-    except CandidateError as error:
-        raise CandidateError(f"{what}: {error}; or leave it out") from None

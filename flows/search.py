@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from prefect import flow, get_run_logger
 
-from flows.context import Context
+from flows.context import Context, settings_of_run
 from flows.logs import hide_tracebacks_of_user_errors
 from flows.rounds import Rounds
 from flows.trainings import evaluate_trainings, train_best
@@ -26,7 +26,6 @@ from nas_core.config import (
     Settings,
     TrackingSettings,
     TrainSettings,
-    load_settings,
     project_dir,
 )
 from nas_core.paths import results_folder
@@ -66,22 +65,22 @@ def nas_search(
         seed: Seed of everything that is random.
     """
     # Prefect's form has these descriptions from here; the sections describe themselves.
-    given = {
-        "dataset": dataset,
-        "encoder": encoder,
-        "network": network,
-        "search": search,
-        "train": train,
-        "compute": compute,
-        "runner": runner,
-        "tracking": tracking,
-    }
-    sections: dict[str, Any] = {
-        key: section.model_dump(mode="json", exclude_unset=True) for key, section in given.items()
-    }
-    sections |= {k: v for k, v in {"name": name, "seed": seed}.items() if v is not None}
     root = project_dir()
-    return run_stages(load_settings(profile, sections=sections, root=root), root, stage)
+    settings = settings_of_run(
+        profile,
+        root,
+        name=name,
+        seed=seed,
+        dataset=dataset,
+        encoder=encoder,
+        network=network,
+        search=search,
+        train=train,
+        compute=compute,
+        runner=runner,
+        tracking=tracking,
+    )
+    return run_stages(settings, root, stage)
 
 
 def run_stages(settings: Settings, root: Path, stage: Stage) -> dict[str, Any]:

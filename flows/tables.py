@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from nas_core.config import Settings
 from nas_core.paths import artifacts_folder, results_folder
@@ -142,6 +143,36 @@ def print_fidelity(
     console.print("with 95 % intervals, against val mIoU of full training")
     console.print(f"as configured: {report['proxy']}")
     console.print(f"figures and picture: {place}", soft_wrap=True, highlight=False)
+
+
+def print_verification(
+    console: Console, root: Path, settings: Settings, report: Mapping[str, Any]
+) -> None:
+    """Claimed and measured, the IoU of each class, and where the files are."""
+    from nas_core.analysis.verification import NUMBERS, claim_rows, class_rows
+
+    height, width = report["size"]
+    rows = claim_rows(report)
+    table = Table(
+        title=f"{report['name']}: {rows[0]['metric']} at {width}x{height}, per cent; "
+        f"trained on {report['splits']}",
+        title_justify="left",
+    )
+    for heading in ("model", *NUMBERS, "claim"):
+        table.add_column(heading, justify="right" if heading in NUMBERS else "left", no_wrap=True)
+    for row in rows:
+        # Rich would take a spread in brackets for markup.
+        table.add_row(row["model"], *(Text(row[heading]) for heading in NUMBERS), row["claim"])
+    console.print(table)
+    classes = Table("class", title="IoU of each class, per cent", title_justify="left")
+    for one in report["architectures"]:
+        classes.add_column(one["name"], justify="right")
+    for cells in class_rows(report):
+        classes.add_row(*map(Text, cells))
+    console.print(classes)
+    place = results_folder(root, settings, "verify")
+    console.print(f"claims: {report['claims_source']}")
+    console.print(f"figures: {place}", soft_wrap=True, highlight=False)
 
 
 def print_class_metrics(console: Console, metrics: Mapping[str, Any]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 from prefect import get_run_logger
 
 from flows.context import Context
-from nas_core.errors import RunError
+from nas_core.errors import CandidateError, RunError
 from nas_core.files import fill_folder, write_json
 from nas_core.genotype import Genotype
 from nas_core.paths import results_folder
@@ -20,6 +21,8 @@ from tasks.search_log import flatten
 from tasks.tracking.models import RegisteredTraining, TrainingEntry, log_test, log_training
 from tasks.tracking.store import patiently
 from tasks.training import (
+    PICTURES,
+    draw_pictures,
     evaluate_architecture,
     read_json,
     restore_training,
@@ -72,7 +75,7 @@ def evaluate_trainings(context: Context) -> dict[str, Any]:
     """Score what the stage train left on the test split.
 
     That is models/ and trainings.json, which DVC keeps; artifacts/trainings need not be there.
-    Leaves classes.csv, overlays/ and metrics.json of the stage evaluate.
+    Leaves classes.csv, pictures/ and metrics.json of the stage evaluate.
 
     Returns:
         The content of metrics.json: test scores by architecture.
@@ -91,8 +94,8 @@ def evaluate_trainings(context: Context) -> dict[str, Any]:
             {"architecture": label, "class": key, "iou": value}
             for key, value in test["class_iou"].items()
         ]
-        pictures |= {f"{label}-{path.name}": path for path in (folder / "overlays").glob("*.png")}
-    fill_folder(place / "overlays", pictures)
+        pictures |= {f"{label}-{name}": folder / "pictures" / name for name in PICTURES}
+    fill_folder(place / "pictures", pictures)
     write_table(place / "classes.csv", pd.DataFrame(rows, columns=["architecture", "class", "iou"]))
     write_json(place / "metrics.json", metrics)
     return metrics
@@ -133,14 +136,15 @@ def register(context: Context, folder: Path, search: str | None = None) -> Regis
 
 
 def evaluate(context: Context, folder: Path) -> Mapping[str, Any]:
-    """Score a training on the test split, unless it has its scores, and see that they are recorded.
+    """Score a training on the test split and draw pictures, unless that is done, and record them.
 
     A process that ended between the two is made up for the next time.
     """
     label = read_json(folder / "training.json")["label"]
     test = read_json(evaluate_architecture(context.settings, context.root, label, folder))
     scores = {k: v for k, v in test.items() if isinstance(v, float)}
-    files = [folder / "test_confusion_matrix.csv", *sorted((folder / "overlays").glob("*.png"))]
+    pictures = draw_pictures(context.settings, context.root, label, folder)
+    files = [folder / "test_confusion_matrix.csv", *pictures]
     run_id = register(context, folder).run_id
     patiently(
         lambda: log_test(
@@ -154,6 +158,15 @@ def evaluate(context: Context, folder: Path) -> Mapping[str, Any]:
         get_run_logger(),
     )
     return test
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Says of a failed training which one it was."""
+    try:
+        yield
+    except CandidateError as error:
+        raise CandidateError(f"{what}: {error}; or leave it out") from None
 
 
 def _existing(path: Path) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -378,6 +378,18 @@ def validate_settings(values: Any, source: str) -> Settings:
     except ValidationError as error:
         problems = "; ".join(_explain(problem) for problem in error.errors())
         raise SettingsError(f"{source}: {problems}") from None
+
+
+def check_once(option: str, values: Sequence[Any]) -> None:
+    """See that the values of an option are given, each once.
+
+    Raises:
+        SettingsError: there is none, or one is given twice.
+    """
+    if not values:
+        raise SettingsError(f"{option}: give one or more")
+    if twice := [value for value in values if list(values).count(value) > 1]:
+        raise SettingsError(f"{option} {twice[0]} is given twice: name each once")
 
 
 def setting_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from nas_core.config import project_dir
 from nas_core.errors import RunError, SettingsError, WeightsError
 from nas_core.files import file_digest, write_bytes, write_json
+from nas_core.markdown import table
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 
@@ -188,16 +189,16 @@ def render(card: Mapping[str, Any]) -> str:
         "commit": card["commit"] or "not recorded",
         "weights": f"{card['weights']['file']}, SHA-256 {card['weights']['sha256']}",
     }
-    lines = [f"# {card['name']}", "", *_table(("", ""), [[k, v] for k, v in facts.items()])]
+    lines = [f"# {card['name']}", "", *table(("", ""), [[k, v] for k, v in facts.items()])]
     scores = [key for key in {**card["val"], **card["test"]} if key != "class_iou"]
     rows = [[key, *(_figure(card[split].get(key)) for split in ("val", "test"))] for key in scores]
-    lines += ["", "## Scores", "", *_table(("score", "val", "test"), rows)]
+    lines += ["", "## Scores", "", *table(("score", "val", "test"), rows)]
     class_iou = card["test"].get("class_iou", {})
     rows = [
         [str(index), label, "#{:02x}{:02x}{:02x}".format(*colour), _figure(class_iou.get(label))]
         for index, (label, colour) in enumerate(zip(card["classes"], card["palette"], strict=True))
     ]
-    lines += ["", "## Classes", "", *_table(("label", "class", "colour", "test IoU"), rows)]
+    lines += ["", "## Classes", "", *table(("label", "class", "colour", "test IoU"), rows)]
     recipe = json.dumps(card["recipe"], indent=1) if card["recipe"] else "not recorded"
     for title, content in (
         ("Recipe", recipe),
@@ -205,15 +206,6 @@ def render(card: Mapping[str, Any]) -> str:
     ):
         lines += ["", f"## {title}", "", "```json", content, "```"]
     return "\n".join(lines) + "\n"
-
-
-def _table(heading: tuple[str, ...], rows: list[list[str]]) -> list[str]:
-    lines = [heading, ["---"] * len(heading), *rows]
-    # A line break or a bar would end the cell.
-    return [
-        "| " + " | ".join(" ".join(str(cell).split()).replace("|", r"\|") for cell in line) + " |"
-        for line in lines
-    ]
 
 
 def _figure(value: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from nas_core.analysis.leaderboard import leaderboard
 from nas_core.analysis.pareto import pareto_front, pareto_fronts
+from nas_core.analysis.verification import class_table, render
 from nas_core.config import Settings
-from nas_core.files import write_atomically, write_json
+from nas_core.files import write_atomically, write_bytes, write_json
 from nas_core.paths import results_folder
 from nas_core.search.journal import Record
 
@@ -83,6 +84,15 @@ def pareto_picture(finished: pd.DataFrame) -> Figure:
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("quality on meta-val")
     return figure
+
+
+def write_verification(place: Path, report: Mapping[str, Any]) -> list[Path]:
+    """verify.json, classes.csv and verify.md; returns their paths."""
+    paths = [place / name for name in ("verify.json", "classes.csv", "verify.md")]
+    write_json(paths[0], report)
+    write_table(paths[1], class_table(report["architectures"]))
+    write_bytes(paths[2], render(report).encode())
+    return paths
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import filecmp
 import json
+import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
+import numpy as np
+import pandas as pd
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from nas_core.analysis.pictures import (
+    Shown,
+    choose_images,
+    class_iou_picture,
+    confusion_picture,
+    contact_sheet,
+)
 from nas_core.compute import Compute
 from nas_core.config import Settings
-from nas_core.data.overlay import side_by_side
 from nas_core.data.prepared import PreparedData
 from nas_core.files import write_atomically, write_bytes, write_json
 from nas_core.genotype import Genotype
@@ -27,7 +35,7 @@ from nas_core.paths import prepared_folder, trainings_folder
 from nas_core.training.full import evaluate, train_fully, training_identity
 from tasks.tracking.provenance import git_commit
 
-NUM_OVERLAYS = 3
+PICTURES = ("class_iou.png", "confusion_matrix.png", "contact_sheet.png")
 
 
 @task(
@@ -139,7 +147,9 @@ def restore_training(root: Path, training: dict[str, Any], weights: Path) -> Pat
         return folder
     _, card = load_segmenter(weights)
     complete.unlink(missing_ok=True)
-    (folder / "test.json").unlink(missing_ok=True)  # the scores of other weights
+    # The scores and pictures of other weights.
+    (folder / "test.json").unlink(missing_ok=True)
+    shutil.rmtree(folder / "pictures", ignore_errors=True)
     write_bytes(model, weights.read_bytes())
     write_json(folder / "genotype.json", card.genotype.to_dict())
     write_json(complete, training)
@@ -155,8 +165,8 @@ def restore_training(root: Path, training: dict[str, Any], weights: Path) -> Pat
 def evaluate_architecture(settings: Settings, root: Path, label: str, folder: Path) -> Path:
     """Score a trained network on the test split, once; on val where there is no test split.
 
-    Writes test.json, test_confusion_matrix.csv and overlay pictures into the training's folder; a
-    network that has its scores keeps them.
+    Writes test.json and test_confusion_matrix.csv into the training's folder; a network that has
+    its scores keeps them.
 
     Returns:
         The path of test.json.
@@ -172,11 +182,6 @@ def evaluate_architecture(settings: Settings, root: Path, label: str, folder: Pa
         compute.place(segmenter), split, data.num_classes, data.ignore_index, compute
     )
     confusion.write_csv(folder / "test_confusion_matrix.csv", data.classes)
-    # Evenly spaced, since neighbouring images are frames of one video.
-    for index in torch.linspace(0, len(split) - 1, NUM_OVERLAYS).long().unique().tolist():
-        prediction = predict_labels(segmenter, split.images[index])
-        picture = side_by_side(split.images[index], split.masks[index], prediction, data.palette)
-        _save_picture(folder / "overlays" / f"{split.names[index]}.png", picture)
     iou = dict(zip(data.classes, confusion.iou.tolist(), strict=True))
     get_run_logger().info(f"{label} · {data.final_split} mIoU {confusion.mean_iou:.4f}")
     write_json(
@@ -192,10 +197,57 @@ def evaluate_architecture(settings: Settings, root: Path, label: str, folder: Pa
     return path
 
 
+@task(
+    name="draw pictures",
+    task_run_name="pictures of {label}",
+    cache_policy=NO_CACHE,
+    cache_result_in_memory=False,
+)
+def draw_pictures(settings: Settings, root: Path, label: str, folder: Path) -> list[Path]:
+    """Draw what a scored network does on the split that scored it, unless that is drawn.
+
+    Returns:
+        The paths of `PICTURES` in the training's folder.
+    """
+    paths = [folder / "pictures" / name for name in PICTURES]
+    if all(path.exists() for path in paths):
+        return paths
+    data = PreparedData.open(prepared_folder(root, settings))
+    test = read_json(folder / "test.json")
+    matrix = pd.read_csv(folder / "test_confusion_matrix.csv", index_col=0).to_numpy()
+    title = f"{label} on {settings.name}, {data.final_split}: mIoU {100 * test['mean_iou']:.1f} %"
+    bars = class_iou_picture(test["class_iou"], data.classes, data.palette, title)
+    confusion = confusion_picture(matrix, data.classes, title)
+    sheet = contact_sheet(_shown(settings, data, folder), data.classes, data.palette)
+    write_atomically(paths[0], lambda temporary: bars.savefig(temporary, dpi=110))
+    write_atomically(paths[1], lambda temporary: confusion.savefig(temporary, dpi=110))
+    write_atomically(paths[2], lambda temporary: sheet.save(temporary))
+    return paths
+
+
+def _shown(settings: Settings, data: PreparedData, folder: Path) -> list[Shown]:
+    """The best, median and worst images of the final split, with what the network makes of them."""
+    segmenter, _ = load_segmenter(folder / "model.safetensors")
+    compute = Compute.from_settings(settings.compute)
+    compute.place(segmenter)
+    split = data.split(data.final_split)
+    scores = []
+    for index in range(len(split)):
+        image = split.rows(np.array([index]))
+        confusion = evaluate(segmenter, image, data.num_classes, data.ignore_index, compute)
+        # An image without a label has no score.
+        scores.append(confusion.mean_iou if confusion.matrix.any() else math.nan)
+    return [
+        Shown(
+            f"{group} · {split.names[index]} · mIoU {100 * scores[index]:.1f} %",
+            split.images[index],
+            split.masks[index],
+            predict_labels(segmenter, split.images[index]),
+        )
+        for index, group in choose_images(scores).items()
+    ]
+
+
 def read_json(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(path.read_bytes())
     return content
-
-
-def _save_picture(path: Path, picture: Image.Image) -> None:
-    write_atomically(path, lambda temporary: picture.save(temporary))

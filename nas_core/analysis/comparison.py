@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nas_core.config import Settings, validate_settings
+from nas_core.config import Settings, check_once, validate_settings
 from nas_core.errors import RunError, SettingsError
 from nas_core.search.journal import Record
 
@@ -95,9 +95,8 @@ def plan_searches(
     for strategy in strategies:
         if strategy not in STRATEGIES:
             raise SettingsError(f"--strategy {strategy}: there are {', '.join(STRATEGIES)}")
-    for option, values in (("--strategy", strategies), ("--seed", seeds)):
-        if twice := [value for value in values if values.count(value) > 1]:
-            raise SettingsError(f"{option} {twice[0]} is given twice: name each once")
+    check_once("--strategy", strategies)
+    check_once("--seed", seeds)
     search = settings.search
     if {"ppo", "ppo-independent"} <= {*strategies} and not search.controller.autoregressive:
         raise SettingsError(

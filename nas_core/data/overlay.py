@@ -8,6 +8,11 @@ from PIL import Image
 
 _OPACITY = 0.6
 
+# Colours of an error map; a right pixel is a grey around this one.
+WRONG = (220, 20, 30)
+RIGHT = (190, 190, 190)
+UNLABELLED = (0, 0, 0)
+
 
 def colourise(labels: npt.NDArray[np.integer], palette: npt.NDArray[np.uint8]) -> Image.Image:
     """Labels (H, W) in the colours of `palette` (C, 3); labels that are no class are black."""
@@ -29,16 +34,21 @@ def overlay(
     return Image.composite(tinted, picture, Image.fromarray(known))
 
 
-def side_by_side(
+def error_map(
     image: npt.NDArray[np.uint8],
     truth: npt.NDArray[np.integer],
     prediction: npt.NDArray[np.integer],
-    palette: npt.NDArray[np.uint8],
+    num_classes: int,
 ) -> Image.Image:
-    """The image (H, W, 3), its ground truth and the prediction (H, W): a picture of H x 3W."""
-    height, width = truth.shape
-    picture = Image.new("RGB", (3 * width, height))
-    picture.paste(Image.fromarray(np.ascontiguousarray(image)), (0, 0))
-    picture.paste(overlay(image, truth, palette), (width, 0))
-    picture.paste(overlay(image, prediction, palette), (2 * width, 0))
-    return picture
+    """Where a prediction (H, W) is wrong, over the pale grey image (H, W, 3).
+
+    Wrong pixels have the colour `WRONG`, those whose truth (H, W) is no class `UNLABELLED`.
+    """
+    grey = np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L")).astype(np.uint16)
+    # From half of RIGHT to somewhat above it: the image stays visible, and is never taken for red.
+    pale = (RIGHT[0] // 2 + grey * 3 // 5).astype(np.uint8)
+    picture = np.repeat(pale[..., None], 3, axis=2)
+    labelled = (truth >= 0) & (truth < num_classes)
+    picture[labelled & (truth != prediction)] = WRONG
+    picture[~labelled] = UNLABELLED
+    return Image.fromarray(picture)

@@ -139,7 +139,7 @@ def log_test(
 ) -> None:
     """Add a training's final scores: `test_mean_iou` ..., `test_iou/CLASS`.
 
-    A run that has them already is left as it is.
+    Of a run that has them already, only files are added that it lacks.
 
     Args:
         class_iou: by class name; NaN for a class that the split lacks, which is left out.
@@ -151,9 +151,10 @@ def log_test(
         model_id = run.outputs.model_outputs[0].model_id if run.outputs else None
         values = {**metrics, **{f"iou/{name}": value for name, value in class_iou.items()}}
         scores = _scores(split, values, milliseconds(time.time()), model_id)
+        logged = {Path(file.path).name for file in tracker.client.list_artifacts(run_id, split)}
+        tracker.log_files(run_id, [path for path in files if path.name not in logged], split)
         if {score.key for score in scores if math.isfinite(score.value)} <= set(run.data.metrics):
             return
-        tracker.log_files(run_id, files, split)
         tracker.log_metrics(run_id, scores)  # last: they say that the record is complete
 
 

@@ -144,6 +144,9 @@ def test_leaderboard_of_nothing_says_so(
         (["compare", "--strategy", "ppoo"], "--strategy ppoo: there are ppo, ppo-independent"),
         (["compare", "--seed", "1", "--seed", "1"], "--seed 1 is given twice"),
         (["compare", "-S", "search.num_candidates=3"], "search.num_candidates = 3"),
+        (["verify", "--seed", "1", "--seed", "1"], "--seed 1 is given twice"),
+        (["verify", "--architecture", "arch7"], "unknown architecture 'arch7'"),
+        (["verify", "-S", "train.splits=val"], "train.splits = 'val'"),
         (["train", "arch0", "-S", "train.epoch=3"], "did you mean 'train.epochs'"),
         (["leaderboard", "--run", "nowhere"], "nowhere"),
         (["fidelity", "--proxy", "height"], "--proxy height: expected KEY=VALUE"),
@@ -195,7 +198,7 @@ def test_bad_usage_shows_the_usage(nas: Nas, arguments: list[str]) -> None:
 
 def test_every_command_has_help(nas: Nas) -> None:
     _, out, _ = nas("--help")
-    commands = ("search", "compare", "train", "fidelity", "describe", "leaderboard")
+    commands = ("search", "compare", "train", "verify", "fidelity", "describe", "leaderboard")
     for command in (*commands, "up", "down", "run"):
         assert command in out
         code, help_text, _ = nas(command, "--help")

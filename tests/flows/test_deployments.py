@@ -1,15 +1,16 @@
-import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ParameterTypeError
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import ValidationError, validate
 
 from flows import deployments
 from flows.search import nas_search
+from flows.verify import nas_verify
 from nas_core.config import load_settings, profiles, project_dir
 from nas_core.errors import SettingsError
 
@@ -27,12 +28,21 @@ def definition(schema: dict[str, Any], name: str) -> dict[str, Any]:
     return found
 
 
+def built(flow: str, profile: str) -> RunnerDeployment:
+    (found,) = (
+        deployment
+        for deployment in deployments.build_deployments(ROOT)
+        if (deployment.flow_name, deployment.name) == (flow, profile)
+    )
+    return found
+
+
 def test_every_flow_is_served_with_every_profile() -> None:
-    built = deployments.build_deployments(project_dir())
-    names = [f"{deployment.flow_name}/{deployment.name}" for deployment in built]
+    found = deployments.build_deployments(project_dir())
+    names = [f"{deployment.flow_name}/{deployment.name}" for deployment in found]
     assert names == deployments.deployment_names(ROOT)
-    assert {"nas-search/camvid", "nas-search/synthetic"} <= set(names)
-    assert {deployment.entrypoint for deployment in built} == set(deployments.FLOWS.values())
+    assert {"nas-search/camvid", "nas-verify/camvid", "nas-verify/cityscapes"} <= set(names)
+    assert {deployment.entrypoint for deployment in found} == set(deployments.FLOWS.values())
 
 
 @pytest.mark.parametrize("profile", ["camvid", "synthetic"])
@@ -44,8 +54,7 @@ def test_a_deployment_holds_the_complete_settings_of_its_profile(profile: str) -
 
 
 def test_the_form_describes_each_setting_and_its_range() -> None:
-    (camvid,) = (d for d in deployments.build_deployments(ROOT) if d.name == "camvid")
-    schema = camvid._parameter_openapi_schema.model_dump()
+    schema = built("nas-search", "camvid")._parameter_openapi_schema.model_dump()
     search = definition(schema, "search")
     assert search["description"] == "The search for architectures."
     candidates = search["properties"]["num_candidates"]
@@ -57,15 +66,38 @@ def test_the_form_describes_each_setting_and_its_range() -> None:
 
 
 @pytest.mark.parametrize("profile", ["camvid", "synthetic"])
-def test_the_form_describes_every_parameter(profile: str) -> None:
-    (built,) = (d for d in deployments.build_deployments(ROOT) if d.name == profile)
-    schema = built._parameter_openapi_schema.model_dump()
+@pytest.mark.parametrize(
+    ("flow", "about"),
+    [
+        (
+            "nas-search",
+            "Search for compact segmentation networks, train the best fully and test them.",
+        ),
+        (
+            "nas-verify",
+            "Train architectures fully, score them, and compare that with what the paper claims.",
+        ),
+    ],
+)
+def test_the_form_describes_every_parameter(flow: str, about: str, profile: str) -> None:
+    deployment = built(flow, profile)
+    schema = deployment._parameter_openapi_schema.model_dump()
     for name, value in schema["properties"].items():
-        about = value if "$ref" not in value else definition(schema, name)
-        assert about["description"].endswith("."), name
+        described = value if "$ref" not in value else definition(schema, name)
+        assert described["description"].endswith("."), name
     # Without the parameters: the form has them.
-    about = "Search for compact segmentation networks, train the best fully and test them."
-    assert built.description == f"{about}\n\n{deployments.served_from(ROOT)}"
+    assert deployment.description == f"{about}\n\n{deployments.served_from(ROOT)}"
+
+
+def test_a_verification_takes_lists_and_no_settings_of_a_search() -> None:
+    parameters = built("nas-verify", "cityscapes").parameters or {}
+    assert parameters["train"]["epochs"] == 200 and "search" not in parameters
+    schema = parameter_schema(nas_verify.fn).model_dump()
+    given = {"architectures": ["arch0", "mine.json"], "seeds": [0, 1]}
+    validate(given, schema, raise_on_error=True)
+    assert nas_verify.validate_parameters(given)["seeds"] == (0, 1)
+    with pytest.raises(ValidationError, match=r"-1 is less than"):
+        validate({"seeds": [-1]}, schema, raise_on_error=True)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31])
@@ -87,15 +119,24 @@ def test_a_profile_that_is_not_valid_is_named_before_anything_starts(tmp_path: P
         deployments.deployment_names(tmp_path)
 
 
-def test_prefect_yaml_hands_on_each_parameter_of_the_flow() -> None:
+@pytest.mark.parametrize("flow", deployments.FLOWS)
+def test_prefect_yaml_hands_on_each_setting_that_the_flow_takes(flow: str) -> None:
     described = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-    settings = set(inspect.signature(nas_search.fn).parameters) - {"stage"}
-    assert {entry["name"] for entry in described["deployments"]} == set(profiles(ROOT))
-    for entry in described["deployments"]:
+    entrypoint = deployments.FLOWS[flow]
+    entries = [one for one in described["deployments"] if one["entrypoint"] == entrypoint]
+    assert {entry["name"] for entry in entries} == set(profiles(ROOT))
+    settings = deployments.profile_values(flow, "camvid")["parameters"]
+    assert {"profile", "name", "train"} <= set(settings)
+    for entry in entries:
         (step,) = entry["build"]
         options = step["flows.deployments.profile_values"]
-        assert options == {"id": "values", "flow_name": "nas-search", "profile": entry["name"]}
+        assert options == {"id": "values", "flow_name": flow, "profile": entry["name"]}
         assert entry["parameters"] == {
             key: f"{{{{ values.parameters.{key} }}}}" for key in settings
         }
-        assert entry["entrypoint"] == deployments.FLOWS["nas-search"]
+
+
+def test_prefect_yaml_has_no_other_flow() -> None:
+    described = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    known = {one["entrypoint"] for one in described["deployments"]}
+    assert known == set(deployments.FLOWS.values())

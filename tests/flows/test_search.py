@@ -24,6 +24,7 @@ from nas_core.genotype import Genotype
 from nas_core.models.checkpoint import load_segmenter, save_segmenter
 from nas_core.models.encoder import Encoder
 from nas_core.search.journal import Journal, Record
+from tasks.training import PICTURES
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS: dict[str, Any] = {
@@ -159,7 +160,7 @@ def test_the_champion_is_the_best_by_val(whole: Path) -> None:
         assert "test_mean_iou" in run.data.metrics
         assert any(name.startswith("test_iou/") for name in run.data.metrics)
         test_files = {file.path for file in client.list_artifacts(run.info.run_id, "test")}
-        assert any(path.endswith(".png") for path in test_files)
+        assert {f"test/{name}" for name in PICTURES} <= test_files
 
 
 def test_results_are_left_for_the_next_stage(whole: Path) -> None:
@@ -172,7 +173,8 @@ def test_results_are_left_for_the_next_stage(whole: Path) -> None:
     assert set(trained) == set(tested) == {best.id, "arch1"}
     segmenter, card = load_segmenter(place / "train" / "models" / "arch1.safetensors")
     assert card.genotype == ARCHITECTURES["arch1"] and not segmenter.training
-    assert list((place / "evaluate" / "overlays").glob("arch1-*.png"))
+    pictures = {path.name for path in (place / "evaluate" / "pictures").iterdir()}
+    assert pictures == {f"{label}-{name}" for label in tested for name in PICTURES}
 
 
 def test_a_pareto_front_is_part_of_the_result(whole: Path) -> None:
@@ -247,8 +249,8 @@ def test_what_is_left_of_another_choice_goes(
     best = max(records(whole), key=lambda record: record.reward or 0).id
     place = again / "artifacts" / "results" / "tiny"
     assert [path.stem for path in (place / "train" / "models").iterdir()] == [best]
-    pictures = {path.name for path in (place / "evaluate" / "overlays").iterdir()}
-    assert len(pictures) == 3 and all(name.startswith(f"{best}-") for name in pictures)
+    pictures = {path.name for path in (place / "evaluate" / "pictures").iterdir()}
+    assert pictures == {f"{best}-{name}" for name in PICTURES}
 
 
 def test_what_the_stage_train_left_is_enough_to_evaluate(
@@ -267,7 +269,7 @@ def test_what_the_stage_train_left_is_enough_to_evaluate(
     scores = Path("artifacts", "results", "tiny", "evaluate", "metrics.json")
     assert summary == json.loads((whole / scores).read_text())
     assert (project / scores).read_bytes() == (whole / scores).read_bytes()
-    assert len(list((project / scores).parent.glob("overlays/*.png"))) == 6
+    assert len(list((project / scores).parent.glob("pictures/*.png"))) == 6
     for run in runs_of(project, "training"):
         assert run.data.metrics["test_mean_iou"] > 0 and "val_mean_iou" in run.data.metrics
     for folder in (whole / "artifacts" / "trainings").iterdir():

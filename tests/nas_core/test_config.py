@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from nas_core.config import (
     Settings,
+    check_once,
     load_settings,
     profiles,
     project_dir,
@@ -163,3 +164,9 @@ def test_every_setting_is_described() -> None:
     missing = [key for key, value in properties.items() if not {"description", "$ref"} & set(value)]
     assert not missing
     assert "search.proxy.epochs_a" in setting_keys()
+
+
+@pytest.mark.parametrize(("values", "message"), [([], "one or more"), ([0, 1, 0], "0 is given tw")])
+def test_each_is_named_once(values: list[int], message: str) -> None:
+    with pytest.raises(SettingsError, match=f"--seed.*{message}"):
+        check_once("--seed", values)

@@ -152,7 +152,7 @@ def test_all_stages_leave_their_results(reproduced: Project) -> None:
             "progress.csv",
         },
         "train": {"curves.csv", "metrics.json", "models", "trainings.json"},
-        "evaluate": {"classes.csv", "metrics.json", "overlays"},
+        "evaluate": {"classes.csv", "metrics.json", "pictures"},
     }
     for stage, names in files.items():
         assert {p.name for p in reproduced.results(stage).iterdir()} == names
@@ -213,7 +213,7 @@ def test_plots_show_every_table_and_picture(reproduced: Project) -> None:
         assert title in page
     assert "<DVC_METRIC" not in page
     pictures = [path.name for path in (reproduced.root / "plots" / "static").glob("*.png")]
-    assert sorted("overlays" in name for name in pictures) == [False, True, True]
+    assert sorted("evaluate_pictures" in name for name in pictures) == [False, True, True, True]
     assert any(name.endswith("search_pareto.png") for name in pictures)
 
 

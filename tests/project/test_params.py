@@ -29,7 +29,7 @@ ENTRIES = {
         "models.cost",
     ],
     "train": ["training.full", "architectures", "models.checkpoint", "models.cost"],
-    "evaluate": ["models.checkpoint", "labelling", "data.overlay", "metrics", "compute"],
+    "evaluate": ["models.checkpoint", "labelling", "analysis.pictures", "metrics", "compute"],
 }
 
 

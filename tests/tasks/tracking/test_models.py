@@ -125,7 +125,7 @@ def test_a_training_has_its_record(tracker: Tracker, entry: TrainingEntry) -> No
 
 
 def test_scores_on_the_test_split(tracker: Tracker, entry: TrainingEntry, tmp_path: Path) -> None:
-    picture = tmp_path / "overlay.png"
+    picture = tmp_path / "picture.png"
     Image.new("RGB", (4, 4)).save(picture)
     run_id = log_training(tracker, entry, NAME).run_id
     log_test(tracker, run_id, {"mean_iou": 0.5}, {"road": 0.9, "sky": float("nan")}, [picture])
@@ -133,7 +133,7 @@ def test_scores_on_the_test_split(tracker: Tracker, entry: TrainingEntry, tmp_pa
     assert metrics["test_mean_iou"] == 0.5
     assert metrics["test_iou/road"] == 0.9
     assert "test_iou/sky" not in metrics
-    assert [f.path for f in tracker.client.list_artifacts(run_id, "test")] == ["test/overlay.png"]
+    assert [f.path for f in tracker.client.list_artifacts(run_id, "test")] == ["test/picture.png"]
     [model] = tracker.client.search_logged_models([tracker.experiment_id])
     assert {metric.key for metric in model.metrics} >= {"val_mean_iou", "test_mean_iou"}
 
@@ -142,18 +142,25 @@ def test_scores_on_the_test_split_are_recorded_once_and_completely(
     tracker: Tracker, entry: TrainingEntry, tmp_path: Path
 ) -> None:
     run_id = log_training(tracker, entry, NAME).run_id
-    picture = tmp_path / "overlay.png"
-    with pytest.raises(ServiceError, match=r"overlay\.png"):
+    picture = tmp_path / "picture.png"
+    with pytest.raises(ServiceError, match=r"picture\.png"):
         log_test(tracker, run_id, {"mean_iou": 0.5}, {"road": 0.9}, [picture])
     Image.new("RGB", (4, 4)).save(picture)
     for _ in range(2):
         log_test(tracker, run_id, {"mean_iou": 0.5}, {"road": 0.9}, [picture])
         assert [f.path for f in tracker.client.list_artifacts(run_id, "test")] == [
-            "test/overlay.png"
+            "test/picture.png"
         ]
         for name in ("test_mean_iou", "test_iou/road"):
             assert len(tracker.client.get_metric_history(run_id, name)) == 1
         picture.unlink(missing_ok=True)  # so that it could not be uploaded again
+    # Drawn by a later version: added to what is there.
+    later = tmp_path / "later.png"
+    Image.new("RGB", (4, 4)).save(later)
+    log_test(tracker, run_id, {"mean_iou": 0.5}, {"road": 0.9}, [picture, later])
+    files = {file.path for file in tracker.client.list_artifacts(run_id, "test")}
+    assert files == {"test/picture.png", "test/later.png"}
+    assert len(tracker.client.get_metric_history(run_id, "test_mean_iou")) == 1
 
 
 def test_the_champion_is_the_best_by_val(tracker: Tracker, entry: TrainingEntry) -> None:

@@ -1,0 +1,180 @@
+"""The flow nas-verify: what architectures score after full training beside what is claimed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+
+from flows.context import Context, settings_of_run
+from flows.logs import hide_tracebacks_of_user_errors
+from flows.trainings import evaluate, naming, train
+from nas_core.analysis.leaderboard import searched_genotypes
+from nas_core.analysis.verification import ScoredModel, claim_rows, compare_with_claim
+from nas_core.architectures import find_architecture
+from nas_core.claims import SOURCE, find_claim
+from nas_core.config import (
+    ComputeSettings,
+    DatasetSettings,
+    EncoderSettings,
+    NetworkSettings,
+    Seed,
+    Settings,
+    TrackingSettings,
+    TrainSettings,
+    check_once,
+    project_dir,
+)
+from nas_core.errors import SettingsError
+from nas_core.files import digest_of
+from nas_core.genotype import Genotype
+from nas_core.paths import results_folder, searches_folder
+from tasks.dataset import prepare_dataset
+from tasks.results import write_verification
+from tasks.search_log import flatten
+from tasks.tracking.store import patiently
+from tasks.training import read_json
+
+hide_tracebacks_of_user_errors()
+
+
+@flow(name="nas-verify", flow_run_name="verify {profile}")
+def nas_verify(
+    profile: str = "camvid",
+    architectures: tuple[str, ...] = ("arch0", "arch1"),
+    seeds: tuple[Seed, ...] = (0,),
+    name: str | None = None,
+    dataset: DatasetSettings = DatasetSettings(),
+    encoder: EncoderSettings = EncoderSettings(),
+    network: NetworkSettings = NetworkSettings(),
+    train: TrainSettings = TrainSettings(),
+    compute: ComputeSettings = ComputeSettings(),
+    tracking: TrackingSettings = TrackingSettings(),
+) -> dict[str, Any]:
+    """Train architectures fully, score them, and compare that with what the paper claims.
+
+    Every section that is not given has the values of the profile. Returns the content of
+    verify.json.
+
+    Args:
+        profile: camvid: params.yaml. Else a file of profiles/, as cityscapes.
+        architectures: Names, ids or JSON files of architectures.
+        seeds: Each architecture is trained once with each of them.
+        name: Names the experiment, the registered model, the folders.
+    """
+    root = project_dir()
+    settings = settings_of_run(
+        profile,
+        root,
+        name=name,
+        dataset=dataset,
+        encoder=encoder,
+        network=network,
+        # What is trained beside the best of a search is of no account here.
+        train=train.model_copy(update={"top": 0, "also": ()}),
+        compute=compute,
+        tracking=tracking,
+    )
+    return verify(settings, root, architectures, seeds)
+
+
+def verify(
+    settings: Settings, root: Path, references: Sequence[str], seeds: Sequence[int]
+) -> dict[str, Any]:
+    """Train, score and compare. What is trained or scored already is taken as it is.
+
+    Leaves verify.json, classes.csv and verify.md under verify/ in the results, and a run with them
+    in MLflow.
+
+    Returns:
+        The content of verify.json.
+    """
+    started = time.time()
+    check_once("--seed", seeds)
+    architectures = _find(root, references)
+    contexts = [Context.check(settings.model_copy(update={"seed": seed}), root) for seed in seeds]
+    prepare_dataset(settings, root, settings.name)
+    first = contexts[0]
+    tracker = first.tracker  # one that cannot be used is refused before any training
+
+    models: dict[str, list[ScoredModel]] = {label: [] for label in architectures}
+    # Seed by seed, so that what an interruption leaves compares all architectures.
+    for context in contexts:
+        for label, genotype in architectures.items():
+            with naming(f"{label}, seed {context.settings.seed}"):
+                models[label].append(_trained_and_scored(context, label, genotype))
+
+    report = _report(first, architectures, models)
+    for row in claim_rows(report):
+        get_run_logger().info(" · ".join(row.values()))
+    files = write_verification(results_folder(root, settings, "verify"), report)
+    included = {"dataset", "encoder", "network", "train"}
+    params = settings.model_dump(mode="json", include=included)
+    params |= {"architectures": " ".join(architectures), "seeds": " ".join(map(str, seeds))}
+    patiently(
+        lambda: tracker.log_report(
+            "verify", digest_of(report), started, flatten(params), _metrics(report), files
+        ),
+        get_run_logger(),
+    )
+    return report
+
+
+def _find(root: Path, references: Sequence[str]) -> dict[str, Genotype]:
+    """Different architectures by label."""
+    check_once("--architecture", references)
+    known = searched_genotypes(searches_folder(root))
+    architectures: dict[str, Genotype] = {}
+    named_by: dict[str, str] = {}
+    for reference in references:
+        label, genotype = find_architecture(reference, known)
+        if earlier := named_by.get(genotype.id):
+            raise SettingsError(
+                f"--architecture {reference} is the same network as {earlier}: name it once"
+            )
+        named_by[genotype.id] = reference
+        architectures[label] = genotype
+    return architectures
+
+
+def _trained_and_scored(context: Context, label: str, genotype: Genotype) -> ScoredModel:
+    folder = train(context, label, genotype)
+    test = evaluate(context, folder)
+    return ScoredModel(folder.name, read_json(folder / "training.json"), test)
+
+
+def _report(
+    context: Context,
+    architectures: Mapping[str, Genotype],
+    models: Mapping[str, Sequence[ScoredModel]],
+) -> dict[str, Any]:
+    settings, data = context.settings, context.data
+    where = (settings.dataset.kind, data.final_split, data.height, data.width)
+    return {
+        "name": settings.name,
+        "data_hash": data.data_hash,
+        "split": data.final_split,
+        "size": [data.height, data.width],
+        "splits": settings.train.splits,
+        "claims_source": SOURCE,
+        "classes": list(data.classes),
+        "architectures": [
+            compare_with_claim(models[label], find_claim(genotype, settings.network, *where))
+            for label, genotype in architectures.items()
+        ],
+        "network": settings.network.model_dump(mode="json"),
+        "train": settings.train.model_dump(mode="json", exclude={"top", "also"}),
+    }
+
+
+def _metrics(report: Mapping[str, Any]) -> dict[str, float]:
+    split = report["split"]
+    metrics: dict[str, float] = {}
+    for one in report["architectures"]:
+        metrics |= {f"{split}_mean_iou/{one['name']}": one["measured"]["mean"]}
+        if one["claimed"] is not None:
+            metrics |= {f"claimed_mean_iou/{one['name']}": one["claimed"]}
+    return metrics
