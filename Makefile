@@ -1,8 +1,9 @@
-# make search   install, draw the synthetic dataset and search on it through Prefect
-# make test     install what is missing and run the whole suite
-# make lint     ruff and mypy
-# make down     end the servers that make search or nas up started
-# make clean    remove the virtual environment
+# make search    install, draw the synthetic dataset and search on it through Prefect
+# make test      install what is missing and run the whole suite
+# make test-fast the suite without the tests that are marked slow
+# make lint      ruff and mypy
+# make down      end the servers that make search or nas up started
+# make clean     remove the virtual environment
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
-.PHONY: install search test lint down clean
+.PHONY: install search test test-fast lint down clean
 
 install: $(INSTALLED)
 
@@ -30,6 +31,9 @@ search: $(INSTALLED)
 
 test: $(INSTALLED_DEV)
 	$(VENV)/bin/python -m pytest
+
+test-fast: $(INSTALLED_DEV)
+	$(VENV)/bin/python -m pytest -m "not slow"
 
 lint: $(INSTALLED_DEV)
 	$(VENV)/bin/ruff check .
