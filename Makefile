@@ -1,6 +1,6 @@
 # make search    install, draw the synthetic dataset and search on it through Prefect
 # make test      install what is missing and run the whole suite
-# make test-fast the suite without the tests that are marked slow
+# make test-fast  the suite without the tests that are marked slow
 # make lint      ruff and mypy
 # make down      end the servers that make search or nas up started
 # make clean     remove the virtual environment
