@@ -27,6 +27,7 @@ from rich.status import Status
 from rich.text import Text
 
 from flows.prefect_server import api, check_configured
+from nas_core.addresses import redacted
 from nas_core.errors import RunError, ServiceError, SettingsError
 
 SECONDS_BETWEEN_LOOKS = 3.0
@@ -56,9 +57,9 @@ def run_deployment_live(
     with api(url) as client:
         deployment = _find_deployment(client, name)
         if deployment.status != DeploymentStatus.READY:
-            raise ServiceError(f"nothing serves {name} at {url}: run `nas up`")
+            raise ServiceError(f"nothing serves {name} at {redacted(url)}: run `nas up`")
         run = _create_run(client, name, deployment, parameters)
-        page = f"{url.removesuffix('/api')}/runs/flow-run/{run.id}"
+        page = f"{redacted(url).removesuffix('/api')}/runs/flow-run/{run.id}"
         console.print(f"Run {run.name} of {name}: {page}", soft_wrap=True)
         try:
             run = _follow(client, run, console)

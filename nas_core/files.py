@@ -1,16 +1,20 @@
-"""Writing files and folders so that a crash leaves the old or the new one, never half of one."""
+"""Files and folders: written so that a crash leaves the old or the new one, read within limits."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+MAX_JSON = 2**26
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -18,6 +22,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
     The temporary name keeps the suffix of `path`, since many writers choose the format by it.
     """
+    if not path.name:  # "." or "/"
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -38,6 +44,50 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """The content of a file that a person or another program made.
+
+    Raises:
+        OSError: it cannot be read, is no regular file (a pipe would let us wait for ever), or has
+            more than `limit` bytes.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
+    return content
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        OSError: it cannot be read, or has more than `MAX_JSON` bytes.
+        ValueError: it is no JSON.
+    """
+    try:
+        return json.loads(read_limited(path, MAX_JSON))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of `name` in `folder`; links are followed.
+
+    Raises:
+        ValueError: that lies outside of `folder`.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{name!r} leads out of {folder}")
+    return path
 
 
 def fill_folder(folder: Path, sources: Mapping[str, Path]) -> None:
