@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import signal
 import sys
@@ -18,7 +20,7 @@ from rich.console import Console
 
 from flows import data, models, tables
 from nas_core.config import NetworkSettings, Settings, load_settings, project_dir
-from nas_core.errors import NasError, SettingsError
+from nas_core.errors import NasError, SettingsError, shown
 
 # torch, prefect and mlflow take seconds to import: commands import what they need themselves.
 
@@ -240,7 +242,7 @@ def leaderboard(
     if as_json:
         print(table.to_json(orient="records", indent=1))
     elif csv or parquet:
-        console.print(f"{len(table)} candidates of {name} written")
+        console.print(f"{len(table)} candidates of {name} written", markup=False)
     else:
         console.print(tables.candidates_table(name, table, top))
 
@@ -250,9 +252,11 @@ def up(
     host: Annotated[
         str | None, typer.Option(help="Address that the servers listen on, else 127.0.0.1.")
     ] = None,
-    prefect_port: Annotated[int | None, typer.Option(help="Port of Prefect, else 4200.")] = None,
+    prefect_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of Prefect, else 4200.")
+    ] = None,
     mlflow_port: Annotated[
-        int | None, typer.Option(help="Port of the MLflow UI, else 5000.")
+        int | None, typer.Option(min=1, max=65535, help="Port of the MLflow UI, else 5000.")
     ] = None,
 ) -> None:
     """Bring up local Prefect, the MLflow UI and the deployments, where they are not up yet."""
@@ -299,12 +303,24 @@ for _command in (models.ship, models.predict, models.export, models.bench):
 
 def main() -> None:
     """The entry point: a user's error is a message, not a traceback."""
+    # A name of a file need not be text.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except NasError as error:
-        errors.print(f"[red]error:[/red] {type(error).__name__}:", end=" ")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+        _fail(type(error).__name__, str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail("file", f"{os.fsdecode(error.filename)}: {error.strerror}")
+
+
+def _fail(kind: str, message: str) -> NoReturn:
+    errors.print(f"[red]error:[/red] {kind}:", end=" ")
+    errors.print(message, markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -363,13 +379,17 @@ def _parameter(text: str) -> tuple[str, Any]:
     """Key and value, read as `prefect deployment run --param` reads them."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise SettingsError(f"--param {text}: expected KEY=VALUE, as seed=1")
+        raise SettingsError(f"--param {shown(text)[1:-1]}: expected KEY=VALUE, as seed=1")
     try:
         return key, json.loads(value)
+    except RecursionError:
+        raise SettingsError(f"--param {shown(key)[1:-1]}: nested too deeply") from None
     except ValueError as error:
         if '"' not in value:
             return key, value
-        raise SettingsError(f"--param {key}: {value} is not valid JSON: {error}") from None
+        raise SettingsError(
+            f"--param {shown(key)[1:-1]}: {shown(value)[1:-1]} is not valid JSON: {error}"
+        ) from None
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -134,7 +134,8 @@ def _start_prefect(root: Path, record: Record, options: Options, console: Consol
         _check_port(running, options.prefect_port, "--prefect-port")
         if configured not in (None, running.url):
             raise ServiceError(
-                f"nas up serves at {redacted(running.url)}, but PREFECT_API_URL is {redacted(configured)}: unset it, "
+                f"nas up serves at {redacted(running.url)}, but PREFECT_API_URL is "
+                f"{redacted(configured)}: unset it, "
                 "or run `nas down` first"
             )
         return running.url
@@ -144,7 +145,8 @@ def _start_prefect(root: Path, record: Record, options: Options, console: Consol
         return url
     if not is_local(url):
         raise ServiceError(
-            f"no Prefect server answers at {redacted(url)}, the address in PREFECT_API_URL: start it there, "
+            f"no Prefect server answers at {redacted(url)}, the address in PREFECT_API_URL: "
+            "start it there, "
             "or take the address out (`prefect config unset PREFECT_API_URL`, or unset the "
             "environment variable) to have a server here"
         )

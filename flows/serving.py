@@ -56,7 +56,8 @@ def check_not_taken(root: Path, url: str, names: Sequence[str]) -> None:
                 pool = deployment.work_pool_name
                 owner = f"work pool {pool}" if pool else description.rpartition("\n")[2]
                 raise ServiceError(
-                    f"{name} at {redacted(url)} is being served by somebody else ({owner.rstrip('.')}): "
+                    f"{name} at {redacted(url)} is being served by somebody else "
+                    f"({owner.rstrip('.')}): "
                     "end that first, by `nas down` there, or use another Prefect server"
                 )
 

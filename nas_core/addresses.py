@@ -6,7 +6,9 @@ import re
 from urllib.parse import unquote
 
 # What MLflow, Prefect and the drivers of databases take for a secret in a query.
-_SECRET = re.compile(r"([?&;][^=&;#]*(?:pass|pwd|secret|token|api_?key|odbc_connect)[^=&;#]*=)([^&;#]*)", re.I)
+_SECRET = re.compile(
+    r"([?&;][^=&;#]*(?:pass|pwd|secret|token|api_?key|odbc_connect)[^=&;#]*=)([^&;#]*)", re.I
+)
 
 
 def redacted(uri: str) -> str:

@@ -426,9 +426,7 @@ def _parse_override(text: str) -> dict[str, Any]:
     try:
         nested = parse_yaml(value, source=key)
     except ValueError:
-        raise SettingsError(
-            f"-S {shown(key)[1:-1]}: {shown(value)} is not a YAML value"
-        ) from None
+        raise SettingsError(f"-S {shown(key)[1:-1]}: {shown(value)} is not a YAML value") from None
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return cast(dict[str, Any], nested)

@@ -53,7 +53,7 @@ class _Shown(reprlib.Repr):
 
     def repr_int(self, number: int, level: int) -> str:
         # Python refuses to write out more than 4,300 digits.
-        if number.bit_length() > 256:
+        if number.bit_length() > 10_000:
             return f"an integer of {number.bit_length()} bits"
         return str(super().repr_int(number, level))
 

@@ -46,18 +46,30 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def read_limited(path: Path, limit: int) -> bytes:
-    """The content of a file that a person or another program made.
+def expanded(path: str) -> Path:
+    """A path with its `~`, which stays where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
-    Raises:
-        OSError: it cannot be read, is no regular file (a pipe would let us wait for ever), or has
-            more than `limit` bytes.
-    """
+
+def check_regular(path: Path) -> None:
+    """Raise an OSError unless `path` is a regular file: a pipe would let us wait for ever."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """The content of a file that a person or another program made.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or has more than `limit` bytes.
+    """
+    check_regular(path)
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:

@@ -54,7 +54,7 @@ def parse_yaml(text: str, source: str) -> Any:
         ValueError: it is no YAML; the message begins with `source`.
     """
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, _Loader)
     # ValueError: a date or a number that Python has not.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)

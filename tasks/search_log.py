@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 from nas_core.config import Settings
 from nas_core.genotype import Genotype
 from nas_core.search.journal import Journal, Record
+from nas_core.training.record import read_object
 from tasks.candidates import candidate_files
 from tasks.tracking.tracker import CandidateEntry, Tracker
 
@@ -52,7 +52,7 @@ class SearchLog:
         finished = files["weights"].stat().st_mtime if record.is_scored else self._failed_at()
         curves = {}
         if record.is_scored:
-            losses = json.loads(files["losses"].read_bytes())
+            losses = read_object(files["losses"])
             curves = {f"loss_{stage}": values for stage, values in losses.items()}
             curves["validation_reward"] = list(record.scores)
         self.tracker.log_candidate(

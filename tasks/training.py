@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -190,11 +189,6 @@ def evaluate_architecture(settings: Settings, root: Path, label: str, folder: Pa
         },
     )
     return path
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_bytes())
-    return content
 
 
 def _save_picture(path: Path, picture: Image.Image) -> None:
