@@ -9,15 +9,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import psutil
-from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveInt, ValidationError
 
 from nas_core.errors import ServiceError, first_line
-from nas_core.files import read_json, write_json
+from nas_core.files import MAX_JSON, read_limited, write_json
 
 LOG_LINES = 15
 PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL
@@ -33,9 +32,11 @@ class Service:
     about: what it was started for, to be compared with what is wanted later.
     """
 
+    __pydantic_config__: ClassVar[Any] = ConfigDict(extra="forbid")
+
     name: str
-    pid: int
-    created: float
+    pid: PositiveInt
+    created: FiniteFloat
     url: str
     log: str
     about: str = ""
@@ -60,15 +61,13 @@ class ProfileChange:
     api_url: str
 
 
-class _Content(TypedDict):
+class _Content(BaseModel):
+    """What the file holds. By it processes are ended, so nothing wrong may pass."""
+
+    model_config = ConfigDict(extra="forbid")
+
     services: dict[str, Service]
     profile: ProfileChange | None
-
-
-# A process is ended by it, so a wrong number or time must not pass.
-_CONTENT = TypeAdapter(
-    Annotated[_Content, Strict()], config=ConfigDict(extra="forbid", allow_inf_nan=False)
-)
 
 
 @dataclass
@@ -88,7 +87,7 @@ class Record:
         if not path.exists():
             return cls(path)
         try:
-            content = _CONTENT.validate_python(read_json(path))
+            content = _Content.model_validate_json(read_limited(path, MAX_JSON), strict=True)
         except (OSError, ValueError) as error:
             problem = (
                 f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}"
@@ -98,7 +97,7 @@ class Record:
             raise ServiceError(
                 f"{path} cannot be read ({problem}); end what it lists by hand and delete it"
             ) from None
-        return cls(path, **content)
+        return cls(path, content.services, content.profile)
 
     def write(self) -> None:
         services = {key: asdict(service) for key, service in self.services.items()}
