@@ -318,8 +318,10 @@ def main() -> None:
 
 
 def _fail(kind: str, message: str) -> NoReturn:
+    # Of a line that is longer than anybody reads, the beginning and the reason at its end.
+    lines = (f"{x[:500]} ... {x[-400:]}" if len(x) > 1000 else x for x in message.splitlines())
     errors.print(f"[red]error:[/red] {kind}:", end=" ")
-    errors.print(message, markup=False, highlight=False, soft_wrap=True)
+    errors.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     sys.exit(1)
 
 

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
 import psutil
-from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from nas_core.errors import ServiceError, first_line
 from nas_core.files import MAX_JSON, read_limited, write_json
@@ -35,7 +35,7 @@ class Service:
     __pydantic_config__: ClassVar[Any] = ConfigDict(extra="forbid")
 
     name: str
-    pid: PositiveInt
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
     created: FiniteFloat
     url: str
     log: str

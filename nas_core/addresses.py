@@ -13,7 +13,8 @@ _SECRET = re.compile(
 
 def redacted(uri: str) -> str:
     """`uri` without user name and password, and with `...` for secrets in its query."""
-    return without_credentials(uri, uri)
+    text = without_credentials(uri, uri)
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def without_credentials(text: str, uri: str) -> str:

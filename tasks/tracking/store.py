@@ -101,11 +101,11 @@ def service_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-        reason = without_credentials(str(error), uri).strip().splitlines()[0].rstrip(".")
+        reason = without_credentials(str(error), uri).strip().partition("\n")[0].rstrip(".")
         if cause := re.search(r"Max retries exceeded .*\(Caused by .*?: (.*?)\"?\)\)$", reason):
             reason = f"it does not answer ({cause[1]})"
         # Without the cause: its text may hold the credentials.
-        raise ServiceError(f"MLflow at {redacted(uri)}: {reason}; {WHERE_SET}") from None
+        raise ServiceError(f"MLflow at {redacted(uri)}: {reason[:400]}; {WHERE_SET}") from None
 
 
 def _check_form(uri: str) -> None:

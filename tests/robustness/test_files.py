@@ -62,10 +62,23 @@ def test_overrides(project: Path, override: str) -> None:
 def test_dataset_descriptions(tmp_path: Path, file: Path) -> None:
     own_dataset(tmp_path / "own")
     shutil.copyfile(file, tmp_path / "own" / "dataset.yaml")
-    with refused("dataset.yaml", of_dataset=True):
+    with refused("group" if file.stem.startswith("group") else "dataset.yaml", of_dataset=True):
         listing = own_folder.list_dataset(tmp_path / "own")
         if listing.problems:
             raise report(listing.root, listing.problems)
+
+
+@pytest.mark.parametrize("group", [r"^(\w|\w\w)+$", r"^((a|aa)+)+\d$"])
+def test_an_expression_that_would_take_for_ever(tmp_path: Path, group: str) -> None:
+    own = tmp_path / "own"
+    own_dataset(own)
+    for kind in ("images", "masks"):
+        (own / kind / "a.png").rename(own / kind / f"{'a' * 90}.png")
+    (own / "dataset.yaml").write_text(
+        f"classes: [road, sky]\nsplit: {{val: 0.2, group: '{group}'}}\n"
+    )
+    (problem,) = own_folder.list_dataset(own).problems
+    assert "split.group takes more than 1 s" in problem and "dataset.yaml" in problem
 
 
 @pytest.mark.parametrize("file", files("lists"))
