@@ -63,7 +63,7 @@ def shown(value: Any) -> str:
     return _Shown().repr(value)
 
 
-def first_line(error: BaseException | str) -> str:
+def first_line(error: BaseException | str, most: int = 200) -> str:
     """The beginning of another program's message, to be part of one of ours."""
     lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return lines[0][:most] if lines else type(error).__name__

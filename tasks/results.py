@@ -96,7 +96,8 @@ def read_candidates(path: Path) -> pd.DataFrame:
     """
     try:
         table = pd.read_parquet(path)
-    except (OSError, ValueError, ArrowException) as error:
+    # pandas believes what the file says of its columns, and fails where that is damaged.
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArrowException) as error:
         raise RunError(f"{path} cannot be read: {first_line(error)}") from None
     if missing := {"id", "status", "reward", "genotype"} - {*table.columns}:
         raise RunError(f"{path} lacks {', '.join(sorted(missing))}: run the stage search again")

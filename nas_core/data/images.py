@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,9 @@ MAX_PIXELS = 2**25
 
 MAX_BYTES = 2**28
 """No image of MAX_PIXELS needs more, even if it is not compressed at all."""
+
+# That limit is lower than the one at which Pillow warns, and gives an error.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 T = TypeVar("T")
 
@@ -196,6 +200,8 @@ def _decode(
         if kind == "PNG":
             if _END not in content:
                 raise OSError("truncated PNG file")
+            if header.colour == "palette" and b"PLTE" not in content:
+                raise OSError("its palette is missing")
             with Image.open(io.BytesIO(content), formats=[kind]) as image:
                 image.verify()
         with Image.open(io.BytesIO(content), formats=[kind]) as image:

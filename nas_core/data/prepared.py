@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from types import TracebackType
 from typing import Annotated, Literal, Self
 
@@ -38,6 +39,8 @@ from nas_core.locks import exclusive
 
 _MANIFEST = "manifest.json"
 _MAX_MANIFEST = 2**28
+# What numpy raises for damaged headers, which it reads as Python source.
+_DAMAGED = (ValueError, TypeError, EOFError, OverflowError, SyntaxError, MemoryError, TokenError)
 FileName = Annotated[str, Field(pattern=r"^[^/\\\x00]{1,255}$")]
 _PADDING = (124, 116, 104)
 """ImageNet's mean colour, zero once normalised."""
@@ -225,7 +228,7 @@ def _open_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     try:
         inside(path.parent, path.name)  # a link would lead to another file
         array = np.lib.format.open_memmap(path, mode="c")
-    except (ValueError, TypeError, EOFError, OverflowError, SyntaxError):
+    except _DAMAGED:
         raise _not_prepared(path.parent, f"has a damaged {path.name}") from None
     if array.shape != shape or array.dtype != np.uint8:
         raise _not_prepared(

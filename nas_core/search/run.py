@@ -59,7 +59,7 @@ def current_round(folder: Path) -> int:
     if not path.exists():
         return 0
     number = load_state(path).get("round")
-    if not isinstance(number, int) or number < 0:
+    if type(number) is not int or number < 0:
         raise RunError(f"{path}: round is {shown(number)}: remove the run's folder to begin again")
     return number
 

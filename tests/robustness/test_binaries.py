@@ -1,4 +1,4 @@
-"""Damaged checkpoints, states, weights, arrays and tables, and random damage to every kind of file."""
+"""Damaged checkpoints, weights, arrays, tables; and random damage to every kind of file."""
 
 import io
 import pickle
@@ -87,7 +87,7 @@ DAMAGED: dict[str, Callable[[Path], object]] = {
     "zeros": lambda path: path.write_bytes(bytes(1000)),
     "start of a zip": lambda path: path.write_bytes(b"PK\x03\x04 and no more"),
     "empty zip": lambda path: zipfile.ZipFile(path, "w").close(),
-    "zip of text": lambda path: zipped(path, data="hello".encode()),
+    "zip of text": lambda path: zipped(path, data=b"hello"),
     "zip with a bad pickle": lambda path: zipped(path, data__pkl=b"\x80\x02no", version=b"3\n"),
     "cut": lambda path: (
         torch.save({"a": torch.zeros(99)}, path),
@@ -155,7 +155,7 @@ BAD_STATES: dict[str, Callable[[dict[str, Any]], object]] = {
 @pytest.mark.parametrize("name", BAD_STATES)
 def test_states_of_a_strategy(tmp_path: Path, name: str, state: dict[str, Any]) -> None:
     save_state(tmp_path / STATE_FILE, {"round": 1, "strategy": BAD_STATES[name](state)})
-    with refused("strategy"):
+    with refused("state" if "another" in name else "strategy"):
         _restore(tmp_path, SMALL, 0)
 
 
@@ -322,11 +322,12 @@ BAD_ARRAYS: dict[str, Callable[[Path], object]] = {
     "floats": lambda path: np.save(path, np.zeros((3, 4, 6, 3))),
     "one less": lambda path: np.save(path, np.zeros((2, 4, 6, 3), np.uint8)),
     "flat": lambda path: np.save(path, np.zeros(216, np.uint8)),
-    "link": lambda path: path.replace(path.parents[1] / "out.npy").__class__ and _link(path),
+    "link": lambda path: _link(path),
 }
 
 
 def _link(path: Path) -> None:
+    path.rename(path.parents[1] / "out.npy")
     path.symlink_to(path.parents[1] / "out.npy")
 
 

@@ -1,4 +1,4 @@
-"""Images and masks that are damaged, absurd or bombs; they are made here, for bytes are plainer so."""
+"""Images and masks that are damaged, absurd or bombs, made here: bytes are plainer so."""
 
 import io
 import struct
