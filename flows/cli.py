@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
+import os
 import re
 import signal
 import sys
@@ -26,7 +28,7 @@ from nas_core.config import (
     load_settings,
     project_dir,
 )
-from nas_core.errors import NasError, SettingsError
+from nas_core.errors import NasError, SettingsError, shown
 from nas_core.paths import results_folder
 
 # torch, prefect and mlflow take seconds to import: commands import what they need themselves.
@@ -286,7 +288,7 @@ def leaderboard(
     if as_json:
         print(table.to_json(orient="records", indent=1))
     elif csv or parquet:
-        console.print(f"{len(table)} candidates of {name} written")
+        console.print(f"{len(table)} candidates of {name} written", markup=False)
     else:
         console.print(tables.candidates_table(name, table, top))
 
@@ -296,9 +298,11 @@ def up(
     host: Annotated[
         str | None, typer.Option(help="Address that the servers listen on, else 127.0.0.1.")
     ] = None,
-    prefect_port: Annotated[int | None, typer.Option(help="Port of Prefect, else 4200.")] = None,
+    prefect_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of Prefect, else 4200.")
+    ] = None,
     mlflow_port: Annotated[
-        int | None, typer.Option(help="Port of the MLflow UI, else 5000.")
+        int | None, typer.Option(min=1, max=65535, help="Port of the MLflow UI, else 5000.")
     ] = None,
 ) -> None:
     """Bring up local Prefect, the MLflow UI and the deployments, where they are not up yet."""
@@ -350,12 +354,26 @@ for _command in (models.ship, models.predict, models.export, models.bench):
 
 def main() -> None:
     """The entry point: a user's error is a message, not a traceback."""
+    # A name of a file need not be text.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except NasError as error:
-        errors.print(f"[red]error:[/red] {type(error).__name__}:", end=" ")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+        _fail(type(error).__name__, str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail("file", f"{os.fsdecode(error.filename)}: {error.strerror}")
+
+
+def _fail(kind: str, message: str) -> NoReturn:
+    # Of a line that is longer than anybody reads, the beginning and the reason at its end.
+    lines = (f"{x[:500]} ... {x[-400:]}" if len(x) > 1000 else x for x in message.splitlines())
+    errors.print(f"[red]error:[/red] {kind}:", end=" ")
+    errors.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -423,13 +441,17 @@ def _parameter(text: str) -> tuple[str, Any]:
     """Key and value, read as `prefect deployment run --param` reads them."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise SettingsError(f"--param {text}: expected KEY=VALUE, as seed=1")
+        raise SettingsError(f"--param {shown(text)[1:-1]}: expected KEY=VALUE, as seed=1")
     try:
         return key, json.loads(value)
+    except RecursionError:
+        raise SettingsError(f"--param {shown(key)[1:-1]}: nested too deeply") from None
     except ValueError as error:
         if '"' not in value:
             return key, value
-        raise SettingsError(f"--param {key}: {value} is not valid JSON: {error}") from None
+        raise SettingsError(
+            f"--param {shown(key)[1:-1]}: {shown(value)[1:-1]} is not valid JSON: {error}"
+        ) from None
 
 
 def _size(text: str) -> tuple[int, int]:

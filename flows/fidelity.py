@@ -23,11 +23,11 @@ from nas_core.genotype import Genotype
 from nas_core.models.state import state_digest
 from nas_core.paths import fidelity_folder, results_folder, searches_folder
 from nas_core.seeds import derive_seed
+from nas_core.training.record import read_outcome, read_training
 from tasks.dataset import prepare_dataset
 from tasks.fidelity import train_to_proxy_end, write_fidelity
 from tasks.search_log import flatten
 from tasks.tracking.store import patiently
-from tasks.training import read_json
 
 LEAST_ARCHITECTURES = 4
 ENOUGH_ARCHITECTURES = 12
@@ -72,7 +72,8 @@ def nas_fidelity(
     trainings = {}
     for label, genotype in architectures.items():
         with naming(label):
-            trainings[genotype.id] = read_json(train(context, label, genotype) / "training.json")
+            folder = train(context, label, genotype)
+            trainings[genotype.id] = read_training(folder / "training.json")
 
     table = _table(architectures, rows, trainings)
     report = _report(context, table, proxies)
@@ -143,7 +144,7 @@ def _train_on_proxies(
             what = f"{label} on {list(named)[-1]}"
             with naming(what):
                 path = train_to_proxy_end(folder, settings, context.root, what, genotype.to_dict())
-            found = fidelity.proxy_rows(read_json(path), list(named))
+            found = fidelity.proxy_rows(read_outcome(path), list(named))
             rows += [{"id": genotype.id, **row} for row in found if row["proxy"] in new]
         proxies |= {name: named[name] for name in named if name in new}
     return rows, proxies

@@ -35,7 +35,7 @@ def ship(
     from nas_core.shipping import ship as write
 
     path = write(training, name, data_licence, models_folder(project_dir()))
-    console.print(f"written: {path}, with its card as .json and .md", soft_wrap=True)
+    console.print(f"written: {path}, with its card as .json and .md", soft_wrap=True, markup=False)
 
 
 def predict(
@@ -61,7 +61,9 @@ def predict(
         report = predict_files(
             predictor, pictures, out, masks, lambda number: progress.advance(bar, number)
         )
-    console.print(f"{report.num_written} of {len(pictures)} images predicted into {out}")
+    console.print(
+        f"{report.num_written} of {len(pictures)} images predicted into {out}", markup=False
+    )
     if report.metrics:
         tables.print_class_metrics(console, report.metrics)
     if report.problems:
@@ -85,18 +87,23 @@ def export(
         raise SettingsError(f"--out {out}: expected the path of a file that ends in .onnx")
     if not out.absolute().parent.is_dir():
         raise RunError(f"--out {out}: the folder {out.parent} does not exist")
-    from nas_core.data.pictures import find_pictures, read_picture
+    from nas_core.data.pictures import find_pictures, picture_size, read_picture
     from nas_core.export import export_onnx
+    from nas_core.labelling import check_memory
     from nas_core.models.checkpoint import load_segmenter
     from nas_core.shipping import find_weights
 
     segmenter, card = load_segmenter(find_weights(model))
-    pictures = [read_picture(path) for path in find_pictures(images or [])]
+    found_pictures = find_pictures(images or [])
+    for path in found_pictures:
+        check_memory(path, picture_size(path))
+    pictures = [read_picture(path) for path in found_pictures]
     found = export_onnx(segmenter, card, out, pictures)
     console.print(
         f"written: {out}\n{found.num_images} {'images' if images else 'synthetic images'}: logits "
         f"within {found.logits:.1e} of PyTorch's, {found.labels:.3%} of the labels differ",
         soft_wrap=True,
+        markup=False,
         highlight=False,
     )
 

@@ -30,6 +30,7 @@ from prefect.settings import (
 from prefect.states import Cancelled, Crashed
 
 from flows.processes import ProfileChange
+from nas_core.addresses import redacted
 from nas_core.errors import ServiceError
 
 ACTIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
@@ -60,7 +61,8 @@ def check_configured() -> str | None:
     url = configured_url()
     if url and not answers(url):
         raise ServiceError(
-            f"no Prefect server answers at {url}, the address in PREFECT_API_URL: `nas up` starts "
+            f"no Prefect server answers at {redacted(url)}, the address in PREFECT_API_URL: `nas "
+            "up` starts "
             "a local one; `nas down`, or `prefect config unset PREFECT_API_URL`, takes the address "
             "out"
         )
@@ -98,7 +100,8 @@ def api(url: str) -> Iterator[SyncPrefectClient]:
             yield client
     except httpx.TransportError as error:
         raise ServiceError(
-            f"the Prefect server at {url} does not answer ({error}); `nas up` starts a local one"
+            f"the Prefect server at {redacted(url)} does not answer ({error}); `nas up` starts a "
+            "local one"
         ) from None
 
 

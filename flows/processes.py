@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -10,12 +9,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, ClassVar
 from urllib.parse import urlsplit
 
 import psutil
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from nas_core.errors import ServiceError
-from nas_core.files import write_json
+from nas_core.errors import ServiceError, first_line
+from nas_core.files import MAX_JSON, read_limited, write_json
 
 LOG_LINES = 15
 PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL
@@ -31,9 +32,11 @@ class Service:
     about: what it was started for, to be compared with what is wanted later.
     """
 
+    __pydantic_config__: ClassVar[Any] = ConfigDict(extra="forbid")
+
     name: str
-    pid: int
-    created: float
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
+    created: FiniteFloat
     url: str
     log: str
     about: str = ""
@@ -58,6 +61,15 @@ class ProfileChange:
     api_url: str
 
 
+class _Content(BaseModel):
+    """What the file holds. By it processes are ended, so nothing wrong may pass."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    services: dict[str, Service]
+    profile: ProfileChange | None
+
+
 @dataclass
 class Record:
     """What is up, kept in a file so that a later command finds it.
@@ -75,14 +87,17 @@ class Record:
         if not path.exists():
             return cls(path)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            services = {key: Service(**service) for key, service in values["services"].items()}
-            profile = ProfileChange(**values["profile"]) if values["profile"] else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            content = _Content.model_validate_json(read_limited(path, MAX_JSON), strict=True)
+        except (OSError, ValueError) as error:
+            problem = (
+                f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}"
+                if isinstance(error, ValidationError)
+                else first_line(error)
+            )
             raise ServiceError(
-                f"{path} cannot be read ({error}); end what it lists by hand and delete it"
+                f"{path} cannot be read ({problem}); end what it lists by hand and delete it"
             ) from None
-        return cls(path, services, profile)
+        return cls(path, content.services, content.profile)
 
     def write(self) -> None:
         services = {key: asdict(service) for key, service in self.services.items()}
@@ -218,8 +233,9 @@ def port_is_free(host: str, port: int) -> bool:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM
         )[0]
-    except socket.gaierror as error:
-        raise ServiceError(f"--host {host}: {error.strerror}") from None
+    except (socket.gaierror, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "no name of a host"
+        raise ServiceError(f"--host {host}: {reason}") from None
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -38,6 +38,7 @@ from flows.processes import (
     wait_until_ready,
 )
 from flows.serving import check_not_taken, end_deployments, serve_deployments
+from nas_core.addresses import redacted
 from nas_core.config import load_settings
 from nas_core.errors import ServiceError
 from nas_core.files import digest_of
@@ -133,17 +134,19 @@ def _start_prefect(root: Path, record: Record, options: Options, console: Consol
         _check_port(running, options.prefect_port, "--prefect-port")
         if configured not in (None, running.url):
             raise ServiceError(
-                f"nas up serves at {running.url}, but PREFECT_API_URL is {configured}: unset it, "
+                f"nas up serves at {redacted(running.url)}, but PREFECT_API_URL is "
+                f"{redacted(configured)}: unset it, "
                 "or run `nas down` first"
             )
         return running.url
     url = _prefect_url(configured, record, options)
     if answers(url):
-        console.print(f"Prefect server   answers at {url}; it was not started here")
+        console.print(f"Prefect server   answers at {redacted(url)}; it was not started here")
         return url
     if not is_local(url):
         raise ServiceError(
-            f"no Prefect server answers at {url}, the address in PREFECT_API_URL: start it there, "
+            f"no Prefect server answers at {redacted(url)}, the address in PREFECT_API_URL: "
+            "start it there, "
             "or take the address out (`prefect config unset PREFECT_API_URL`, or unset the "
             "environment variable) to have a server here"
         )
@@ -173,7 +176,7 @@ def _prefect_url(configured: str | None, record: Record, options: Options) -> st
     if _profile_is_ours(configured, record):
         return wanted
     raise ServiceError(
-        f"PREFECT_API_URL is {configured}, and the options ask for {wanted}: unset it "
+        f"PREFECT_API_URL is {redacted(configured)}, and the options ask for {wanted}: unset it "
         "(`prefect config unset PREFECT_API_URL`), or leave --host and --prefect-port out"
     )
 
@@ -189,7 +192,7 @@ def _point_profile_to(url: str, record: Record, console: Console) -> None:
     if configured is None or (configured != url and _profile_is_ours(configured, record)):
         record.profile = write_profile(url)
         record.write()
-        console.print(f"Prefect profile  {record.profile.name!r} now names {url}")
+        console.print(f"Prefect profile  {record.profile.name!r} now names {redacted(url)}")
 
 
 def _start_mlflow(root: Path, record: Record, options: Options, console: Console) -> None:
@@ -203,7 +206,7 @@ def _start_mlflow(root: Path, record: Record, options: Options, console: Console
         end_service(record.services.pop("mlflow"))
         console.print(f"{running.name:<16} ended; the tracking URI has changed")
     # Here, for this import takes longer than anything else that `nas up` does a second time.
-    from tasks.tracking.store import artifact_location, connect, redacted, tracking_uri
+    from tasks.tracking.store import artifact_location, connect, tracking_uri
 
     uri = tracking_uri(setting, root)
     # Two processes that create the same database at a time would break each other.
@@ -282,13 +285,13 @@ def _await_start(
         record.write()
         raise
     state = "is up already" if service.created < began - 1 else "ready"
-    console.print(f"{service.name:<16} {state} at {service.url.removesuffix('/api')}")
+    console.print(f"{service.name:<16} {state} at {redacted(service.url).removesuffix('/api')}")
 
 
 def _check_port(running: Service, asked: int | None, option: str) -> None:
     if asked and urlsplit(running.url).port != asked:
         raise ServiceError(
-            f"{running.name} is up at {running.url.removesuffix('/api')}; "
+            f"{running.name} is up at {redacted(running.url).removesuffix('/api')}; "
             f"for {option} {asked} run `nas down` first"
         )
 

@@ -33,6 +33,7 @@ from flows.prefect_server import (
     runs_in_state,
 )
 from flows.processes import Record, Service, end_service, start_service, wait_until_ready
+from nas_core.addresses import redacted
 from nas_core.errors import ServiceError
 
 KEY = "deployments"
@@ -56,7 +57,8 @@ def check_not_taken(root: Path, url: str, names: Sequence[str]) -> None:
                 pool = deployment.work_pool_name
                 owner = f"work pool {pool}" if pool else description.rpartition("\n")[2]
                 raise ServiceError(
-                    f"{name} at {url} is being served by somebody else ({owner.rstrip('.')}): "
+                    f"{name} at {redacted(url)} is being served by somebody else "
+                    f"({owner.rstrip('.')}): "
                     "end that first, by `nas down` there, or use another Prefect server"
                 )
 

@@ -46,11 +46,11 @@ def candidates_table(name: str, candidates: pd.DataFrame, top: int) -> Table:
 
 def print_results(console: Console, root: Path, settings: Settings) -> None:
     """The best candidates of the latest search, the trained ones, and where to look further."""
-    import pandas as pd
+    from tasks.results import read_candidates, read_search_name
 
     place = results_folder(root, settings, "search")
-    candidates = pd.read_parquet(place / "candidates.parquet")
-    search = json.loads((place / "metrics.json").read_bytes())["search"]
+    candidates = read_candidates(place / "candidates.parquet")
+    search = read_search_name(place / "metrics.json")
     console.print(candidates_table(search, candidates, top=10))
     trained = _metrics(root, settings, "train")
     if trained:

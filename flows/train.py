@@ -13,8 +13,8 @@ from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.architectures import find_architecture
 from nas_core.config import Settings, project_dir
 from nas_core.paths import searches_folder
+from nas_core.training.record import read_training
 from tasks.dataset import prepare_dataset
-from tasks.training import read_json
 
 hide_tracebacks_of_user_errors()
 
@@ -33,7 +33,7 @@ def nas_train(settings: Settings, genotype: str, test: bool) -> dict[str, Any]:
     folder = train(context, label, architecture)
     register(context, folder)
     return {
-        "val": read_json(folder / "training.json")["val"],
+        "val": read_training(folder / "training.json")["val"],
         "test": dict(evaluate(context, folder)) if test else {},
         "weights": str(folder / "model.safetensors"),
     }

@@ -12,11 +12,12 @@ import pandas as pd
 from prefect import get_run_logger
 
 from flows.context import Context
-from nas_core.errors import CandidateError, RunError
+from nas_core.errors import CandidateError, RunError, first_line
 from nas_core.files import fill_folder, write_json
 from nas_core.genotype import Genotype
 from nas_core.paths import results_folder
-from tasks.results import write_table
+from nas_core.training.record import read_test, read_training, read_trainings
+from tasks.results import read_candidates, read_search_name, write_table
 from tasks.search_log import flatten
 from tasks.tracking.models import RegisteredTraining, TrainingEntry, log_test, log_training
 from tasks.tracking.store import patiently
@@ -24,7 +25,6 @@ from tasks.training import (
     PICTURES,
     draw_pictures,
     evaluate_architecture,
-    read_json,
     restore_training,
     train_architecture,
 )
@@ -43,7 +43,9 @@ def train_best(context: Context) -> dict[str, Any]:
     search, best = _best_of_search(context)
     chosen = {**best, **context.architectures}
     folders = {label: train(context, label, genotype) for label, genotype in chosen.items()}
-    trainings = {label: read_json(folder / "training.json") for label, folder in folders.items()}
+    trainings = {
+        label: read_training(folder / "training.json") for label, folder in folders.items()
+    }
     for folder in folders.values():
         register(context, folder, search=search)
     (place / "trainings.json").unlink(missing_ok=True)
@@ -81,7 +83,7 @@ def evaluate_trainings(context: Context) -> dict[str, Any]:
         The content of metrics.json: test scores by architecture.
     """
     left = results_folder(context.root, context.settings, "train")
-    trainings = read_json(_existing(left / "trainings.json"))
+    trainings = read_trainings(_existing(left / "trainings.json"))
     weights = {label: _existing(left / "models" / f"{label}.safetensors") for label in trainings}
     place = results_folder(context.root, context.settings, "evaluate")
     metrics, rows = {}, []
@@ -112,7 +114,7 @@ def register(context: Context, folder: Path, search: str | None = None) -> Regis
     Args:
         search: folder name of the search that chose the architecture.
     """
-    training = read_json(folder / "training.json")
+    training = read_training(folder / "training.json")
     settings = context.settings
     tracker, logger = context.tracker, get_run_logger()
     parent = patiently(lambda: tracker.search_run(search), logger) if search else None
@@ -140,8 +142,8 @@ def evaluate(context: Context, folder: Path) -> Mapping[str, Any]:
 
     A process that ended between the two is made up for the next time.
     """
-    label = read_json(folder / "training.json")["label"]
-    test = read_json(evaluate_architecture(context.settings, context.root, label, folder))
+    label = read_training(folder / "training.json")["label"]
+    test = read_test(evaluate_architecture(context.settings, context.root, label, folder))
     scores = {k: v for k, v in test.items() if isinstance(v, float)}
     pictures = draw_pictures(context.settings, context.root, label, folder)
     files = [folder / "test_confusion_matrix.csv", *pictures]
@@ -184,12 +186,16 @@ def _best_of_search(context: Context) -> tuple[str | None, dict[str, Genotype]]:
     path = place / "candidates.parquet"
     if not path.exists():
         raise RunError(f"{path} is missing: run `nas search --stage search` first")
-    table = pd.read_parquet(path)
+    table = read_candidates(path)
     best = table[table["reward"].notna()].head(num_best)
     if best.empty:
         raise RunError(f"{path}: every candidate failed, so there is none to train")
-    genotypes = {
-        str(row["id"]): Genotype.from_dict(json.loads(row["genotype"]))
-        for row in best.to_dict("records")
-    }
-    return str(read_json(place / "metrics.json")["search"]), genotypes
+    genotypes = [_genotype(path, text) for text in best["genotype"]]
+    return read_search_name(place / "metrics.json"), {found.id: found for found in genotypes}
+
+
+def _genotype(path: Path, text: str) -> Genotype:
+    try:
+        return Genotype.from_dict(json.loads(text), source=str(path))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RunError(f"{path}: a genotype is not JSON: {first_line(error)}") from None

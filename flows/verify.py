@@ -32,11 +32,11 @@ from nas_core.errors import SettingsError
 from nas_core.files import digest_of
 from nas_core.genotype import Genotype
 from nas_core.paths import results_folder, searches_folder
+from nas_core.training.record import read_training
 from tasks.dataset import prepare_dataset
 from tasks.results import write_verification
 from tasks.search_log import flatten
 from tasks.tracking.store import patiently
-from tasks.training import read_json
 
 hide_tracebacks_of_user_errors()
 
@@ -143,7 +143,7 @@ def _find(root: Path, references: Sequence[str]) -> dict[str, Genotype]:
 def _trained_and_scored(context: Context, label: str, genotype: Genotype) -> ScoredModel:
     folder = train(context, label, genotype)
     test = evaluate(context, folder)
-    return ScoredModel(folder.name, read_json(folder / "training.json"), test)
+    return ScoredModel(folder.name, read_training(folder / "training.json"), test)
 
 
 def _report(

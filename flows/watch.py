@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
+import re
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -27,12 +29,14 @@ from rich.status import Status
 from rich.text import Text
 
 from flows.prefect_server import api, check_configured
-from nas_core.errors import RunError, ServiceError, SettingsError
+from nas_core.addresses import redacted
+from nas_core.errors import RunError, ServiceError, SettingsError, first_line, shown
 
 SECONDS_BETWEEN_LOOKS = 3.0
 SECONDS_BETWEEN_CHECKS = 20.0
 # Processes send their log lines in batches, so lines may arrive after later ones.
 LOG_OVERLAP = timedelta(seconds=20)
+_NAME = re.compile(r"[\w .-]{1,300}/[\w .-]{1,300}")
 ENGINE = "prefect.engine"  # repeats what the flow's own logger has said
 LOG_PAGE = 200  # the most that the API gives at a time
 SECONDS_FOR_LAST_LINES = 3.0
@@ -56,9 +60,9 @@ def run_deployment_live(
     with api(url) as client:
         deployment = _find_deployment(client, name)
         if deployment.status != DeploymentStatus.READY:
-            raise ServiceError(f"nothing serves {name} at {url}: run `nas up`")
+            raise ServiceError(f"nothing serves {name} at {redacted(url)}: run `nas up`")
         run = _create_run(client, name, deployment, parameters)
-        page = f"{url.removesuffix('/api')}/runs/flow-run/{run.id}"
+        page = f"{redacted(url).removesuffix('/api')}/runs/flow-run/{run.id}"
         console.print(f"Run {run.name} of {name}: {page}", soft_wrap=True)
         try:
             run = _follow(client, run, console)
@@ -77,12 +81,15 @@ def run_deployment_live(
 
 def _find_deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse:
     try:
+        # Prefect puts it into an address as it is: another character would end the name there.
+        if not _NAME.fullmatch(name):
+            raise ValueError
         return client.read_deployment_by_name(name)
     except (ObjectNotFound, ValueError):
         flows = {flow.id: flow.name for flow in client.read_flows()}
         known = sorted(f"{flows.get(d.flow_id)}/{d.name}" for d in client.read_deployments())
         there = f"there are: {', '.join(known)}" if known else "there are none: run `nas up`"
-        raise ServiceError(f"no deployment {name!r}; {there}") from None
+        raise ServiceError(f"no deployment {shown(name)}; {there}") from None
 
 
 def _create_run(
@@ -98,11 +105,15 @@ def _create_run(
             hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(valid)}"
             raise SettingsError(f"{name} has no parameter {key!r}; {hint}")
     try:
+        json.dumps(parameters, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError as error:
+        raise SettingsError(f"{name}: a parameter has no JSON form: {first_line(error)}") from None
+    try:
         return client.create_flow_run_from_deployment(deployment.id, parameters=dict(parameters))
     except PrefectHTTPStatusError as error:
         if error.response.status_code != 409:
             raise
-        detail = str(error.response.json()["detail"])
+        detail = first_line(str(error.response.json()["detail"]), 1000)
         raise SettingsError(f"{name}: {detail.removeprefix('Error creating flow run: ')}") from None
 
 

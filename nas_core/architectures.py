@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from nas_core.errors import GenotypeError
+from nas_core.errors import GenotypeError, shown
+from nas_core.files import expanded
 from nas_core.genotype import Genotype
 
 # The two architectures of arXiv 1904.02365.
@@ -58,7 +58,7 @@ def find_architecture(reference: str, searched: Mapping[str, Genotype]) -> tuple
     if reference in ARCHITECTURES:
         return reference, ARCHITECTURES[reference]
     if reference.endswith(".json") or "/" in reference:
-        genotype = Genotype.load(Path(reference).expanduser())
+        genotype = Genotype.load(expanded(reference))
         return genotype.id, genotype
     matches = [identifier for identifier in searched if identifier.startswith(reference)]
     if reference and len(matches) == 1:
@@ -71,5 +71,6 @@ def find_architecture(reference: str, searched: Mapping[str, Genotype]) -> tuple
     ids = ", ".join(list(searched)[:8]) + (", ..." if len(searched) > 8 else "")
     found = f"ids are {ids}" if searched else "no searched architectures are known"
     raise GenotypeError(
-        f"unknown architecture {reference!r}: {known}; {found}; or give the path of a .json file"
+        f"unknown architecture {shown(reference)}: {known}; {found}; or give the path of a .json "
+        "file"
     )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from nas_core.export import INPUT, OUTPUT, onnx_model, session
+from nas_core.labelling import check_memory
 from nas_core.models.checkpoint import NetworkCard
 from nas_core.models.segmenter import Segmenter
 
@@ -53,11 +54,15 @@ def bench(
         segmenter: on the CPU.
         sizes: heights and widths in pixels.
         threads: of each backend; as many as torch uses if None.
+
+    Raises:
+        DataError: the free memory is too small for a size.
     """
     with _threads(threads or torch.get_num_threads()) as number:
         runtime = session(onnx_model(segmenter, card), number)
         segmenter = segmenter.to(memory_format=torch.channels_last).eval()
         for height, width in sizes:
+            check_memory("--size", (height, width))
             generator = torch.Generator().manual_seed(0)
             image = torch.randn(1, 3, height, width, generator=generator)
             inputs = {INPUT: image.numpy()}

@@ -1,4 +1,4 @@
-"""params.yaml to typed, checked settings. The one reader of YAML.
+"""params.yaml to typed, checked settings.
 
 `params.yaml` holds every setting, for CamVid. A profile (`profiles/NAME.yaml`) holds only what
 differs from it; the profile `camvid` is params.yaml itself.
@@ -12,10 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from nas_core.errors import SettingsError
+from nas_core.addresses import has_credentials
+from nas_core.errors import SettingsError, shown
+from nas_core.yaml_files import parse_yaml, read_yaml
+
+_SHOWN_PROBLEMS = 8
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -276,10 +279,22 @@ class RunnerSettings(Section):
 class TrackingSettings(Section):
     """The record in MLflow."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     uri: str = Field(
         "",
         description="MLflow tracking URI. Empty: MLFLOW_TRACKING_URI, or else SQLite in artifacts.",
     )
+
+    @field_validator("uri")
+    @classmethod
+    def has_no_password(cls, uri: str) -> str:
+        if has_credentials(uri):
+            raise ValueError(
+                "a password must not stand here, for settings are recorded; set "
+                "MLFLOW_TRACKING_URI, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        return uri
 
 
 class Settings(Section):
@@ -376,8 +391,11 @@ def validate_settings(values: Any, source: str) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_explain(problem) for problem in error.errors())
-        raise SettingsError(f"{source}: {problems}") from None
+        found = error.errors()
+        problems = [_explain(problem) for problem in found[:_SHOWN_PROBLEMS]]
+        if len(found) > len(problems):
+            problems.append(f"and {len(found) - len(problems)} more")
+        raise SettingsError(f"{source}: {'; '.join(problems)}") from None
 
 
 def check_once(option: str, values: Sequence[Any]) -> None:
@@ -406,12 +424,13 @@ def setting_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[st
 def _explain(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{_nearest(key)}"
+        return f"unknown key {shown(key)}{_nearest(key)}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    if isinstance(problem["input"], dict):
-        return f"{key}: {message}"
-    return f"{key} = {problem['input']!r}: {message}"
+    # An address may hold a password.
+    if isinstance(problem["input"], dict) or problem["loc"][:1] == ("tracking",):
+        return f"{shown(key)[1:-1]}: {message}"
+    return f"{shown(key)[1:-1]} = {shown(problem['input'])}: {message}"
 
 
 def _nearest(key: str) -> str:
@@ -429,12 +448,13 @@ def _parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     key = key.strip()
     if not equals or not key:
-        raise SettingsError(f"-S {text}: expected key=value, for example search.num_candidates=8")
+        raise SettingsError(
+            f"-S {shown(text)[1:-1]}: expected key=value, for example search.num_candidates=8"
+        )
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise SettingsError(f"-S {key}: {value!r} is not a YAML value") from None
-    nested: Any = parsed
+        nested = parse_yaml(value, source=key)
+    except ValueError:
+        raise SettingsError(f"-S {shown(key)[1:-1]}: {shown(value)} is not a YAML value") from None
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return cast(dict[str, Any], nested)
@@ -450,15 +470,13 @@ def _lay_over(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except FileNotFoundError:
         raise SettingsError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"{path}{where}: not valid YAML") from None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: expected keys and values")
     return values

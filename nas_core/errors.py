@@ -2,8 +2,11 @@
 
 Every message names the file or key that is wrong and says what to do. The command line prints
 them without a traceback and exits with a code other than 0; anything else that is raised is a
-defect of the program and keeps its traceback.
+defect of the program and keeps its traceback. (An OSError that names a file is printed as well.)
 """
+
+import reprlib
+from typing import Any
 
 
 class NasError(Exception):
@@ -43,3 +46,28 @@ class UnavailableError(ServiceError):
 
 class CandidateError(NasError):
     """The training of one candidate failed; the search goes on without a reward for it."""
+
+
+class _Shown(reprlib.Repr):
+    """As `repr`, but short whatever the value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 80
+
+    def repr_int(self, number: int, level: int) -> str:
+        # Python refuses to write out more than 4,300 digits.
+        if number.bit_length() > 10_000:
+            return f"an integer of {number.bit_length()} bits"
+        return str(super().repr_int(number, level))
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: on one line, a few hundred characters at most."""
+    return _Shown().repr(value)
+
+
+def first_line(error: BaseException | str, most: int = 200) -> str:
+    """The beginning of another program's message, to be part of one of ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:most] if lines else type(error).__name__

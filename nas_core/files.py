@@ -1,11 +1,13 @@
-"""Writing files and folders so that a crash leaves the old or the new one, never half of one."""
+"""Files and folders: written so that a crash leaves the old or the new one, read within limits."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from nas_core.errors import RunError
+
+MAX_JSON = 2**26
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -23,6 +27,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         RunError: the disk does not take it; then `path` is as before.
     """
+    if not path.name:  # "." or "/"
+        raise RunError(f"{path} cannot be written: {os.strerror(errno.EISDIR)}")
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +65,62 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def expanded(path: str) -> Path:
+    """A path with its `~`, which stays where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def check_regular(path: Path) -> None:
+    """Raise an OSError unless `path` is a regular file: a pipe would let us wait for ever."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """The content of a file that a person or another program made.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or has more than `limit` bytes.
+    """
+    check_regular(path)
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
+    return content
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        OSError: it cannot be read, or has more than `MAX_JSON` bytes.
+        ValueError: it is no JSON.
+    """
+    try:
+        return json.loads(read_limited(path, MAX_JSON))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of `name` in `folder`; links are followed.
+
+    Raises:
+        ValueError: that lies outside of `folder`.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{name!r} leads out of {folder}")
+    return path
 
 
 def fill_folder(folder: Path, sources: Mapping[str, Path]) -> None:

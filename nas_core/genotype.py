@@ -6,16 +6,14 @@ Segmentation Architectures", arXiv 1904.02365.
 
 from __future__ import annotations
 
-import json
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nas_core.errors import GenotypeError
-from nas_core.files import digest_of
+from nas_core.errors import GenotypeError, shown
+from nas_core.files import digest_of, read_json
 
 OPERATIONS = (
     "sep_conv_3x3",
@@ -85,12 +83,12 @@ class Genotype:
         try:
             if not isinstance(value, dict):
                 raise GenotypeError(
-                    f"expected an object with templates and structure, found {_show(value)}"
+                    f"expected an object with templates and structure, found {shown(value)}"
                 )
             unknown = [key for key in value if key not in ("templates", "structure")]
             if unknown:
                 raise GenotypeError(
-                    f"unknown key {_show(unknown[0])}; the keys are templates and structure"
+                    f"unknown key {shown(unknown[0])}; the keys are templates and structure"
                 )
             templates = _integer_rows(value, "templates", "template", ("op1", "op2", "agg"))
             layers = _integer_rows(
@@ -111,11 +109,9 @@ class Genotype:
             GenotypeError: the file cannot be read or holds no legal genotype.
         """
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = read_json(path)
         except OSError as error:
             raise GenotypeError(f"{path} cannot be read: {error.strerror}") from None
-        except RecursionError:
-            raise GenotypeError(f"{path}: nested too deeply for a genotype") from None
         except ValueError as error:  # not UTF-8, not JSON, or a number of thousands of digits
             raise GenotypeError(f"{path}: not a JSON file: {error}") from None
         return cls.from_dict(value, source=str(path))
@@ -209,7 +205,7 @@ def _check_layer(index: int, layer: Layer) -> None:
     for name, entry in (("in1", layer.in1), ("in2", layer.in2)):
         if entry >= index + NUM_TAPS:
             raise GenotypeError(
-                f"layer {index}: {name} is {_show(entry)}, which does not exist yet; the pool "
+                f"layer {index}: {name} is {shown(entry)}, which does not exist yet; the pool "
                 f"has 0 to {index + NUM_TAPS - 1} there (0 and 1 are the taps, 2 + j is layer j)"
             )
         _check_range(f"layer {index}: {name}", entry, 0, index + NUM_TAPS - 1)
@@ -225,7 +221,7 @@ def _check_layer(index: int, layer: Layer) -> None:
 
 def _check_range(name: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
-        raise GenotypeError(f"{name} is {_show(value)}, expected {least} to {most}")
+        raise GenotypeError(f"{name} is {shown(value)}, expected {least} to {most}")
 
 
 def _integer_rows(
@@ -236,18 +232,14 @@ def _integer_rows(
         raise GenotypeError(f"{key} is missing")
     rows = value[key]
     if not isinstance(rows, list | tuple):
-        raise GenotypeError(f"{key} is {_show(rows)}, expected a list of lists of integers")
+        raise GenotypeError(f"{key} is {shown(rows)}, expected a list of lists of integers")
     for index, row in enumerate(rows):
         if not isinstance(row, list | tuple) or len(row) != len(names):
-            raise GenotypeError(f"{noun} {index} is {_show(row)}, expected [{', '.join(names)}]")
+            raise GenotypeError(f"{noun} {index} is {shown(row)}, expected [{', '.join(names)}]")
         for name, number in zip(names, row, strict=True):
             # bool is a subclass of int, and true is no index.
             if type(number) is not int:
                 raise GenotypeError(
-                    f"{noun} {index}: {name} is {_show(number)}, expected an integer"
+                    f"{noun} {index}: {name} is {shown(number)}, expected an integer"
                 )
     return [list(row) for row in rows]
-
-
-def _show(value: Any) -> str:
-    return reprlib.repr(value)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import torch
 from PIL import Image
 
@@ -23,7 +22,7 @@ from nas_core.data.overlay import overlay
 from nas_core.data.pictures import picture_size, read_picture
 from nas_core.errors import DataError
 from nas_core.files import write_atomically, write_json
-from nas_core.labelling import predict_batch, predict_labels
+from nas_core.labelling import check_memory, predict_batch, predict_labels
 from nas_core.metrics import ConfusionMatrix
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.segmenter import Segmenter
@@ -31,8 +30,6 @@ from nas_core.shipping import find_weights
 
 MAX_BATCH = 8
 BATCH_PIXELS = 2**21
-# Measured with arch0 and arch1 on the CPU at 2048x1024: 228 and 236.
-BYTES_PER_PIXEL = 240
 METRICS_FILE = "metrics.json"
 
 
@@ -157,7 +154,7 @@ def _batches(
     for path in pictures:
         try:
             size = picture_size(path)
-            _check_memory(path, size)
+            check_memory(path, size)
         except DataError as error:
             report.problems.append(str(error))
             on_done(1)
@@ -170,16 +167,6 @@ def _batches(
         batch_size = size
     if batch:
         yield batch
-
-
-def _check_memory(path: Path, size: tuple[int, int]) -> None:
-    """Refuse what would end the process, which no message could then explain."""
-    needed, free = BYTES_PER_PIXEL * size[0] * size[1], psutil.virtual_memory().available
-    if needed > free:
-        raise DataError(
-            f"{path}: {size[1]}x{size[0]} pixels need about {needed / 1e9:.1f} GB of memory and "
-            f"{free / 1e9:.1f} GB are free: scale it down or cut it up"
-        )
 
 
 def _check_outputs(pictures: Sequence[Path], out: Path, masks: Path | None) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from nas_core.config import project_dir
-from nas_core.errors import RunError, SettingsError, WeightsError
-from nas_core.files import file_digest, write_bytes, write_json
+from nas_core.errors import RunError, SettingsError, WeightsError, first_line, shown
+from nas_core.files import expanded, file_digest, read_json, write_bytes, write_json
 from nas_core.markdown import table
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
@@ -42,7 +42,7 @@ def find_weights(model: str | Path) -> Path:
     shipped = _shipped()
     if reference in shipped:
         return shipped[reference]
-    path = Path(reference).expanduser()
+    path = expanded(reference)
     if path.is_dir():
         if (path / TRAINED).is_file():
             return path / TRAINED
@@ -55,7 +55,8 @@ def find_weights(model: str | Path) -> Path:
         return path
     known = f"shipped are {', '.join(shipped)}" if shipped else "none is shipped"
     raise WeightsError(
-        f"unknown model {reference!r}: {known}; or give the path of a .safetensors file or folder"
+        f"unknown model {shown(reference)}: {known}; or give the path of a .safetensors file or "
+        "folder"
     )
 
 
@@ -98,11 +99,17 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
     _, network = load_segmenter(weights)
     try:
         card = model_card(name, network, file_digest(weights), licence, record, test)
+        text = render(card)
     except KeyError as error:
         raise RunError(f"{training / 'training.json'} has no {error}: train again") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"{training / 'training.json'} or test.json is malformed ({first_line(error)}): "
+            "train again"
+        ) from None
     try:
         write_json(folder / f"{name}.json", card)
-        write_bytes(folder / f"{name}.md", render(card).encode())
+        write_bytes(folder / f"{name}.md", text.encode())
         write_bytes(folder / f"{name}.safetensors", weights.read_bytes())
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror}") from None
@@ -214,7 +221,7 @@ def _figure(value: float | None) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except OSError as error:
         raise RunError(
             f"{path} cannot be read ({error.strerror}): give the folder of a finished training"

@@ -8,14 +8,17 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from pyarrow.lib import ArrowException
 
 from nas_core.analysis.leaderboard import leaderboard
 from nas_core.analysis.pareto import pareto_front, pareto_fronts
 from nas_core.analysis.verification import class_table, render
 from nas_core.config import Settings
+from nas_core.errors import RunError, first_line, shown
 from nas_core.files import write_atomically, write_bytes, write_json
 from nas_core.paths import results_folder
 from nas_core.search.journal import Record
+from nas_core.training.record import read_object
 
 # How each cost is shown: its name with the unit, and the unit's size.
 COST_AXES = {
@@ -93,6 +96,34 @@ def write_verification(place: Path, report: Mapping[str, Any]) -> list[Path]:
     write_table(paths[1], class_table(report["architectures"]))
     write_bytes(paths[2], render(report).encode())
     return paths
+
+
+def read_candidates(path: Path) -> pd.DataFrame:
+    """The content of a candidates.parquet.
+
+    Raises:
+        RunError: the file cannot be read, or is none.
+    """
+    try:
+        table = pd.read_parquet(path)
+    # pandas believes what the file says of its columns, and fails where that is damaged.
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArrowException) as error:
+        raise RunError(f"{path} cannot be read: {first_line(error)}") from None
+    if missing := {"id", "status", "reward", "genotype"} - {*table.columns}:
+        raise RunError(f"{path} lacks {', '.join(sorted(missing))}: run the stage search again")
+    return table
+
+
+def read_search_name(path: Path) -> str:
+    """Which search the metrics.json of the stage search is of: its folder's name.
+
+    Raises:
+        RunError: the file cannot be read, or does not say it.
+    """
+    name = read_object(path).get("search")
+    if not isinstance(name, str) or "/" in name:
+        raise RunError(f"{path}: search is {shown(name)}: run the stage search again")
+    return name
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

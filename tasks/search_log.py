@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from nas_core.genotype import Genotype
 from nas_core.search.candidates import candidate_files
 from nas_core.search.journal import Journal, Record
 from nas_core.search.run import round_diagnostics
+from nas_core.training.record import read_object
 from tasks.tracking.store import Logger, patiently
 from tasks.tracking.tracker import CandidateEntry, Tracker
 
@@ -101,7 +101,7 @@ class SearchLog:
         finished = files["weights"].stat().st_mtime if record.is_scored else self._failed_at()
         curves = {}
         if record.is_scored:
-            losses = json.loads(files["losses"].read_bytes())
+            losses = read_object(files["losses"])
             curves = {f"loss_{stage}": values for stage, values in losses.items()}
             curves["validation_reward"] = list(record.scores)
         self.tracker.log_candidate(

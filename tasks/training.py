@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import json
 import math
 import shutil
 import time
@@ -33,6 +32,7 @@ from nas_core.models.cost import measure_cost
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.paths import prepared_folder, trainings_folder
 from nas_core.training.full import evaluate, train_fully, training_identity
+from nas_core.training.record import read_test
 from tasks.tracking.provenance import git_commit
 
 PICTURES = ("class_iou.png", "confusion_matrix.png", "contact_sheet.png")
@@ -213,7 +213,7 @@ def draw_pictures(settings: Settings, root: Path, label: str, folder: Path) -> l
     if all(path.exists() for path in paths):
         return paths
     data = PreparedData.open(prepared_folder(root, settings))
-    test = read_json(folder / "test.json")
+    test = read_test(folder / "test.json")
     matrix = pd.read_csv(folder / "test_confusion_matrix.csv", index_col=0).to_numpy()
     title = f"{label} on {settings.name}, {data.final_split}: mIoU {100 * test['mean_iou']:.1f} %"
     bars = class_iou_picture(test["class_iou"], data.classes, data.palette, title)
@@ -246,8 +246,3 @@ def _shown(settings: Settings, data: PreparedData, folder: Path) -> list[Shown]:
         )
         for index, group in choose_images(scores).items()
     ]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_bytes())
-    return content

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import colorsys
 import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,21 +22,25 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
+import regex
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from nas_core.data.images import JPEG_SUFFIXES, listed, read_labels
 from nas_core.data.listing import SPLITS, Colour, Listing, Sample, hash_files, list_files, report
-from nas_core.errors import DataError
+from nas_core.errors import DataError, first_line, shown
+from nas_core.files import read_limited
+from nas_core.yaml_files import read_yaml
 
 DESCRIPTION = "dataset.yaml"
 IGNORED = 255
 """Label of ignored pixels in the prepared masks."""
 
 MAX_CLASSES = 254
-_MAX_BYTES = 2**20
+MAX_LIST_BYTES = 2**24
 _UNKNOWN = -1
-_NOT_INSIDE = re.compile(r"[/\\]")
+_NOT_INSIDE = regex.compile(r"[/\\]")
+# Some expressions take longer than a lifetime for one name.
+_SECONDS_A_NAME = 1.0
 
 Label = Annotated[int, Field(ge=0, le=255)]
 Channel = Annotated[int, Field(ge=0, le=255)]
@@ -61,16 +64,16 @@ class SplitEntry(_Section):
 
     val: float = Field(gt=0, lt=1, strict=False)
     test: float = Field(0.0, ge=0, lt=1, strict=False)
-    group: str | None = None
+    group: str | None = Field(None, max_length=500)
     seed: int = 0
 
     @field_validator("group")
     @classmethod
     def is_expression(cls, group: str | None) -> str | None:
         try:
-            re.compile(group or "")
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
+            regex.compile(group or "")
+        except (regex.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"not a regular expression: {first_line(error)}") from None
         return group
 
 
@@ -246,29 +249,24 @@ def read_description(root: Path) -> Description:
     """
     path = root / DESCRIPTION
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataError(f"{path} has more than {_MAX_BYTES} bytes")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        description = Description.model_validate(values)
+        description = Description.model_validate(read_yaml(path))
     except FileNotFoundError:
         raise DataError(
             f"{path} does not exist: it names the classes (docs/your_data.md)"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         raise report(root, [_explain(problem) for problem in error.errors()]) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise DataError(f"{path}{where}: not valid YAML") from None
+    except ValueError as error:
+        raise DataError(str(error)) from None
     if conflicts := description.conflicts():
         raise report(root, conflicts)
     return description
 
 
 def _explain(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "content"
+    key = shown(".".join(str(part) for part in problem["loc"]) or "content")[1:-1]
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = "unknown key"
@@ -331,9 +329,10 @@ def _read_lists(
         split = path.stem
         problems = [line for line in problems if line != f"{path.name}: is missing"]
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = read_limited(path, MAX_LIST_BYTES).decode().splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"{path.name}: cannot be read: {error}")
+            reason = getattr(error, "strerror", None) or error
+            problems.append(f"{path.name}: cannot be read: {reason}")
             continue
         for number, line in enumerate(lines, 1):
             entry = line.strip()
@@ -361,9 +360,14 @@ def _divide(
     """
     groups: defaultdict[str, list[str]] = defaultdict(list)
     problems = []
+    expression = regex.compile(split.group) if split.group is not None else None
     for name, (path, _) in pairs.items():
-        found = re.search(split.group, path.name) if split.group is not None else None
-        if split.group is not None and found is None:
+        try:
+            found = expression and expression.search(path.name, timeout=_SECONDS_A_NAME)
+        except TimeoutError:
+            problem = f"split.group takes more than {_SECONDS_A_NAME:.0f} s for {path.name}"
+            return {}, [f"{DESCRIPTION}: {problem}: use a simpler expression"]
+        if expression and found is None:
             problems.append(f"images/{path.name}: split.group does not match it")
         group = name if found is None else found.group(1 if found.re.groups else 0)
         groups[str(group)].append(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +19,16 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from nas_core.errors import DataError
+from nas_core.files import read_limited
 
 MAX_PIXELS = 2**25
 """More (about 33 megapixels) is refused before decoding: a small file can claim any size."""
+
+MAX_BYTES = 2**28
+"""No image of MAX_PIXELS needs more, even if it is not compressed at all."""
+
+# That limit is lower than the one at which Pillow warns, and gives an error.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 T = TypeVar("T")
 
@@ -31,7 +39,20 @@ _END = b"\0\0\0\0IEND\xaeB\x60\x82"
 _HEADER = struct.Struct(">8sI4sIIBB")
 _COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
 _JPEG_MODES = {"L": "grey", "RGB": "RGB", "CMYK": "CMYK"}
-_DAMAGED = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, zlib.error)
+# What Pillow raises for damaged files.
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 
 
 class Header(NamedTuple):
@@ -71,7 +92,7 @@ def read_image(path: Path, root: Path | None = None) -> npt.NDArray[np.uint8]:
     header = read_header(path, root)
     if (header.colour.startswith("grey") and header.depth == 16) or header.colour == "CMYK":
         raise DataError(f"{_short(path, root)}: {header} image; expected 8-bit RGB")
-    return _decode(path, lambda image: np.array(image.convert("RGB")), root)
+    return _decode(path, header, lambda image: np.array(image.convert("RGB")), root)
 
 
 def read_mask(path: Path, num_labels: int, root: Path | None = None) -> npt.NDArray[np.uint8]:
@@ -99,7 +120,7 @@ def read_grey(path: Path, root: Path | None = None) -> npt.NDArray[np.uint8]:
             f"{_short(path, root)}: {header} mask; expected 8-bit grey whose values are class "
             "numbers"
         )
-    return _decode(path, np.array, root)
+    return _decode(path, header, np.array, root)
 
 
 def read_labels(
@@ -127,7 +148,7 @@ def read_labels(
         colours = None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
         return np.array(image), colours
 
-    return _decode(path, convert, root)
+    return _decode(path, header, convert, root)
 
 
 def listed(labels: npt.NDArray[np.integer]) -> str:
@@ -159,7 +180,7 @@ def _jpeg_header(path: Path, root: Path | None) -> Header:
             header = Header(image.height, image.width, 8, _JPEG_MODES.get(image.mode, image.mode))
     except Image.UnidentifiedImageError:
         raise DataError(f"{_short(path, root)}: no JPEG image") from None
-    except (*_DAMAGED, Image.DecompressionBombError) as error:
+    except DAMAGED as error:
         raise DataError(f"{_short(path, root)}: cannot be read: {_reason(error)}") from None
     if orientation != 1:
         raise DataError(
@@ -169,20 +190,27 @@ def _jpeg_header(path: Path, root: Path | None) -> Header:
     return header
 
 
-def _decode(path: Path, convert: Callable[[Image.Image], T], root: Path | None) -> T:
+def _decode(
+    path: Path, header: Header, convert: Callable[[Image.Image], T], root: Path | None
+) -> T:
     """Pixels of a file. The checksums of PNG are verified, which plain decoding does not do."""
     kind = "JPEG" if _is_jpeg(path) else "PNG"
     try:
-        content = path.read_bytes()
+        content = read_limited(path, MAX_BYTES)
         if kind == "PNG":
             if _END not in content:
                 raise OSError("truncated PNG file")
+            if header.colour == "palette" and b"PLTE" not in content:
+                raise OSError("its palette is missing")
             with Image.open(io.BytesIO(content), formats=[kind]) as image:
                 image.verify()
         with Image.open(io.BytesIO(content), formats=[kind]) as image:
+            # A second header further on would pass by the limit.
+            if image.size != (header.width, header.height):
+                raise ValueError("two sizes in one file")
             image.load()
             return convert(image)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise DataError(f"{_short(path, root)}: damaged {kind} ({_reason(error)})") from None
 
 

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps
 
-from nas_core.data.images import MAX_PIXELS
+from nas_core.data.images import DAMAGED, MAX_PIXELS
 from nas_core.errors import DataError
+from nas_core.files import check_regular
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Not all that Pillow knows: some of its decoders start other programs.
 _FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _COLOURS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-_UNREADABLE = (OSError, SyntaxError, ValueError, IndexError, EOFError, OverflowError)
 _TURNED = (5, 6, 7, 8)
 
 
@@ -86,6 +86,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             # MAX_PIXELS is lower than Pillow's own limits, and metadata may well be odd.
             warnings.simplefilter("ignore")
+            check_regular(path)
             with Image.open(path, formats=_FORMATS) as picture:
                 _check(path, picture)
                 yield picture
@@ -93,7 +94,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path}: no picture ({', '.join(_FORMATS)})") from None
     except Image.DecompressionBombError:
         raise DataError(f"{path}: at most {MAX_PIXELS} pixels are accepted") from None
-    except _UNREADABLE as error:
+    except DAMAGED as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise DataError(f"{path}: cannot be read ({reason[:100]})") from None
 

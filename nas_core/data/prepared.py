@@ -18,23 +18,30 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from types import TracebackType
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nas_core.config import DatasetSettings
 from nas_core.data import camvid, cityscapes, synthetic
 from nas_core.data import folder as own_folder
+from nas_core.data.folder import MAX_CLASSES, Channel
+from nas_core.data.images import MAX_PIXELS
 from nas_core.data.inspection import Inspected, Size, all_problems, frame_size, inspect_sample
 from nas_core.data.listing import SPLITS, Listing, Sample, report
 from nas_core.errors import DataError
-from nas_core.files import replacing, write_json
+from nas_core.files import inside, read_limited, replacing, write_json
 from nas_core.locks import exclusive
 
 _MANIFEST = "manifest.json"
+_MAX_MANIFEST = 2**28
+# What numpy raises for damaged headers, which it reads as Python source.
+_DAMAGED = (ValueError, TypeError, EOFError, OverflowError, SyntaxError, MemoryError, TokenError)
+FileName = Annotated[str, Field(pattern=r"^[^/\\\x00]{1,255}$")]
 _PADDING = (124, 116, 104)
 """ImageNet's mean colour, zero once normalised."""
 
@@ -45,14 +52,26 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
-    classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
-    ignore_index: int
-    height: int
-    width: int
+    classes: tuple[str, ...] = Field(min_length=2, max_length=MAX_CLASSES)
+    palette: tuple[tuple[Channel, Channel, Channel], ...]
+    ignore_index: Channel
+    height: int = Field(ge=1, le=MAX_PIXELS)
+    width: int = Field(ge=1, le=MAX_PIXELS)
     data_hash: str
-    label_shares: tuple[float, ...]
-    names: dict[str, tuple[str, ...]]
+    label_shares: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+    # They become names of files.
+    names: dict[
+        Annotated[str, Field(pattern=r"^(train|val|test)$")],
+        Annotated[tuple[FileName, ...], Field(min_length=1)],
+    ]
+
+    @model_validator(mode="after")
+    def is_consistent(self) -> Self:
+        if not len(self.classes) == len(self.palette) == len(self.label_shares):
+            raise ValueError("classes, palette and label_shares differ in length")
+        if not {"train", "val"} <= set(self.names):
+            raise ValueError("a split is missing")
+        return self
 
 
 @dataclass(frozen=True)
@@ -123,10 +142,10 @@ class PreparedData:
             DataError: there is none in `folder`, or it is incomplete or of another version.
         """
         try:
-            manifest = Manifest.model_validate_json((folder / _MANIFEST).read_bytes())
+            manifest = Manifest.model_validate_json(read_limited(folder / _MANIFEST, _MAX_MANIFEST))
             splits = {name: _open_split(folder, name, manifest) for name in manifest.names}
         except OSError as error:
-            name = Path(error.filename).name
+            name = Path(error.filename or _MANIFEST).name
             raise _not_prepared(folder, f"has no readable {name}") from None
         except ValidationError as error:
             keys = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
@@ -207,8 +226,9 @@ def _open_split(folder: Path, name: str, manifest: Manifest) -> Split:
 def _open_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """Map an array. Copy on write: torch takes it without a copy, and the file never changes."""
     try:
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (ValueError, EOFError):
+        inside(path.parent, path.name)  # a link would lead to another file
+        array = np.lib.format.open_memmap(path, mode="c")
+    except _DAMAGED:
         raise _not_prepared(path.parent, f"has a damaged {path.name}") from None
     if array.shape != shape or array.dtype != np.uint8:
         raise _not_prepared(

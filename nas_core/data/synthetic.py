@@ -7,7 +7,6 @@ bytes: each scene has a random generator of its own, seeded by split and number.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from nas_core.config import SyntheticSettings
 from nas_core.data.listing import SPLITS
 from nas_core.data.street_scene import draw_scene
 from nas_core.errors import DataError
-from nas_core.files import replacing, write_json
+from nas_core.files import read_json, replacing, write_json
 from nas_core.locks import exclusive
 
 _RECORD = "synthetic.json"
@@ -49,7 +48,7 @@ def draw_dataset(folder: Path, settings: SyntheticSettings) -> None:
 
 def _recorded(folder: Path) -> object:
     try:
-        return json.loads((folder / _RECORD).read_text())
+        return read_json(folder / _RECORD)
     except (FileNotFoundError, ValueError):
         return None
 

@@ -12,20 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from nas_core.errors import GenotypeError, WeightsError
-from nas_core.files import write_bytes
+from nas_core.config import NetworkSettings
+from nas_core.errors import GenotypeError, WeightsError, first_line, shown
+from nas_core.files import check_regular, write_bytes
 from nas_core.genotype import Genotype
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
+from nas_core.models.state import DAMAGED
 
 # One entry: the order in which safetensors writes several differs from process to process.
 METADATA_KEY = "nas_segmenter"
 FORMAT = 1
+MAX_CLASSES = 1000
+_MALFORMED = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
 
 Colour = tuple[int, int, int]
 
@@ -60,20 +64,22 @@ class NetworkCard:
         """The inverse of `to_dict`.
 
         Raises:
-            ValueError, TypeError, KeyError, GenotypeError: the value is malformed.
+            ValueError, TypeError, LookupError, OverflowError, GenotypeError: it is malformed.
         """
         if value["format"] != FORMAT:
-            raise ValueError(f"format {value['format']!r}, expected {FORMAT}")
+            raise ValueError(f"format {shown(value['format'])}, expected {FORMAT}")
         palette = tuple((int(red), int(green), int(blue)) for red, green, blue in value["palette"])
+        if not all(0 <= channel <= 255 for colour in palette for channel in colour):
+            raise ValueError("a colour is out of 0 to 255")
         classes = tuple(str(name) for name in value["classes"])
         if len(palette) != len(classes):
             raise ValueError(f"{len(palette)} colours for {len(classes)} classes")
+        if not 1 <= len(classes) <= MAX_CLASSES:
+            raise ValueError(f"{len(classes)} classes, expected 1 to {MAX_CLASSES}")
+        # Without their limits a small file could describe a network of any size.
+        size = NetworkSettings(agg_size=value["agg_size"], sep_repeats=value["sep_repeats"])
         return cls(
-            Genotype.from_dict(value["genotype"]),
-            classes,
-            palette,
-            int(value["agg_size"]),
-            int(value["sep_repeats"]),
+            Genotype.from_dict(value["genotype"]), classes, palette, size.agg_size, size.sep_repeats
         )
 
 
@@ -101,17 +107,20 @@ def load_segmenter(path: Path) -> tuple[Segmenter, NetworkCard]:
             not those of the network it describes. The message names the file.
     """
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from None
+    except (OSError, *DAMAGED) as error:
+        raise WeightsError(
+            f"{path} is not a readable safetensors file: {first_line(error)}"
+        ) from None
     if METADATA_KEY not in metadata:
         raise WeightsError(f"{path} holds weights, but not of a network of this program")
     try:
         card = NetworkCard.from_dict(json.loads(metadata[METADATA_KEY]))
-    except (ValueError, TypeError, KeyError, GenotypeError) as error:
-        raise WeightsError(f"{path}: its description is malformed: {error}") from None
+    except (*_MALFORMED, GenotypeError) as error:
+        raise WeightsError(f"{path}: its description is malformed: {first_line(error)}") from None
     _check_state(state, card, str(path))
     with torch.device("meta"):
         segmenter = card.build()

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import http.client
-import pickle
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, MobileNetV2
 
-from nas_core.errors import WeightsError
+from nas_core.errors import WeightsError, first_line
+from nas_core.files import expanded
 from nas_core.models.depthwise import DepthwiseConv2d
+from nas_core.models.state import DAMAGED, load_plain
 
 # Of images scaled to [0, 1], as torchvision's ImageNet weights expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -25,18 +24,6 @@ NUM_BLOCKS = 7
 TAP_BLOCKS = (3, 6)
 # MobileNetV2's table 2 (arXiv 1801.04381) as far as block 6: expansion, channels, blocks, stride.
 BLOCK_TABLE = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 3, 2]]
-
-# All that torch.load and safetensors raised for some hundred damaged files.
-READ_ERRORS = (
-    OSError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    UnicodeDecodeError,
-    pickle.UnpicklingError,
-    struct.error,
-    SafetensorError,
-)
 
 
 class Encoder(nn.Module):
@@ -87,7 +74,7 @@ def load_encoder_weights(weights: str, root: Path) -> dict[str, Tensor] | None:
         return None
     if weights == "imagenet":
         return _select(_download(), "torchvision's weights")
-    path = root / Path(weights).expanduser()
+    path = root / expanded(weights)
     if not path.is_file():
         raise WeightsError(
             f"encoder.weights: {path} is not a file; give the path of a .pt or .safetensors "
@@ -111,10 +98,9 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except READ_ERRORS as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"encoder.weights: {path} cannot be read: {reason}") from None
+        state = load_plain(path)
+    except (OSError, *DAMAGED) as error:
+        raise WeightsError(f"encoder.weights: {path} cannot be read: {first_line(error)}") from None
     if not isinstance(state, dict):
         raise WeightsError(f"encoder.weights: {path} holds no state dict")
     return state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from nas_core.compute import Compute
 from nas_core.config import ConstraintSettings, NetworkSettings, RewardSettings
 from nas_core.errors import RunError
-from nas_core.files import write_json
+from nas_core.files import read_json, write_json
 from nas_core.genotype import Genotype
 from nas_core.latency import measure_latency
 from nas_core.models.cost import count_parameters, measure_cost
@@ -126,9 +126,11 @@ def _read_latencies(path: Path) -> dict[str, float]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except (OSError, ValueError):
         content = None
-    if not isinstance(content, dict) or not all(type(v) is float for v in content.values()):
+    if not isinstance(content, dict) or not all(
+        type(value) is float and 0 < value < math.inf for value in content.values()
+    ):
         raise RunError(f"{path} is no file of latencies: delete it to measure them again")
     return content

@@ -9,15 +9,13 @@ from __future__ import annotations
 import io
 import logging
 import os
-import pickle
-import zipfile
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nas_core.errors import RunError
+from nas_core.errors import RunError, shown
 from nas_core.files import write_bytes
 from nas_core.locks import RunLock
 
@@ -228,21 +226,20 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         RunError: the file is missing, truncated or damaged, or not of this kind.
     """
-    import torch
+    from nas_core.models.state import load_plain
 
     advice = "restore it from a copy, or remove the run's folder to begin again"
     try:
-        with zipfile.ZipFile(path) as archive:
-            # torch.load does not look at the checksums.
-            damaged = archive.testzip()
-        if damaged:
-            raise RunError(f"{path} is damaged: {advice}")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError):
-        raise RunError(f"{path} is truncated, or no state of a search: {advice}") from None
-    if not isinstance(content, dict) or content.get("format") != STATE_FORMAT:
+    except ValueError as error:
+        raise RunError(f"{path} is damaged, or no state of a search ({error}): {advice}") from None
+    if (
+        not isinstance(content, dict)
+        or content.get("format") != STATE_FORMAT
+        or not isinstance(content.get("state"), dict)
+    ):
         raise RunError(f"{path} is no state of a search: {advice}")
     state: dict[str, Any] = content["state"]
     return state
@@ -281,7 +278,7 @@ def _parse_line(model: type[Parsed], line: bytes, where: str) -> Parsed:
         return model.model_validate_json(line, strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
+        key = shown(".".join(str(part) for part in problem["loc"]))[1:-1]
         what = f"{key}: {problem['msg']}" if key else problem["msg"]
         raise RunError(f"{where}: not a {model.__name__.lower()} of a journal: {what}") from None
 

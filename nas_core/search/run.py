@@ -20,6 +20,7 @@ import numpy as np
 from nas_core.code import SEARCH, code_digest
 from nas_core.compute import Compute
 from nas_core.config import SearchSettings, Settings
+from nas_core.errors import RunError, shown
 from nas_core.files import digest_of
 from nas_core.search.costs import Costs
 from nas_core.search.journal import Record, load_state, save_state
@@ -55,7 +56,12 @@ def search_folder(searches: Path, name: str, identity: dict[str, Any]) -> Path:
 def current_round(folder: Path) -> int:
     """The number of the round that has not been learned from yet."""
     path = folder / STATE_FILE
-    return int(load_state(path)["round"]) if path.exists() else 0
+    if not path.exists():
+        return 0
+    number = load_state(path).get("round")
+    if type(number) is not int or number < 0:
+        raise RunError(f"{path}: round is {shown(number)}: remove the run's folder to begin again")
+    return number
 
 
 def propose(folder: Path, settings: SearchSettings, seed: int, costs: Costs) -> list[Proposal]:
@@ -127,5 +133,8 @@ def _restore(folder: Path, settings: SearchSettings, seed: int) -> Strategy:
     strategy = make_strategy(settings, seed)
     path = folder / STATE_FILE
     if path.exists():
-        strategy.load_state_dict(load_state(path)["strategy"])
+        state = load_state(path).get("strategy")
+        if not isinstance(state, dict):
+            raise RunError(f"{path} lacks the strategy: remove the run's folder to begin again")
+        strategy.load_state_dict(state)
     return strategy

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from nas_core.config import SearchSettings
-from nas_core.errors import RunError
+from nas_core.errors import GenotypeError, RunError, first_line, shown
 from nas_core.genotype import Genotype
 from nas_core.space import decode
 
 STRATEGIES = ("ppo", "reinforce", "evolution", "random")
+# What torch, numpy and our own code raise for a state that is not one of theirs.
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, GenotypeError)
 # How often a round draws again what the limits refused, before it gives up.
 MAX_DRAWS = 100
 
@@ -133,14 +135,21 @@ class Strategy(ABC):
         """Go on from `state`; an open round is forgotten.
 
         Raises:
-            RunError: the state is of another strategy.
+            RunError: the state is of another strategy, or malformed.
         """
-        if state["strategy"] != self.name:
+        if state.get("strategy") != self.name:
             raise RunError(
-                f"the state is of strategy {state['strategy']}, not {self.name}: go on with the "
+                f"the state is of strategy {shown(state.get('strategy'))}, not {self.name}: go "
+                "on with the "
                 "strategy that the search began with, or begin a new one"
             )
-        self._load(copy.deepcopy(state))
+        try:
+            self._load(copy.deepcopy(state))
+        except _MALFORMED as error:
+            raise RunError(
+                f"the state of strategy {self.name} is malformed ({first_line(error)}): restore it "
+                "from a copy, or remove the run's folder to begin again"
+            ) from None
         self._proposals = None
 
     @abstractmethod

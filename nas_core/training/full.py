@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,14 +20,14 @@ from nas_core.compute import Compute
 from nas_core.config import NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch, normalise
-from nas_core.errors import RunError
+from nas_core.errors import RunError, first_line, shown
 from nas_core.files import digest_of, write_bytes
 from nas_core.genotype import Genotype
 from nas_core.metrics import ConfusionMatrix
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
-from nas_core.models.state import state_digest
+from nas_core.models.state import DAMAGED, load_plain, state_digest
 from nas_core.seeds import seeded
 from nas_core.training.averaging import polyak_average
 from nas_core.training.losses import class_weights, segmentation_loss
@@ -261,24 +260,35 @@ class _Training:
 
     def load(self, path: Path) -> None:
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            content = load_plain(path)
+        except (OSError, ValueError) as error:
             raise RunError(
-                f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to train "
+                f"{path} is not a readable checkpoint ({first_line(error)}); delete it to train "
                 "from the start"
             ) from None
         if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
             raise RunError(f"{path} is not a checkpoint of this program; move it away")
         here = {"architecture": self.architecture, "num_classes": self.data.num_classes}
         for key, value in here.items():
-            if content[key] != value:
-                raise RunError(f"{path} has {key} {content[key]}, this training has {value}")
-        if content["identity"] != self.identity:
+            if content.get(key) != value:
+                raise RunError(
+                    f"{path} has {key} {shown(content.get(key))}, this training has {value!r}"
+                )
+        if content.get("identity") != self.identity:
             raise RunError(
                 f"{path} was made with other settings, data or seed; delete it to train anew"
             )
-        self.history = content["history"]
-        state = content["state"]
+        try:
+            self._restore(content["history"], content["state"])
+        except DAMAGED as error:
+            raise RunError(
+                f"{path} is malformed ({first_line(error)}); delete it to train from the start"
+            ) from None
+
+    def _restore(self, history: list[dict[str, float]], state: dict[str, Any]) -> None:
+        if len(history) > self.settings.epochs:
+            raise ValueError(f"{len(history)} epochs of {self.settings.epochs}")
+        self.history = [{str(key): float(value) for key, value in row.items()} for row in history]
         self.segmenter.load_state_dict(state["segmenter"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])

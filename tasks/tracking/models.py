@@ -52,6 +52,8 @@ PACKAGES = (
     "safetensors",
     "pydantic",
     "pyyaml",
+    "regex",
+    "psutil",
 )
 
 

@@ -7,7 +7,6 @@ so nothing is pickled. It runs with the copy of nas_core that lies beside it.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from PIL import Image
 
-from nas_core.labelling import predict_labels
+from nas_core.data.images import DAMAGED, MAX_PIXELS
+from nas_core.errors import DataError, first_line
+from nas_core.labelling import check_memory, predict_labels
 from nas_core.models.checkpoint import load_segmenter
 
 
@@ -53,17 +54,21 @@ class ServedSegmenter(PythonModel):
 def _decode(row: int, text: str) -> npt.NDArray[np.uint8]:
     """RGB (H, W, 3). A text that is no image is the caller's mistake: HTTP status 400."""
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True))) as image:
+        content = io.BytesIO(base64.b64decode(text, validate=True))
+        # Not all that Pillow knows: some of its decoders start other programs.
+        with Image.open(content, formats=("PNG", "JPEG")) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(
+                    f"row {row}: {image.width}x{image.height} pixels; "
+                    f"at most {MAX_PIXELS} are accepted"
+                )
+            check_memory(f"row {row}", (image.height, image.width))
             return np.asarray(image.convert("RGB"))
-    except (
-        binascii.Error,
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
+    except DataError as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from None
+    except DAMAGED as error:
         raise MlflowException.invalid_parameter_value(
-            f"row {row}: column image is not the base64 of a PNG or JPEG file ({error})"
+            f"row {row}: column image is not the base64 of a PNG or JPEG file ({first_line(error)})"
         ) from None
 
 

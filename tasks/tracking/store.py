@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from nas_core.addresses import redacted, without_credentials
 from nas_core.errors import ServiceError, UnavailableError
 from nas_core.files import write_atomically
 from nas_core.locks import exclusive
@@ -116,12 +117,12 @@ def service_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-        reason = _without_credentials(str(error), uri).strip().splitlines()[0].rstrip(".")
+        reason = without_credentials(str(error), uri).strip().partition("\n")[0].rstrip(".")
         if cause := re.search(r"Max retries exceeded .*\(Caused by .*?: (.*?)\"?\)\)$", reason):
             reason = f"it does not answer ({cause[1]})"
         kind = UnavailableError if _may_pass(error) else ServiceError
         # Without the cause: its text may hold the credentials.
-        raise kind(f"MLflow at {redacted(uri)}: {reason}; {WHERE_SET}") from None
+        raise kind(f"MLflow at {redacted(uri)}: {reason[:400]}; {WHERE_SET}") from None
 
 
 def patiently(call: Callable[[], T], logger: Logger) -> T:
@@ -150,17 +151,6 @@ def _may_pass(error: Exception) -> bool:
     return not isinstance(error, ImportError)
 
 
-def redacted(uri: str) -> str:
-    """`uri` without user name and password."""
-    return _without_credentials(uri, uri)
-
-
-def _without_credentials(text: str, uri: str) -> str:
-    authority = uri.partition("://")[2].partition("/")[0]
-    credentials, at, _ = authority.rpartition("@")
-    return text.replace(credentials + at, "") if at else text
-
-
 def _check_form(uri: str) -> None:
     shown = redacted(uri)
     try:
@@ -168,7 +158,9 @@ def _check_form(uri: str) -> None:
         has_host = bool(parts.hostname)
         _ = parts.port
     except ValueError as error:
-        raise ServiceError(f"tracking URI {shown!r} is malformed: {error}") from None
+        raise ServiceError(
+            f"tracking URI {shown!r} is malformed: {without_credentials(str(error), uri)}"
+        ) from None
     if parts.scheme in ("http", "https") and not has_host:
         raise ServiceError(f"tracking URI {shown!r} names no host")
     if parts.scheme == "sqlite" and (

@@ -184,6 +184,6 @@ def test_what_does_not_fit_into_memory_is_a_problem(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture = _save(tmp_path / "in" / "a.png", 64, 64)
-    monkeypatch.setattr("nas_core.predict.BYTES_PER_PIXEL", 10**12)
+    monkeypatch.setattr("nas_core.labelling.BYTES_PER_PIXEL", 10**12)
     report = predict_files(predictor, [picture], tmp_path / "out")
     assert report.num_written == 0 and "64x64 pixels need about 4096000.0 GB" in report.problems[0]

@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_training_is_refused(
 ) -> None:
     path = tmp_path / "c.pt"
     _train(scenes, compute, path)
-    with pytest.raises(RunError, match=f"{ARCH0.id}, this training has {ARCH1.id}"):
+    with pytest.raises(RunError, match=f"'{ARCH0.id}', this training has '{ARCH1.id}'"):
         _train(scenes, compute, path, genotype=ARCH1)
     with pytest.raises(RunError, match="other settings, data or seed"):
         _train(scenes, compute, path, seed=9)

@@ -9,7 +9,7 @@ import pytest
 
 from nas_core.errors import ServiceError
 from tasks.tracking import store
-from tasks.tracking.store import connect, ensure_experiment, redacted, tracking_uri
+from tasks.tracking.store import connect, ensure_experiment, tracking_uri
 from tasks.tracking.tracker import Tracker
 
 
@@ -87,12 +87,6 @@ def test_a_server_that_never_answers(silent_port: int, monkeypatch: pytest.Monke
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with pytest.raises(ServiceError, match="does not answer"):
         connect(f"http://127.0.0.1:{silent_port}")
-
-
-def test_redacted() -> None:
-    assert redacted("https://user:p@ss@host:1/path") == "https://host:1/path"
-    assert redacted("https://host:1/path@x") == "https://host:1/path@x"
-    assert redacted("sqlite:////folder@x/m.db") == "sqlite:////folder@x/m.db"
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:

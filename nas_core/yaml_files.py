@@ -1,0 +1,67 @@
+"""Reading YAML that a person wrote, so that no file of it can surprise, hang or run anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nas_core.files import read_limited
+
+MAX_BYTES = 2**20
+
+
+class _Loader(yaml.SafeLoader):
+    """Without aliases, which let a few lines stand for billions, and without keys given twice."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not accepted")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value[:60]!r} is given twice",
+                        problem_mark=key.start_mark,
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """The value of a file.
+
+    Raises:
+        OSError: it cannot be read, or has more than `MAX_BYTES`.
+        ValueError: it is no YAML; the message names the file, and the line where there is one.
+    """
+    try:
+        text = read_limited(path, MAX_BYTES).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} cannot be read: not UTF-8 at byte {error.start}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """The value of a text.
+
+    Raises:
+        ValueError: it is no YAML; the message begins with `source`.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    # ValueError: a date or a number that Python has not.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        # PyYAML's messages have several lines; ours say what only we refuse.
+        told = f" ({problem})" if isinstance(problem, str) and "given twice" in problem else ""
+        if "aliases" in str(error):
+            told = f" ({error})"
+        raise ValueError(f"{source}{where}: not valid YAML{told}") from None

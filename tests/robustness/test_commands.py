@@ -1,0 +1,123 @@
+"""Command lines: a message, an exit code, and a project that is as it was.
+
+A message is one or two lines on stderr, or the box that typer draws about wrong usage; that of a
+dataset has a line for each problem, 20 at most. Commands run in this process, and a few in one of
+their own, as a person starts them.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows import cli
+from tests.robustness.cases import LONGEST_LINE, MOST_LINES, SECRET, listed, snapshot
+
+pytestmark = pytest.mark.timeout(120)
+
+TRAINED = "artifacts/trainings/arch1-0123"
+ERROR = "error: "
+
+
+def check_said(out: str, err: str) -> None:
+    assert "Traceback" not in out + err and SECRET not in out + err
+    if "╭─ Error" in err:
+        return
+    lines = err.strip().splitlines()
+    most = MOST_LINES if "DataError: dataset " in err else 2
+    assert 1 <= len(lines) <= most and ERROR in err, err[:3000]
+    assert max(map(len, lines)) <= LONGEST_LINE, err[:3000]
+
+
+def run(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[object, str, str]:
+    monkeypatch.setattr(sys, "argv", ["nas", *arguments])
+    code: object = 0
+    try:
+        cli.main()
+    except SystemExit as ended:
+        code = ended.code
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize(
+    "arguments", listed("commands"), ids=lambda words: ascii(" ".join(words)[:60])
+)
+def test_commands(
+    project: Path,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = snapshot(project)
+    words = [TRAINED if word == "T" else word for word in arguments]
+    # Nothing listens there, so that no command begins to work.
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        code, out, err = run(words, monkeypatch, capsys)
+    assert code not in (0, None), out + err
+    if arguments == ["data"]:
+        assert "Usage" in out + err
+    else:
+        check_said(out, err)
+    after = snapshot(project)
+    after.pop("artifacts/services", None)  # the empty folder in which `nas up` waits for its turn
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([b"describe", b"\xff\xfe.json"], "cannot be read"),
+        ([b"describe", b"x" * 3000 + b".json"], "File name too long"),
+        ([b"data", b"check", b"x" * 3000], "File name too long"),
+        ([b"predict", b"images", b"--model", b"\xff", b"--out", b"o"], "unknown model"),
+        ([b"search", b"-S", b"search.strategy=\xff"], "search.strategy"),
+        ([b"search", b"-S", b"seed=" + b"[" * 3000], "not a YAML value"),
+    ],
+)
+def test_a_process_of_its_own(project: Path, arguments: list[bytes], message: str) -> None:
+    before = snapshot(project)
+    done = subprocess.run(
+        [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+        capture_output=True,
+        timeout=100,
+        env={**os.environ, "COLUMNS": "200", "PYTHONPATH": str(Path(__file__).parents[2])},
+        check=False,
+    )
+    out, err = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+    assert done.returncode == 1, out + err
+    check_said(out, err)
+    assert message in err
+    assert snapshot(project) == before
+
+
+def test_a_name_that_is_no_text_can_be_written_to(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("\udcff", "[/red]", "[bold"):
+        arguments = ["predict", "images", "--model", TRAINED, "--out", folder]
+        code, out, err = run(arguments, monkeypatch, capsys)
+        assert code in (0, None) and "1 of 1 images" in out, out + err
+        assert (project / folder / "a.png").exists()
+
+
+@pytest.mark.parametrize("strange", ["journal.jsonl", "training.json"])
+def test_a_search_or_a_training_that_is_damaged(
+    project: Path, strange: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in project.rglob(strange):
+        path.write_bytes(b"\x00" * 100)
+    before = snapshot(project)
+    command = {
+        "journal.jsonl": ["leaderboard"],
+        "training.json": ["ship", TRAINED, "a", "--data-licence", "x"],
+    }[strange]
+    code, out, err = run(command, monkeypatch, capsys)
+    assert code == 1 and strange in err
+    check_said(out, err)
+    assert snapshot(project) == before
