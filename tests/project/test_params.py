@@ -16,7 +16,9 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 # Modules that decide where and how things are written, and none of a stage's results.
-PLUMBING = {"code", "config", "errors", "files", "locks", "paths", "workers"}
+PLUMBING = {
+    "addresses", "code", "config", "errors", "files", "locks", "paths", "workers", "yaml_files",
+}  # fmt: skip
 # Where the work of each stage begins in nas_core.
 ENTRIES = {
     "prepare": ["data.prepared"],
