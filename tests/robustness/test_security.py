@@ -249,7 +249,12 @@ def test_servers_listen_on_this_machine_alone_and_say_so_when_told(
 ) -> None:
     assert services.Options().bound == "127.0.0.1"
     (tmp_path / "params.yaml").write_text("seed: 0\n")
-    for host, told in (("0.0.0.0", True), ("::", True), ("127.0.0.1", False), (None, False)):
+    for host, told in (
+        ("0.0.0.0", True),
+        ("10.0.0.1", True),
+        ("127.0.0.1", False),
+        (None, False),
+    ):
         said = io.StringIO()
         with (
             temporary_settings({PREFECT_API_URL: "https://127.0.0.1:9/api"}),
