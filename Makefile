@@ -1,17 +1,22 @@
-# make search    install, draw the synthetic dataset and search on it through Prefect
-# make test      install what is missing and run the whole suite
+# make search     install, draw the synthetic dataset and search on it through Prefect
+# make test       install what is missing and run the whole suite
 # make test-fast  the suite without the tests that are marked slow
-# make lint      ruff and mypy
-# make down      end the servers that make search or nas up started
-# make clean     remove the virtual environment
+# make lint       ruff and mypy
+# make down       end the servers that make search or nas up started
+# make audit      ask whether a pinned package has a known hole (it asks PyPI, for about a minute)
+# make licences   write docs/licences.md anew, from the packages as they are installed
+# make clean      remove the virtual environments
 
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+# Tools that look at the packages, apart from them: they need others themselves.
+TOOLS := .venv-tools
+INSTALLED_TOOLS := $(TOOLS)/.installed
 
-.PHONY: install search test test-fast lint down clean
+.PHONY: install search test test-fast lint audit licences down clean
 
 install: $(INSTALLED)
 
@@ -40,8 +45,24 @@ lint: $(INSTALLED_DEV)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+$(INSTALLED_TOOLS):
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip --disable-pip-version-check install --quiet 'pip-audit>=2.9' 'pip-licenses>=5'
+	@touch $@
+
+# Strict: a package of which nothing could be learned is an error.
+audit: $(INSTALLED_TOOLS)
+	$(TOOLS)/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
+licences: $(INSTALLED_TOOLS) $(INSTALLED_DEV)
+	printf '%s\n' '# Licences of the dependencies' '' \
+		'Written by `make licences`, from what the packages of constraints.txt say of themselves.' \
+		'What is not permissive stands in [security.md](security.md#licences).' '' > docs/licences.md
+	$(TOOLS)/bin/pip-licenses --python=$(VENV)/bin/python --with-system --format=markdown \
+		--packages $$(sed 's/==.*//' constraints.txt) | sed 's/   *|/ |/g; s/---*/---/g' >> docs/licences.md
+
 down:
 	$(VENV)/bin/nas down
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(TOOLS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -40,7 +41,7 @@ from flows.processes import (
 from flows.serving import check_not_taken, end_deployments, serve_deployments
 from nas_core.addresses import redacted
 from nas_core.config import load_settings
-from nas_core.errors import ServiceError
+from nas_core.errors import ServiceError, shown
 from nas_core.files import digest_of
 from nas_core.locks import exclusive
 from nas_core.paths import artifacts_folder
@@ -82,9 +83,14 @@ def up(root: Path, options: Options, console: Console) -> None:
 
     Raises:
         SettingsError: a profile is not valid.
-        ServiceError: a port is taken, an address does not answer, or a start failed.
+        ServiceError: the host is malformed, a port is taken, an address does not answer, or a start
+            failed.
     """
     began = time.time()
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", options.bound):
+        raise ServiceError(
+            f"--host {shown(options.bound)}: expected a name of this machine or an IPv4 address"
+        )
     names = deployment_names(root)
     path = services_folder(root) / "services.json"
     with exclusive(path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.processes import Record
 from nas_core.config import Settings
 from nas_core.paths import artifacts_folder, results_folder
+from nas_core.training.record import read_object
 
 if TYPE_CHECKING:  # pandas takes a while to import
     import pandas as pd
@@ -236,12 +237,10 @@ def _trainings_table(trained: Mapping[str, Any], tested: Mapping[str, Any]) -> T
 
 def _metrics(root: Path, settings: Settings, stage: str) -> dict[str, Any]:
     path = results_folder(root, settings, stage) / "metrics.json"
-    content: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
-    return content
+    return read_object(path) if path.exists() else {}
 
 
 def _mlflow(artifacts: Path) -> str:
     path = artifacts / "services" / "services.json"
-    services = json.loads(path.read_bytes()) if path.exists() else {}
-    url = services.get("services", {}).get("mlflow", {}).get("url")
-    return str(url) if url else "nas up, then the address that it prints"
+    service = Record.read(path).services.get("mlflow")
+    return service.url if service else "nas up, then the address that it prints"

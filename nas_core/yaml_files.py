@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from nas_core.errors import first_line
 from nas_core.files import read_limited
 
 MAX_BYTES = 2**20
@@ -17,7 +18,10 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not accepted")
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*name) are not accepted",
+                problem_mark=self.peek_event().start_mark,
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -55,13 +59,10 @@ def parse_yaml(text: str, source: str) -> Any:
     """
     try:
         return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        reason = first_line(error.problem or "")
+        raise ValueError(f"{source}{where}: not valid YAML ({reason})") from None
     # ValueError: a date or a number that Python has not.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
-        # PyYAML's messages have several lines; ours say what only we refuse.
-        told = f" ({problem})" if isinstance(problem, str) and "given twice" in problem else ""
-        if "aliases" in str(error):
-            told = f" ({error})"
-        raise ValueError(f"{source}{where}: not valid YAML{told}") from None
+        raise ValueError(f"{source}: not valid YAML ({first_line(error)})") from None

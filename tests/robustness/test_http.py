@@ -28,7 +28,7 @@ from tasks.tracking.models import save_model
 from tests.robustness.cases import SECRET, listed, refused
 from tests.robustness.test_images import BAD_JPEG, BAD_PNG, GOOD, picture
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = [pytest.mark.timeout(500), pytest.mark.slow]
 
 NAME = "nas-search/camvid"
 
@@ -210,6 +210,9 @@ def test_bodies_of_other_kinds(served: str, kind: str, body: bytes) -> None:
     answer = post(served, body, kind)
     if body == b"image\n":
         assert answer.status_code == 200 and answer.json() == {"predictions": []}
+    elif body == b"":
+        # MLflow's own answer to what it cannot parse: no traceback is ours to leave out there.
+        assert answer.status_code == 400
     else:
         check(answer)
 
