@@ -408,8 +408,7 @@ def _stoppable() -> Iterator[None]:
         with get_client(sync_client=True) as client:
             for run in orphans.crash_runs(client):
                 errors.print(f"run {run.name} had lost its process: now marked as Crashed")
-        with orphans.tagged():
-            yield
+        yield
     except KeyboardInterrupt as stop:
         errors.print("stopped; the same command goes on from here")
         number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT

@@ -10,6 +10,7 @@ from prefect import flow, get_run_logger
 
 from flows.context import Context
 from flows.logs import hide_tracebacks_of_user_errors
+from flows.orphans import claim
 from flows.search import run_search
 from nas_core.analysis.comparison import FIGURES, ComparedSearch, compare_searches, plan_searches
 from nas_core.config import Settings, project_dir
@@ -23,7 +24,7 @@ from tasks.tracking.store import patiently
 hide_tracebacks_of_user_errors()
 
 
-@flow(name="nas-compare", flow_run_name="compare on {settings.name}")
+@flow(name="nas-compare", flow_run_name="compare on {settings.name}", on_running=[claim])
 def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> dict[str, Any]:
     """Search with each strategy and seed, and compare what they found.
 
@@ -91,7 +92,7 @@ def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> 
 
 
 # A flow of its own, so that Prefect shows the candidates of each search apart.
-@flow(name="compared-search", flow_run_name="{strategy} · seed {settings.seed}")
+@flow(name="compared-search", flow_run_name="{strategy} · seed {settings.seed}", on_running=[claim])
 def _search(settings: Settings, strategy: str) -> Path:
     """Returns the search's folder."""
     folder, _ = run_search(Context.check(settings, project_dir()))

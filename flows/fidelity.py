@@ -12,6 +12,7 @@ from prefect import flow, get_run_logger
 
 from flows.context import Context
 from flows.logs import hide_tracebacks_of_user_errors
+from flows.orphans import claim
 from flows.trainings import naming, train
 from nas_core.analysis import fidelity
 from nas_core.analysis.leaderboard import read_search, searched_genotypes
@@ -35,7 +36,7 @@ ENOUGH_ARCHITECTURES = 12
 hide_tracebacks_of_user_errors()
 
 
-@flow(name="nas-fidelity", flow_run_name="fidelity")
+@flow(name="nas-fidelity", flow_run_name="fidelity", on_running=[claim])
 def nas_fidelity(
     settings: Settings,
     genotypes: Sequence[str] = (),

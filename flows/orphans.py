@@ -1,22 +1,22 @@
 """What commands that were killed left behind: runs that Prefect shows as running, and servers.
 
-Every flow run that a command carries out in its own process has a tag that names this process, and
-every process that it starts has the same mark in its environment. The next command closes what
-belongs to a process that is gone.
+Every flow run has a tag that names its process, and every process that a command starts has the
+same mark in its environment. The next command closes what belongs to a process that is gone.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from typing import Any
 
-import prefect
 import psutil
-from prefect.client.orchestration import SyncPrefectClient
+from prefect import Flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
@@ -54,11 +54,14 @@ def end_processes() -> list[int]:
     return ended
 
 
-@contextmanager
-def tagged() -> Iterator[None]:
-    """Flow runs that begin in this context name this process in their tags."""
-    with prefect.tags(TAG, _own_mark()):
-        yield
+def claim(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Name this process in the tags of a flow run; for `on_running`.
+
+    Not by the context `prefect.tags`: its tags go to the tasks too, and Prefect asks its server
+    about each task that has tags, so that a search would not go on without the server.
+    """
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(flow_run.id, tags=[*flow_run.tags, TAG, _own_mark()])
 
 
 def crash_runs(client: SyncPrefectClient) -> list[FlowRun]:
@@ -74,13 +77,18 @@ def crash_runs(client: SyncPrefectClient) -> list[FlowRun]:
     for run in orphans:
         client.set_flow_run_state(run.id, crashed, force=True)
     # Also tasks of flow runs that ended well: while the server was away, nobody heard of their end.
-    for task in client.read_task_runs(
+    tasks = client.read_task_runs(
         flow_run_filter=FlowRunFilter(tags=ours),
         task_run_filter=TaskRunFilter(
             state=TaskRunFilterState(type=TaskRunFilterStateType(any_=list(ACTIVE)))
         ),
-    ):
-        if _is_orphan(task.tags):
+    )
+    ids = {task.flow_run_id for task in tasks if task.flow_run_id}
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(ids)))
+    parents = client.read_flow_runs(flow_run_filter=wanted) if ids else []
+    ended = {run.id for run in parents if _is_orphan(run.tags)}
+    for task in tasks:
+        if task.flow_run_id in ended:
             client.set_task_run_state(task.id, crashed, force=True)
     return orphans
 

@@ -13,6 +13,7 @@ from prefect import flow, get_run_logger
 
 from flows.context import Context, settings_of_run
 from flows.logs import hide_tracebacks_of_user_errors
+from flows.orphans import claim
 from flows.rounds import Rounds
 from flows.trainings import evaluate_trainings, train_best
 from nas_core.config import (
@@ -39,7 +40,7 @@ Stage = Literal["all", "prepare", "search", "train", "evaluate"]
 hide_tracebacks_of_user_errors()
 
 
-@flow(name="nas-search", flow_run_name="{profile} · {stage}")
+@flow(name="nas-search", flow_run_name="{profile} · {stage}", on_running=[claim])
 def nas_search(
     profile: str = "camvid",
     stage: Stage = "all",

@@ -8,7 +8,6 @@ it into the active profile (as `prefect config set` would do) and `nas down` tak
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -216,7 +215,6 @@ def _start_mlflow(root: Path, record: Record, options: Options, console: Console
 
     uri = tracking_uri(setting, root)
     # Two processes that create the same database at a time would break each other.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     connect(uri)
     if not uri.startswith(DATABASES):
         console.print(f"MLflow           answers at {redacted(uri)}; nothing to start")

@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.context import Context
 from flows.logs import hide_tracebacks_of_user_errors
+from flows.orphans import claim
 from flows.trainings import evaluate, register, train
 from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.architectures import find_architecture
@@ -19,7 +20,7 @@ from tasks.dataset import prepare_dataset
 hide_tracebacks_of_user_errors()
 
 
-@flow(name="nas-train", flow_run_name="train {genotype}")
+@flow(name="nas-train", flow_run_name="train {genotype}", on_running=[claim])
 def nas_train(settings: Settings, genotype: str, test: bool) -> dict[str, Any]:
     """Train an architecture (a name, an id or a JSON file), and test it if asked to.
 

@@ -11,6 +11,7 @@ from prefect import flow, get_run_logger
 
 from flows.context import Context, settings_of_run
 from flows.logs import hide_tracebacks_of_user_errors
+from flows.orphans import claim
 from flows.trainings import evaluate, naming, train
 from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.analysis.verification import ScoredModel, claim_rows, compare_with_claim
@@ -41,7 +42,7 @@ from tasks.tracking.store import patiently
 hide_tracebacks_of_user_errors()
 
 
-@flow(name="nas-verify", flow_run_name="verify {profile}")
+@flow(name="nas-verify", flow_run_name="verify {profile}", on_running=[claim])
 def nas_verify(
     profile: str = "camvid",
     architectures: tuple[str, ...] = ("arch0", "arch1"),

@@ -38,6 +38,9 @@ SECONDS_TO_ANSWER = 10
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SECONDS_TO_ANSWER))
 
+# It prints the traceback of what `service_errors` says in a line.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
 PATIENCE = 600.0  # seconds
 SECONDS_BETWEEN_TRIES = 5.0
 WHERE_SET = "the address comes from tracking.uri in params.yaml or from MLFLOW_TRACKING_URI"

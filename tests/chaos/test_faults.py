@@ -59,9 +59,12 @@ def _copy(source: Project, folder: Path) -> Project:
     return project
 
 
-def _search(num_candidates: int, time_limit: float = 3600, max_failures: int = 5) -> None:
+def _search(
+    num_candidates: int, time_limit: float = 3600, max_failures: int = 5, seed: int = 0
+) -> None:
     nas_search(
         stage="search",
+        seed=seed,
         search=SearchSettings(num_candidates=num_candidates, max_failures=max_failures),
         runner=RunnerSettings(time_limit=time_limit),
     )
@@ -176,11 +179,11 @@ def test_mlflow_is_away_at_the_end(
     away = threading.Thread(target=outage)
     away.start()
     with pytest.raises(UnavailableError, match="it does not answer"):
-        _search(4)
+        _search(4, seed=1)
     away.join()
     assert len(project.records()) == 4
     mlflow.start()
-    _search(4)
+    _search(4, seed=1)
     runs = MlflowClient(uri).search_runs(
         [MlflowClient(uri).get_experiment_by_name("tiny").experiment_id],
         f"tags.`nas.search` = '{project.journal.parent.name}'",
