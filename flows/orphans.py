@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psutil
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterId,
     FlowRunFilterState,
@@ -31,6 +34,7 @@ from flows.prefect_server import ACTIVE
 
 TAG = "nas-command"
 MARK = "NAS_COMMAND"
+TIME_TO_CLAIM = timedelta(seconds=30)
 MESSAGE = "The process of this run is gone; found by nas."
 
 
@@ -74,6 +78,12 @@ def crash_runs(client: SyncPrefectClient) -> list[FlowRun]:
         for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=ours, state=active))
         if _is_orphan(run.tags)
     ]
+    # Killed between the beginning of its run and `claim`.
+    unclaimed = client.read_flow_runs(
+        flow_filter=FlowFilter(name=FlowFilterName(like_="nas-")),
+        flow_run_filter=FlowRunFilter(state=active),
+    )
+    orphans += [run for run in unclaimed if _was_never_claimed(run)]
     for run in orphans:
         client.set_flow_run_state(run.id, crashed, force=True)
     # Also tasks of flow runs that ended well: while the server was away, nobody heard of their end.
@@ -95,6 +105,11 @@ def crash_runs(client: SyncPrefectClient) -> list[FlowRun]:
 
 def _is_orphan(tags: Iterable[str]) -> bool:
     return any(tag.count(":") == 2 and _is_gone(tag) for tag in tags)
+
+
+def _was_never_claimed(run: FlowRun) -> bool:
+    age = datetime.now(UTC) - (run.created or datetime.now(UTC))
+    return run.deployment_id is None and TAG not in run.tags and age > TIME_TO_CLAIM
 
 
 def _own_mark() -> str:
