@@ -84,7 +84,7 @@ def test_a_search_survives_kills_of_everything(
                 server.start()
     print(killed)
     assert killed["command"] >= 5 and killed["worker"] >= 1
-    # Closes what the kills left open, and has nothing else to do. It leaves alone what began just now.
+    # Closes what the kills left open, but for what began just now, and has nothing else to do.
     time.sleep(orphans.TIME_TO_CLAIM.total_seconds())
     assert project.run(*SEARCH) == 0
     assert project.outcome() == undisturbed.outcome()
