@@ -16,7 +16,7 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 # Modules that decide where and how things are written, and none of a stage's results.
-PLUMBING = {"code", "config", "errors", "files", "locks", "paths"}
+PLUMBING = {"addresses", "yaml_files", "code", "config", "errors", "files", "locks", "paths"}
 # Where the work of each stage begins in nas_core.
 ENTRIES = {
     "prepare": ["data.prepared"],
