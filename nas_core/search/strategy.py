@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from nas_core.config import SearchSettings
-from nas_core.errors import GenotypeError, RunError, first_line, shown
+from nas_core.errors import GenotypeError, RunError, first_line
 from nas_core.genotype import Genotype
 from nas_core.space import decode
 
@@ -139,9 +139,8 @@ class Strategy(ABC):
         """
         if state.get("strategy") != self.name:
             raise RunError(
-                f"the state is of strategy {shown(state.get('strategy'))}, not {self.name}: go "
-                "on with the "
-                "strategy that the search began with, or begin a new one"
+                f"the state is of strategy {state.get('strategy')!s:.40}, not {self.name}: go on "
+                "with the strategy that the search began with, or begin a new one"
             )
         try:
             self._load(copy.deepcopy(state))
