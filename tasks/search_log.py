@@ -54,6 +54,8 @@ class SearchLog:
         known = (record.reward for record in journal.candidates[: self._num_candidates])
         self._best = max((reward for reward in known if reward is not None), default=-math.inf)
         self._try_after = -math.inf
+        # From this number on, nothing can have been recorded before.
+        self._first_new = len(journal.candidates) + 1
         self._record_missing()
 
     @contextmanager
@@ -84,16 +86,18 @@ class SearchLog:
             self._record_missing()
         except UnavailableError as error:
             self._try_after = time.monotonic() + SECONDS_BETWEEN_TRIES
+            self._first_new = len(self.journal.candidates) + 1
             self.logger.warning("%s; the search goes on and records it later", error)
 
     def _record_missing(self) -> None:
         for record in self.journal.candidates[self._num_candidates :]:
             self._record_candidate(record)
             self._num_candidates += 1
-        for diagnostics in round_diagnostics(self.folder)[self._num_rounds :]:
-            counted = {**diagnostics, NUM_ROUNDS: self._num_rounds + 1}
-            self.tracker.log_progress(self.run_id, self._num_rounds, counted)
-            self._num_rounds += 1
+        for number, diagnostics in round_diagnostics(self.folder).items():
+            if number >= self._num_rounds:
+                counted = {**diagnostics, NUM_ROUNDS: number + 1}
+                self.tracker.log_progress(self.run_id, number, counted)
+                self._num_rounds = number + 1
 
     def _record_candidate(self, record: Record) -> None:
         assert record.candidate is not None
@@ -121,6 +125,7 @@ class SearchLog:
                 files=list(files.values()) if record.is_scored else [],
                 failure=record.reason,
             ),
+            new=record.candidate >= self._first_new,
         )
         progress: dict[str, float] = {NUM_CANDIDATES: record.candidate}
         if record.reward is not None:

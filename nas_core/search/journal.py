@@ -102,6 +102,8 @@ class Journal:
         """Raises RunError: the file is missing or malformed. See `create`, `open` and `read`."""
         self.path = path
         self._lock = lock
+        self._candidates: list[Record] = []
+        self._num_seen = 0
         self.header, self.records, self._size, half_written = _parse(path)
         if half_written and lock:
             log.warning(
@@ -163,8 +165,14 @@ class Journal:
 
     @property
     def candidates(self) -> list[Record]:
-        """The records that were trained (finished, stopped early, failed): all but repeats."""
-        return [record for record in self.records if record.candidate is not None]
+        """The records that were trained (finished, stopped early, failed): all but repeats.
+
+        Not a copy: a search asks for them all the time.
+        """
+        new = self.records[self._num_seen :]
+        self._candidates += [record for record in new if record.candidate is not None]
+        self._num_seen = len(self.records)
+        return self._candidates
 
     def append(self, record: Record) -> None:
         """Add a record; it is on the disk when this returns.

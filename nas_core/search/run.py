@@ -11,6 +11,7 @@ candidates is not part of it: raising it continues the search.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ import numpy as np
 from nas_core.code import SEARCH, code_digest
 from nas_core.compute import Compute
 from nas_core.config import SearchSettings, Settings
-from nas_core.errors import RunError, shown
-from nas_core.files import digest_of
+from nas_core.errors import RunError, first_line, shown
+from nas_core.files import MAX_JSON, digest_of, read_limited, write_bytes
 from nas_core.search.costs import Costs
 from nas_core.search.journal import Record, load_state, save_state
 from nas_core.search.strategy import Proposal, Result, Strategy, make_strategy
@@ -31,6 +32,7 @@ from nas_core.training.early_stopping import stopping_thresholds
 # Settings of a search that may change between its beginning and its end.
 UNBINDING = {"num_candidates", "max_failures"}
 STATE_FILE = "strategy.pt"
+ROUNDS_FILE = "rounds.jsonl"
 LATENCY_FILE = "latencies.json"
 
 
@@ -91,23 +93,32 @@ def learn(
     diagnostics = strategy.tell(
         [Result(p, reward) for p, reward in zip(proposals, rewards, strict=True)]
     )
-    earlier = round_diagnostics(folder)
-    save_state(
-        folder / STATE_FILE,
-        {
-            "round": closed + 1,
-            "strategy": strategy.state_dict(),
-            "diagnostics": [*earlier, diagnostics],
-        },
-    )
+    # First, so that no closed round lacks them. After a crash between the two the round is closed
+    # again, with the same diagnostics.
+    rounds = {**round_diagnostics(folder), closed: diagnostics}
+    lines = [json.dumps({"round": number, **values}) + "\n" for number, values in rounds.items()]
+    write_bytes(folder / ROUNDS_FILE, "".join(lines).encode())
+    save_state(folder / STATE_FILE, {"round": closed + 1, "strategy": strategy.state_dict()})
     return diagnostics
 
 
-def round_diagnostics(folder: Path) -> list[dict[str, float]]:
-    """What `learn` returned for each round so far."""
-    path = folder / STATE_FILE
-    diagnostics: list[dict[str, float]] = load_state(path)["diagnostics"] if path.exists() else []
-    return diagnostics
+def round_diagnostics(folder: Path) -> dict[int, dict[str, float]]:
+    """What `learn` returned for each round so far, by its number.
+
+    Raises:
+        RunError: the file of them is damaged.
+    """
+    path = folder / ROUNDS_FILE
+    if not path.exists():
+        return {}
+    try:
+        rounds = [json.loads(line) for line in read_limited(path, MAX_JSON).splitlines()]
+        return {int(values.pop("round")): values for values in rounds}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise RunError(
+            f"{path} cannot be read: {first_line(error)}; delete it to go on without the "
+            "diagnostics so far"
+        ) from None
 
 
 def candidate_seed(seed: int, genotype_id: str) -> int:

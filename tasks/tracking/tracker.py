@@ -124,18 +124,21 @@ class Tracker:
             found = self.find_runs({KIND_TAG: "search", SEARCH_TAG: identity})
         return str(found[-1].info.run_id) if found else None
 
-    def log_candidate(self, parent: str, entry: CandidateEntry) -> str:
+    def log_candidate(self, parent: str, entry: CandidateEntry, *, new: bool = False) -> str:
         """Record a candidate as a finished or failed run below `parent`; returns the run's id.
 
         A candidate that is already there with the same outcome is left as it is.
+
+        Args:
+            new: it cannot be there, so it is not looked for, which takes the longer the more are.
         """
         status: Status = "FAILED" if entry.failure else "FINISHED"
         tags = {PARENT_TAG: parent, KIND_TAG: "candidate", CANDIDATE_TAG: str(entry.number)}
         with service_errors(self.uri):
-            for run in self.find_runs(tags):
-                if run.info.status == status:
+            if not new:
+                for run in self.find_runs(tags, status):
                     return str(run.info.run_id)
-            self.kill_abandoned(tags)  # as after an outage in the middle of this
+                self.kill_abandoned(tags)  # as after an outage in the middle of this
             if entry.failure:
                 tags[FAILURE_TAG] = entry.failure[:MAX_FAILURE_LENGTH]
             name = f"candidate {entry.number} · {entry.genotype.id[:6]}"
@@ -226,9 +229,12 @@ class Tracker:
         )
         return str(run.info.run_id)
 
-    def find_runs(self, tags: Mapping[str, str]) -> list[Run]:
+    def find_runs(self, tags: Mapping[str, str], status: str | None = None) -> list[Run]:
         """All runs with these tags that are not deleted, the latest first."""
-        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        conditions = [f"tags.`{name}` = '{value}'" for name, value in tags.items()]
+        if status:
+            conditions.append(f"attributes.status = '{status}'")
+        wanted = " and ".join(conditions)
         runs: list[Run] = []
         token = None
         while True:
@@ -240,9 +246,8 @@ class Tracker:
 
     def kill_abandoned(self, tags: Mapping[str, str]) -> None:
         """Mark the runs with these tags that still run as killed: their process is gone."""
-        for run in self.find_runs(tags):
-            if run.info.status == "RUNNING":
-                self.client.set_terminated(run.info.run_id, "KILLED")
+        for run in self.find_runs(tags, "RUNNING"):
+            self.client.set_terminated(run.info.run_id, "KILLED")
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         for chunk in _chunks([Param(key, str(value)) for key, value in params.items()], MAX_PARAMS):
