@@ -20,7 +20,7 @@ from nas_core.models.encoder import load_encoder_weights
 from nas_core.models.state import state_digest
 from nas_core.paths import prepared_folder, searches_folder
 from nas_core.search import run
-from nas_core.search.journal import Header, Journal
+from nas_core.search.journal import FORMAT, Header, Journal
 from nas_core.workers import Workers
 from tasks.search_log import SearchLog
 from tasks.tracking.provenance import provenance_tags
@@ -123,7 +123,7 @@ class Context:
         if path.exists():
             return Journal.open(path)
         header = Header(
-            format=1, settings=self.settings.model_dump(mode="json"), identity=self.identity
+            format=FORMAT, settings=self.settings.model_dump(mode="json"), identity=self.identity
         )
         return Journal.create(path, header)
 

@@ -24,6 +24,7 @@ from nas_core.locks import RunLock
 
 log = logging.getLogger(__name__)
 
+FORMAT = 1
 STATE_FORMAT = "nas-seg search state 1"
 
 Status = Literal["finished", "stopped early", "failed", "repeat"]
@@ -38,7 +39,7 @@ class Line(BaseModel):
 class Header(Line):
     """What the search is: its settings, and all that decides what it finds."""
 
-    format: Literal[1]
+    format: int
     settings: dict[str, Any]
     identity: dict[str, Any]
 
@@ -272,6 +273,11 @@ def _parse(path: Path) -> tuple[Header, list[Record], int, int]:
     if not lines:
         raise RunError(f"{path}, line 1: the header is missing: this is no journal of a search")
     header = _parse_line(Header, lines[0], f"{path}, line 1")
+    if header.format != FORMAT:
+        raise RunError(
+            f"{path} is a journal of format {header.format}, this version reads format {FORMAT}: go "
+            "on with the version that wrote it"
+        )
     records: list[Record] = []
     for number, line in enumerate(lines[1:], start=2):
         where = f"{path}, line {number}"

@@ -1,0 +1,27 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_a_long_search_in_small(tmp_path: Path) -> None:
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
+    environment.pop("PREFECT_API_URL", None)
+    found = subprocess.run(
+        [sys.executable, "-m", "benchmarks.load", "--candidates", "60", "--json"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    figures = json.loads(found.stdout)
+    assert figures["candidates"] == 60
+    assert 0.9 < figures["memory_mib_ratio"] < 1.1
+    assert figures["resume_seconds"] > 0 and figures["leaderboard_seconds"] > 0
