@@ -275,8 +275,8 @@ def _parse(path: Path) -> tuple[Header, list[Record], int, int]:
     header = _parse_line(Header, lines[0], f"{path}, line 1")
     if header.format != FORMAT:
         raise RunError(
-            f"{path} is a journal of format {header.format}, this version reads format {FORMAT}: go "
-            "on with the version that wrote it"
+            f"{path}, line 1: a journal of format {header.format}, and this version reads format "
+            f"{FORMAT}: go on with the version that wrote it"
         )
     records: list[Record] = []
     for number, line in enumerate(lines[1:], start=2):

@@ -254,7 +254,7 @@ def test_malformed_line_is_named(
         (line_of(make_record(0)) + "\n", "not a header of a journal"),
         (
             '{"format":2,"settings":{},"identity":{}}\n',
-            r"is a journal of format 2, this version reads format 1: go on with the version",
+            "a journal of format 2, and this version reads format 1: go on with the version",
         ),
         ('{"settings":{},"identity":{}}\n', "not a header of a journal: format: Field required"),
     ],
