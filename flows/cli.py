@@ -277,14 +277,13 @@ def leaderboard(
     """The candidates of a search, best first; also while it runs."""
     from nas_core.analysis import leaderboard as boards
     from nas_core.paths import searches_folder
-    from tasks.results import write_table
 
     name, candidates = boards.read_search(searches_folder(project_dir()), run)
     table = boards.leaderboard(candidates)
-    if csv:
-        write_table(csv, table)
-    if parquet:
-        write_table(parquet, table)
+    for path in filter(None, (csv, parquet)):
+        from tasks.results import write_table  # brings matplotlib
+
+        write_table(path, table)
     if as_json:
         print(table.to_json(orient="records", indent=1))
     elif csv or parquet:
