@@ -23,7 +23,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
-from flows import services, serving
+from flows import deployments, services, serving
 from flows.prefect_server import ACTIVE, api, check_configured, runs_in_state
 from flows.watch import run_deployment_live
 from nas_core.errors import RunError, ServiceError, SettingsError
@@ -77,6 +77,7 @@ class Project:
             temporary_settings({PREFECT_API_URL: self.url}),
             mock.patch.dict(os.environ, self.environment, clear=True),
             mock.patch.object(serving, "MODULE", "standin_served"),
+            mock.patch.object(deployments, "FLOWS", {"nas-search": "standin_flow.standin"}),
         ):
             services.up(self.folder, services.Options(), console)
         return said(console)
