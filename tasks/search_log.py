@@ -54,8 +54,8 @@ class SearchLog:
         known = (record.reward for record in journal.candidates[: self._num_candidates])
         self._best = max((reward for reward in known if reward is not None), default=-math.inf)
         self._try_after = -math.inf
-        # From this number on, nothing can have been recorded before.
-        self._first_new = len(journal.candidates) + 1
+        # Of those up to this number, MLflow may have a part.
+        self._num_tried = len(journal.candidates)
         self._record_missing()
 
     @contextmanager
@@ -86,7 +86,6 @@ class SearchLog:
             self._record_missing()
         except UnavailableError as error:
             self._try_after = time.monotonic() + SECONDS_BETWEEN_TRIES
-            self._first_new = len(self.journal.candidates) + 1
             self.logger.warning("%s; the search goes on and records it later", error)
 
     def _record_missing(self) -> None:
@@ -101,6 +100,8 @@ class SearchLog:
 
     def _record_candidate(self, record: Record) -> None:
         assert record.candidate is not None
+        new = record.candidate > self._num_tried
+        self._num_tried = max(self._num_tried, record.candidate)
         files = candidate_files(self.folder, record.id)
         finished = files["weights"].stat().st_mtime if record.is_scored else self._failed_at()
         curves = {}
@@ -125,7 +126,7 @@ class SearchLog:
                 files=list(files.values()) if record.is_scored else [],
                 failure=record.reason,
             ),
-            new=record.candidate >= self._first_new,
+            new=new,
         )
         progress: dict[str, float] = {NUM_CANDIDATES: record.candidate}
         if record.reward is not None:

@@ -2,15 +2,18 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from nas_core.config import Settings
+from nas_core.errors import UnavailableError
 from nas_core.search.candidates import candidate_files
 from nas_core.search.journal import Header, Journal, Record
 from nas_core.space import sample
 from tasks.search_log import SearchLog
+from tasks.tracking import store
 from tasks.tracking.tracker import Tracker
 
 LOGGER = logging.getLogger(__name__)
@@ -79,3 +82,23 @@ def test_the_best_reward_goes_on_after_a_stop(tracker: Tracker, journal: Journal
         journal.append(record)
         log.update()
     assert best_rewards(log) == BEST
+
+
+def test_an_outage_in_the_last_record_leaves_one_run(
+    tracker: Tracker, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "SECONDS_BETWEEN_TRIES", 0.0)
+    log_files, outages = tracker.log_files, [UnavailableError("MLflow is away")]
+
+    def away_once(*arguments: Any) -> None:
+        if outages:
+            raise outages.pop()
+        log_files(*arguments)
+
+    monkeypatch.setattr(tracker, "log_files", away_once)
+    folder = journal.path.parent
+    log = SearchLog(tracker, folder, journal, Settings(), LOGGER)
+    with log.running():
+        journal.append(candidates(folder)[0])
+    runs = tracker.find_runs({"nas.kind": "candidate"})
+    assert sorted(run.info.status for run in runs) == ["FINISHED", "KILLED"]
