@@ -7,8 +7,10 @@ same mark in its environment. The next command closes what belongs to a process 
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,6 +33,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Crashed
 
 from flows.prefect_server import ACTIVE
+from flows.processes import living
 
 TAG = "nas-command"
 MARK = "NAS_COMMAND"
@@ -53,8 +56,9 @@ def end_processes() -> list[int]:
     for process in psutil.process_iter(["environ"]):
         mark = (process.info["environ"] or {}).get(MARK)
         if mark and _is_gone(mark):
-            process.kill()
-            ended.append(process.pid)
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+                ended.append(process.pid)
     return ended
 
 
@@ -104,7 +108,7 @@ def crash_runs(client: SyncPrefectClient) -> list[FlowRun]:
 
 
 def _is_orphan(tags: Iterable[str]) -> bool:
-    return any(tag.count(":") == 2 and _is_gone(tag) for tag in tags)
+    return any(map(_is_gone, tags))
 
 
 def _was_never_claimed(run: FlowRun) -> bool:
@@ -118,13 +122,8 @@ def _own_mark() -> str:
 
 
 def _is_gone(mark: str) -> bool:
-    """Whether a mark names a process of this machine that has ended."""
-    host, pid, created = mark.rsplit(":", 2)
-    if host != socket.gethostname() or not pid.isdigit():
+    """Whether a text is a mark, and names a process of this machine that has ended."""
+    found = re.fullmatch(r"(.+):(\d{1,9}):(\d+\.\d+)", mark)
+    if found is None or found[1] != socket.gethostname():
         return False
-    try:
-        process = psutil.Process(int(pid))
-        ended = process.status() == psutil.STATUS_ZOMBIE
-        return ended or f"{process.create_time():.2f}" != created
-    except psutil.NoSuchProcess:
-        return True
+    return living(int(found[2]), float(found[3])) is None

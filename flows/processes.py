@@ -44,13 +44,22 @@ class Service:
     @property
     def process(self) -> psutil.Process | None:
         """The process itself, None once it has ended."""
-        try:
-            process = psutil.Process(self.pid)
-            if abs(process.create_time() - self.created) > SAME_START:
-                return None
-            return process if process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.NoSuchProcess:
+        return living(self.pid, self.created)
+
+
+def living(pid: int, created: float) -> psutil.Process | None:
+    """A process, None once it has ended.
+
+    Args:
+        created: when it started, in seconds since the epoch; see `Service`.
+    """
+    try:
+        process = psutil.Process(pid)
+        if abs(process.create_time() - created) > SAME_START:
             return None
+        return process if process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
 
 
 @dataclass(frozen=True)
