@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
-from nas_core.errors import CandidateError, NasError, RunError
+from nas_core.errors import CandidateError, NasError, RunError, first_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,7 +84,9 @@ class Workers:
                 raise
             except Exception as error:
                 worker.kill()  # what it left in memory would burden the next call
-                raise CandidateError(_in_one_line(error)) from error
+                raise CandidateError(
+                    f"{type(error).__name__}: {first_line(error, 2000)}"
+                ) from error
         raise CandidateError(
             f"its process ended {MAX_LOSSES} times without a word, as when the system kills it for "
             "want of memory"
@@ -179,8 +181,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-def _in_one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or ["no message"]
-    return f"{type(error).__name__}: {lines[0]}"
