@@ -92,7 +92,11 @@ def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> 
 
 
 # A flow of its own, so that Prefect shows the candidates of each search apart.
-@flow(name="compared-search", flow_run_name="{strategy} · seed {settings.seed}", on_running=[claim])
+@flow(
+    name="nas-compared-search",
+    flow_run_name="{strategy} · seed {settings.seed}",
+    on_running=[claim],
+)
 def _search(settings: Settings, strategy: str) -> Path:
     """Returns the search's folder."""
     folder, _ = run_search(Context.check(settings, project_dir()))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,7 +23,6 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
-    FlowRunFilterTags,
     TaskRunFilter,
     TaskRunFilterState,
     TaskRunFilterStateType,
@@ -75,24 +73,15 @@ def claim(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
 def crash_runs(client: SyncPrefectClient) -> list[FlowRun]:
     """Mark the flow and task runs of commands that are gone as crashed; returns the flow runs."""
     crashed: State[None] = Crashed(message=MESSAGE)
-    ours = FlowRunFilterTags(all_=[TAG])
+    ours = FlowFilter(name=FlowFilterName(like_="nas-"))
     active = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ACTIVE)))
-    orphans = [
-        run
-        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=ours, state=active))
-        if _is_orphan(run.tags)
-    ]
-    # Killed between the beginning of its run and `claim`.
-    unclaimed = client.read_flow_runs(
-        flow_filter=FlowFilter(name=FlowFilterName(like_="nas-")),
-        flow_run_filter=FlowRunFilter(state=active),
-    )
-    orphans += [run for run in unclaimed if _was_never_claimed(run)]
+    runs = client.read_flow_runs(flow_filter=ours, flow_run_filter=FlowRunFilter(state=active))
+    orphans = [run for run in runs if _is_orphan(run)]
     for run in orphans:
         client.set_flow_run_state(run.id, crashed, force=True)
     # Also tasks of flow runs that ended well: while the server was away, nobody heard of their end.
     tasks = client.read_task_runs(
-        flow_run_filter=FlowRunFilter(tags=ours),
+        flow_filter=ours,
         task_run_filter=TaskRunFilter(
             state=TaskRunFilterState(type=TaskRunFilterStateType(any_=list(ACTIVE)))
         ),
@@ -100,20 +89,19 @@ def crash_runs(client: SyncPrefectClient) -> list[FlowRun]:
     ids = {task.flow_run_id for task in tasks if task.flow_run_id}
     wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(ids)))
     parents = client.read_flow_runs(flow_run_filter=wanted) if ids else []
-    ended = {run.id for run in parents if _is_orphan(run.tags)}
+    ended = {run.id for run in parents if _is_orphan(run)}
     for task in tasks:
         if task.flow_run_id in ended:
             client.set_task_run_state(task.id, crashed, force=True)
     return orphans
 
 
-def _is_orphan(tags: Iterable[str]) -> bool:
-    return any(map(_is_gone, tags))
-
-
-def _was_never_claimed(run: FlowRun) -> bool:
+def _is_orphan(run: FlowRun) -> bool:
+    """Whether the process of a run is gone, or was killed before it came to `claim` the run."""
+    if TAG in run.tags:
+        return any(map(_is_gone, run.tags))
     age = datetime.now(UTC) - (run.created or datetime.now(UTC))
-    return run.deployment_id is None and TAG not in run.tags and age > TIME_TO_CLAIM
+    return run.deployment_id is None and age > TIME_TO_CLAIM
 
 
 def _own_mark() -> str:

@@ -39,16 +39,18 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, prefect: Server) -> Project:
-    """A search and a training that ran in one piece, recorded in an SQLite file."""
+def undisturbed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, prefect: Server
+) -> Project:
+    """The module's SEARCH and a training that ran in one piece, recorded in an SQLite file."""
     project = Project(
         tmp_path_factory.mktemp("undisturbed"),
         {"PREFECT_API_URL": prefect.health.removesuffix("/health")},
     )
     for arguments in (
-        ["search", "--stage", "prepare"],
-        ["search", "--stage", "search"],
-        ["train", "arch0"],
+        ("search", "--stage", "prepare"),
+        request.module.SEARCH,
+        ("train", "arch0"),
     ):
         assert project.run(*arguments) == 0, project.log
     return project

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ import yaml
 from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.search import nas_search
@@ -72,14 +74,21 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project in which all stages ran once."""
+def run_of_all(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, UUID]:
+    """A project in which all stages ran once, and Prefect's id of that run."""
     with pytest.MonkeyPatch.context() as patch:
         folder = make_project(tmp_path_factory.mktemp("whole"))
         patch.setenv("NAS_PROJECT_DIR", str(folder))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        nas_search()
-    return folder
+        run_id = nas_search(return_state=True).state_details.flow_run_id
+    assert run_id
+    return folder, run_id
+
+
+@pytest.fixture(scope="module")
+def whole(run_of_all: tuple[Path, UUID]) -> Path:
+    """A project in which all stages ran once."""
+    return run_of_all[0]
 
 
 def records(project: Path) -> list[Record]:
@@ -110,13 +119,13 @@ def test_the_journal_has_every_candidate(whole: Path) -> None:
     assert len({record.id for record in found}) == 3
 
 
-def test_prefect_shows_each_part_by_name(server: str, whole: Path) -> None:
+def test_prefect_shows_each_part_by_name(run_of_all: tuple[Path, UUID]) -> None:
+    whole, run_id = run_of_all
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs()
-        ours = [run for run in runs if run.name == "camvid · all" and run.state_type]
-        assert ours and all(run.state_type.value == "COMPLETED" for run in ours)
+        run = client.read_flow_run(run_id)
+        assert (run.name, run.state_type) == ("camvid · all", StateType.COMPLETED)
         tasks = client.read_task_runs(
-            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[ours[0].id]))
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
         )
     names = {task.name for task in tasks}
     for record in records(whole):

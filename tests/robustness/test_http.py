@@ -234,8 +234,8 @@ def deployment(
     os.environ["NAS_PROJECT_DIR"] = str(whole_project)
     try:
         with temporary_settings({PREFECT_API_URL: prefect_server}):
-            (camvid,) = (d for d in build_deployments(whole_project) if d.name == "camvid")
-            camvid.apply()
+            (found,) = (d for d in build_deployments(whole_project) if d.full_name == NAME)
+            found.apply()
             with api(prefect_server) as client:
                 yield client, _find_deployment(client, NAME)
     finally:

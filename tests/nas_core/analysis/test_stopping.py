@@ -118,7 +118,7 @@ def test_in_its_own_order_a_search_stops_what_it_would_have_stopped(enabled: boo
     settings = SearchSettings(early_stopping=stopping, proxy=ProxySettings(epochs_b=2))
     live: list[Record] = []
     for candidate in full:
-        thresholds = candidate_thresholds(settings, 5, live)
+        thresholds = candidate_thresholds(settings, 5, len(live) + 1, live)
         num = next((k for k in range(2) if candidate.scores[k] < thresholds[k]), 2) + 1
         live.append(candidate.model_copy(update={"scores": candidate.scores[:num]}))
     spent = sum(3 + 3 * len(candidate.scores) for candidate in live)
