@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -33,7 +34,7 @@ from tests.chaos.harness import (
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-# So many that the search goes on while a server, which was killed, starts again.
+# So many that the search goes on until the last kill.
 NUM_CANDIDATES = 40
 SEARCH = ("search", "--stage", "search", "-S", f"search.num_candidates={NUM_CANDIDATES}")
 ACTIVE = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
@@ -76,7 +77,9 @@ def test_a_search_survives_kills_of_everything(
             if victim == "worker":
                 _wait_for_a_worker(command)
             going_on = command.poll() is None and len(project.records()) < NUM_CANDIDATES
-            killed[victim] += _kill(victim, command, prefect, mlflow) and going_on
+            killed[victim] += (
+                _kill(victim, command, prefect, mlflow, rng.uniform(0, 2)) and going_on
+            )
         while command.wait(600) != 0:
             command = project.start(*SEARCH)
     finally:
@@ -120,8 +123,18 @@ def _wait_for_a_worker(command: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-def _kill(victim: str, command: subprocess.Popen[bytes], prefect: Server, mlflow: Server) -> bool:
-    """Whether there was something to kill. A server is back after a while."""
+def _kill(
+    victim: str,
+    command: subprocess.Popen[bytes],
+    prefect: Server,
+    mlflow: Server,
+    seconds_away: float,
+) -> bool:
+    """Whether there was something to kill.
+
+    A server is away from the command for some seconds. While it starts, the command stands still:
+    else it would be through with its search before the other victims have their turn.
+    """
     match victim:
         case "command":
             alive = command.poll() is None
@@ -136,7 +149,12 @@ def _kill(victim: str, command: subprocess.Popen[bytes], prefect: Server, mlflow
         case _:
             server = prefect if victim == "prefect" else mlflow
             server.kill()
-            server.start()
+            time.sleep(seconds_away)
+            command.send_signal(signal.SIGSTOP)
+            try:
+                server.start()
+            finally:
+                command.send_signal(signal.SIGCONT)
             return True
 
 

@@ -205,6 +205,7 @@ def test_every_command_has_help(nas: Nas) -> None:
         assert code == 0 and "Usage" in help_text
 
 
+@pytest.mark.timeout(1800)
 def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(tmp_path: Path) -> None:
     params = {
         "name": "stopped",
@@ -215,7 +216,7 @@ def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(tmp_path: Path) 
         },
         "encoder": {"weights": "none"},
         "search": {
-            "num_candidates": 4,
+            "num_candidates": 6,
             "proxy": {"height": 40, "width": 48, "batch_size": 4, "epochs_a": 30, "epochs_b": 0},
         },
         "train": {"top": 0, "also": []},
@@ -246,15 +247,15 @@ def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(tmp_path: Path) 
     def stop(signal_number: signal.Signals, whole_group: bool) -> tuple[int, str]:
         """After one more candidate. Returns the exit code and the output."""
         search, num_before = start(), len(candidates())
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 600
         while len(candidates()) == num_before and time.monotonic() < deadline:
             assert search.poll() is None, search.communicate()[0]
             time.sleep(0.1)
         servers = psutil.Process(search.pid).children()
         assert servers
         (os.killpg if whole_group else os.kill)(search.pid, signal_number)
-        output = search.communicate(timeout=120)[0]
-        assert not psutil.wait_procs(servers, timeout=10)[1]
+        output = search.communicate(timeout=300)[0]
+        assert not psutil.wait_procs(servers, timeout=60)[1]
         return search.returncode, output
 
     code, output = stop(signal.SIGINT, whole_group=True)
@@ -264,8 +265,8 @@ def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(tmp_path: Path) 
     assert code == 143, output
     assert "the same command goes on" in output and "Traceback" not in output
     done = candidates()
-    assert 2 <= len(done) < 4
+    assert 2 <= len(done) < 6
     again = start()
-    output = again.communicate(timeout=300)[0]
+    output = again.communicate(timeout=600)[0]
     assert again.returncode == 0, output
-    assert candidates()[: len(done)] == done and len(candidates()) == 4
+    assert candidates()[: len(done)] == done and len(candidates()) == 6
