@@ -40,6 +40,8 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SECONDS_TO_ANSWER))
 
 # It prints the traceback of what `service_errors` says in a line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+# It prints the traceback of a Ctrl-C that strikes while a connection is given back.
+logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 PATIENCE = 600.0  # seconds
 SECONDS_BETWEEN_TRIES = 5.0
