@@ -104,7 +104,7 @@ def print_comparison(
             strategy,
             ", ".join(str(seed) for seed in over_seeds["seeds"]),
             "..".join(str(number) for number in sorted({min(numbers), max(numbers)})),
-            _score(best["mean"]) + (spread if len(numbers) > 1 else ""),
+            _score(best["mean"]) + (spread if len(numbers) > 1 and best["mean"] else ""),
             _score(mean["mean"]),
             _score(last["mean"]),
         )

@@ -9,7 +9,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import TracebackType
@@ -58,7 +58,7 @@ class Workers:
         Raises:
             CandidateError: the time limit passed, the worker was lost `MAX_LOSSES` times, or the
                 function ran out of memory or raised something unforeseen.
-            RunError: the disk is full or cannot be written.
+            RunError: the disk is full or cannot be written, or the workers were closed.
             NasError: as the function raised it.
         """
         worker = self._free.get()
@@ -75,7 +75,7 @@ class Workers:
                 return worker.call(self._time_limit, function, *args, **kwargs)
             except BrokenProcessPool:
                 if self._closed:
-                    raise CancelledError from None
+                    raise RunError("stopped with its search, which trains it anew") from None
             except _OverTimeError as error:
                 raise CandidateError(str(error)) from None
             except OSError as error:
@@ -93,7 +93,7 @@ class Workers:
         )
 
     def close(self) -> None:
-        """End all workers at once; calls in work raise CancelledError."""
+        """End all workers at once; calls in work raise a RunError."""
         self._closed = True
         for worker in self._workers:
             worker.kill()
