@@ -33,6 +33,15 @@ from prefect.states import Crashed
 from flows.prefect_server import ACTIVE
 from flows.processes import living
 
+# All flows that have `claim`. Nobody else's runs are closed, however alike their flows are named.
+FLOWS = [
+    "nas-search",
+    "nas-train",
+    "nas-verify",
+    "nas-fidelity",
+    "nas-compare",
+    "nas-compared-search",
+]
 TAG = "nas-command"
 MARK = "NAS_COMMAND"
 TIME_TO_CLAIM = timedelta(seconds=30)
@@ -73,7 +82,7 @@ def claim(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
 def crash_runs(client: SyncPrefectClient) -> list[FlowRun]:
     """Mark the flow and task runs of commands that are gone as crashed; returns the flow runs."""
     crashed: State[None] = Crashed(message=MESSAGE)
-    ours = FlowFilter(name=FlowFilterName(like_="nas-"))
+    ours = FlowFilter(name=FlowFilterName(any_=FLOWS))
     active = FlowRunFilterState(type=FlowRunFilterStateType(any_=list(ACTIVE)))
     runs = client.read_flow_runs(flow_filter=ours, flow_run_filter=FlowRunFilter(state=active))
     orphans = [run for run in runs if _is_orphan(run)]
