@@ -99,12 +99,13 @@ def print_comparison(
             for search in comparison["searches"]
             if search["strategy"] == strategy
         ]
-        spread = f" [{_score(best['min'])}..{_score(best['max'])}]"
+        has_spread = len(numbers) > 1 and best["mean"] is not None
+        spread = f" [{_score(best['min'])}..{_score(best['max'])}]" if has_spread else ""
         table.add_row(
             strategy,
             ", ".join(str(seed) for seed in over_seeds["seeds"]),
             "..".join(str(number) for number in sorted({min(numbers), max(numbers)})),
-            _score(best["mean"]) + (spread if len(numbers) > 1 and best["mean"] else ""),
+            _score(best["mean"]) + spread,
             _score(mean["mean"]),
             _score(last["mean"]),
         )

@@ -88,6 +88,7 @@ def test_a_search_survives_kills_of_everything(
             if server.process is None:
                 server.start()
     print(killed)
+    assert killed["command"] >= 5
     assert all(killed.values()) and sum(killed.values()) >= 10, "few struck a search that went on"
     # Closes what the kills left open, but for what began just now, and has nothing else to do.
     time.sleep(orphans.TIME_TO_CLAIM.total_seconds())
