@@ -30,6 +30,17 @@ hypothesis.settings.load_profile("suite")
 SECONDS_TO_START = 480
 
 
+@pytest.fixture(autouse=True)
+def _events_go_to_the_server_of_the_test() -> Iterator[None]:
+    """Prefect's worker of events stays with the first server that it sent one to.
+
+    It would lose what a later test of this process tells another server.
+    """
+    yield
+    if events := sys.modules.get("prefect.events.worker"):
+        events.EventsWorker.drain_all(timeout=30)
+
+
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Prefect server on SQLite of its own; yields its API's address."""
