@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from itertools import pairwise
 from pathlib import Path
@@ -28,9 +28,11 @@ import typer
 import yaml
 
 from nas_core.config import ConstraintSettings, Settings
+from nas_core.files import json_bytes
 from nas_core.genotype import Genotype
-from nas_core.search.candidates import candidate_files
+from nas_core.search.candidates import Outcome
 from nas_core.search.costs import CandidateCost
+from nas_core.training.proxy import ProxyTask
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = {
@@ -49,26 +51,27 @@ PARTS = 10
 
 
 def stand_in(
-    folder: Path,
+    shared_task: Callable[[], ProxyTask],
     settings: Settings,
-    root: Path,
     genotype: dict[str, Any],
     thresholds: Sequence[float],
-) -> dict[str, Any]:
+) -> tuple[Outcome, dict[str, bytes]]:
     """In place of `score_candidate`: a score from the id, and files of the usual size."""
     identity = Genotype.from_dict(genotype).id
     score = int(hashlib.sha256(identity.encode()).hexdigest()[:6], 16) / 16**6
-    files = candidate_files(folder, identity)
-    files["genotype"].parent.mkdir(parents=True, exist_ok=True)
-    for name, path in files.items():
-        content = {"a": [1.0] * 5, "b": [0.5] * 2} if name == "losses" else genotype
-        path.write_bytes(bytes(10**6) if name == "weights" else json.dumps(content).encode())
-    return {
+    outcome = {
         "scores": [score] * len(thresholds),
         "metrics": {"mean_iou": score, "skipped_steps": 0.0},
         "seconds": {"stage_a": 0.0},
         "stopped_early": False,
     }
+    files = {
+        "genotype": json_bytes(genotype),
+        "losses": json_bytes({"a": [1.0] * 5, "b": [0.5] * 2}),
+        "confusion_matrix": json_bytes(genotype),
+        "weights": bytes(10**6),
+    }
+    return outcome, files
 
 
 class StandInCosts:

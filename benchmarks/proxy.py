@@ -61,7 +61,7 @@ def measure(settings: Settings, root: Path, num_sampled: int, compare: bool) -> 
             ).result()
             os.environ["THP_MEM_ALLOC_ENABLE"] = ours
         data = prepare(settings.dataset, root, prepared_folder(root, settings))
-        architectures = ARCHITECTURES | _sampled(settings, data, num_sampled)
+        architectures = ARCHITECTURES | sample_architectures(settings, data, num_sampled)
         started = time.perf_counter()
         task = build_proxy_task(
             data,
@@ -101,7 +101,7 @@ def measure(settings: Settings, root: Path, num_sampled: int, compare: bool) -> 
     return figures | _summary(candidates, compare) | {"candidates": candidates}
 
 
-def _sampled(settings: Settings, data: PreparedData, num: int) -> dict[str, Genotype]:
+def sample_architectures(settings: Settings, data: PreparedData, num: int) -> dict[str, Genotype]:
     """Random architectures within search.constraints.max_parameters, by id."""
     limit = settings.search.constraints.max_parameters
 

@@ -21,7 +21,7 @@ from nas_core.models.state import state_digest
 from nas_core.paths import prepared_folder, searches_folder
 from nas_core.search import run
 from nas_core.search.journal import FORMAT, Header, Journal
-from nas_core.workers import Workers
+from nas_core.workers import ProcessWorkers, Workers
 from tasks.search_log import SearchLog
 from tasks.tracking.provenance import provenance_tags
 from tasks.tracking.store import Logger, tracking_uri
@@ -132,4 +132,13 @@ class Context:
 
     def workers(self) -> Workers:
         runner = self.settings.runner
-        return Workers(runner.workers, runner.time_limit, self.settings.compute.threads)
+        threads = self.settings.compute.threads
+        if runner.kind == "process":
+            return ProcessWorkers(runner.workers, runner.time_limit, threads)
+        try:
+            from nas_core.ray_workers import RayWorkers
+        except ModuleNotFoundError as error:
+            raise SettingsError(
+                f"runner.kind = 'ray': the package {error.name} is missing; install nas-seg[ray]"
+            ) from None
+        return RayWorkers(runner, threads)

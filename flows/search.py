@@ -128,7 +128,7 @@ def run_search(context: Context) -> tuple[Path, list[Record]]:
     settings = context.settings
     folder = context.search_folder()
     logger = get_run_logger()
-    with context.open_journal(folder) as journal, context.workers() as workers:
+    with context.workers() as workers, context.open_journal(folder) as journal:
         log = context.track_search(folder, journal, logger)
         done = len(journal.candidates)
         if done:

@@ -261,19 +261,37 @@ class ComputeSettings(Section):
     threads: int = Field(0, ge=0, le=1024, description="CPU threads. 0: all cores.")
 
 
-class RunnerSettings(Section):
-    """The processes that train candidates. They decide no result."""
+class RaySettings(Section):
+    """The Ray cluster that trains candidates. No effect unless runner.kind is ray."""
 
+    address: str = Field(
+        "",
+        description="HOST:PORT of a cluster that this machine is part of, or auto to find it. "
+        "Empty: a cluster of this machine alone, which ends with the search.",
+    )
+    cpus: float = Field(1.0, gt=0, le=1024, description="CPU cores for one candidate.")
+    gpus: float = Field(
+        0.0, ge=0, le=64, description="GPUs for one candidate; 0.25 puts four on one GPU."
+    )
+
+
+class RunnerSettings(Section):
+    """Where candidates are trained. That decides no result."""
+
+    kind: Literal["process", "ray"] = Field(
+        "process", description="process: processes of this machine. ray: a Ray cluster."
+    )
     workers: int = Field(
         1,
         ge=1,
-        le=64,
+        le=1024,
         description="Candidates trained at a time, each in a process. More than one share the CPU "
         "threads, and are told apart by early stopping a little later.",
     )
     time_limit: float = Field(
         3600.0, gt=0, description="Seconds for one candidate: over it, it is failed."
     )
+    ray: RaySettings = RaySettings()
 
 
 class TrackingSettings(Section):

@@ -7,14 +7,12 @@ hardly appears. A class that the ground truth does not contain is left out of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from nas_core.errors import DataError
-from nas_core.files import write_atomically
 
 
 class ConfusionMatrix:
@@ -108,10 +106,10 @@ class ConfusionMatrix:
             "reward": self.reward,
         }
 
-    def write_csv(self, path: Path, classes: Sequence[str]) -> None:
-        """Write the counts as a table: a row a true class, a column a predicted one."""
+    def csv_bytes(self, classes: Sequence[str]) -> bytes:
+        """The counts as a table in CSV: a row a true class, a column a predicted one."""
         table = pd.DataFrame(self.matrix.cpu().numpy(), index=list(classes), columns=list(classes))
-        write_atomically(path, lambda temporary: table.to_csv(temporary, index_label="truth"))
+        return table.to_csv(index_label="truth").encode()
 
     def _counted(self) -> Tensor:
         if not self.matrix.any():

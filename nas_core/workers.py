@@ -1,4 +1,4 @@
-"""Processes that carry out long calls, so that one which hangs or dies takes nothing else along."""
+"""Processes that carry out long calls, so that one which hangs takes nothing else along."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import os
 import queue
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
@@ -26,29 +28,14 @@ MAX_LOSSES = 3
 OOM_SCORE = 500
 
 
-class Workers:
-    """`num` processes, each with one call at a time. Started at the first need.
+class Workers(ABC):
+    """`num` of them, each with one call at a time. Use as a context manager, or `close`."""
 
-    A worker ends with the process that started it, however that ends. Use as a context manager,
-    or `close`.
-
-    Args:
-        time_limit: seconds that one call may take.
-        num_threads: CPU threads of each; 0: torch's default with one worker, with more an even
-            share of the cores.
-    """
-
-    def __init__(self, num: int, time_limit: float, num_threads: int = 0) -> None:
+    def __init__(self, num: int, time_limit: float) -> None:
         self.num = num
-        if num > 1 and num_threads == 0:
-            num_threads = max(1, (os.cpu_count() or 1) // num)
-        self._time_limit = time_limit
-        self._closed = False
-        self._workers = [_Worker(num_threads) for _ in range(num)]
-        self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        for worker in self._workers:
-            self._free.put(worker)
+        self.time_limit = time_limit
 
+    @abstractmethod
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of `function` in a free worker. May be called from several threads.
 
@@ -61,42 +48,18 @@ class Workers:
             RunError: the disk is full or cannot be written, or the workers were closed.
             NasError: as the function raised it.
         """
-        worker = self._free.get()
-        try:
-            return self._call(worker, function, *args, **kwargs)
-        finally:
-            self._free.put(worker)
 
-    def _call(
-        self, worker: _Worker, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        for _ in range(MAX_LOSSES):
-            try:
-                return worker.call(self._time_limit, function, *args, **kwargs)
-            except BrokenProcessPool:
-                if self._closed:
-                    raise RunError("stopped with its search, which trains it anew") from None
-            except _OverTimeError as error:
-                raise CandidateError(str(error)) from None
-            except OSError as error:
-                raise RunError(f"a worker stopped: {error}") from None
-            except NasError:
-                raise
-            except Exception as error:
-                worker.kill()  # what it left in memory would burden the next call
-                raise CandidateError(
-                    f"{type(error).__name__}: {first_line(error, 2000)}"
-                ) from error
-        raise CandidateError(
-            f"its process ended {MAX_LOSSES} times without a word, as when the system kills it for "
-            "want of memory"
-        )
+    @abstractmethod
+    def share(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
+        """A function without arguments, to be handed to `call`: the same result for all workers.
 
+        Args:
+            function: keeps its last result, as with `functools.lru_cache`.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """End all workers at once; calls in work raise a RunError."""
-        self._closed = True
-        for worker in self._workers:
-            worker.kill()
 
     def __enter__(self) -> Self:
         return self
@@ -108,6 +71,90 @@ class Workers:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def stopped() -> RunError:
+    """What a call raises when the workers are closed."""
+    return RunError("stopped with its search, which trains it anew")
+
+
+def lost() -> CandidateError:
+    """What a call raises that has lost `MAX_LOSSES` workers."""
+    return CandidateError(
+        f"its process ended {MAX_LOSSES} times without a word, as when the system kills it for "
+        "want of memory"
+    )
+
+
+def over_time(time_limit: float) -> CandidateError:
+    """What a call raises when its time limit passed."""
+    return CandidateError(f"no result after {time_limit:g} s, which is runner.time_limit")
+
+
+def failure(error: Exception) -> NasError:
+    """What a call raises when its function raised `error`."""
+    match error:
+        case NasError():
+            return error
+        case OSError():
+            return RunError(f"a worker stopped: {error}")
+    return CandidateError(f"{type(error).__name__}: {first_line(error, 2000)}")
+
+
+class ProcessWorkers(Workers):
+    """Processes of this machine, started at the first need.
+
+    A worker ends with the process that started it, however that ends.
+
+    Args:
+        time_limit: seconds that one call may take.
+        num_threads: CPU threads of each; 0: torch's default with one worker, with more an even
+            share of the cores.
+    """
+
+    def __init__(self, num: int, time_limit: float, num_threads: int = 0) -> None:
+        super().__init__(num, time_limit)
+        if num > 1 and num_threads == 0:
+            num_threads = max(1, (os.cpu_count() or 1) // num)
+        self._closed = False
+        self._workers = [_Worker(num_threads) for _ in range(num)]
+        self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._free.put(worker)
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        worker = self._free.get()
+        try:
+            return self._call(worker, function, *args, **kwargs)
+        finally:
+            self._free.put(worker)
+
+    def share(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
+        """Each process calls `function` once, and keeps what it returned."""
+        return partial(function, *args, **kwargs)
+
+    def _call(
+        self, worker: _Worker, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        for _ in range(MAX_LOSSES):
+            try:
+                return worker.call(self.time_limit, function, *args, **kwargs)
+            except BrokenProcessPool:
+                if self._closed:
+                    raise stopped() from None
+            except _OverTimeError:
+                raise over_time(self.time_limit) from None
+            except (NasError, OSError) as error:
+                raise failure(error) from None
+            except Exception as error:
+                worker.kill()  # what it left in memory would burden the next call
+                raise failure(error) from error
+        raise lost()
+
+    def close(self) -> None:
+        self._closed = True
+        for worker in self._workers:
+            worker.kill()
 
 
 class _OverTimeError(Exception):
@@ -137,7 +184,7 @@ class _Worker:
             self.kill()
             raise
         self.kill()
-        raise _OverTimeError(f"no result after {time_limit:g} s, which is runner.time_limit")
+        raise _OverTimeError
 
     def _started(self) -> ProcessPoolExecutor:
         if self._executor is None:

@@ -16,7 +16,7 @@ from nas_core.data.prepared import PreparedData
 from nas_core.genotype import Genotype
 from nas_core.paths import prepared_folder
 from nas_core.search import run
-from nas_core.search.candidates import score_candidate
+from nas_core.search.candidates import keep_files, proxy_task, score_candidate
 from nas_core.search.costs import CandidateCost, Costs
 from nas_core.workers import Workers
 
@@ -47,8 +47,14 @@ def train_on_proxy(
     short_id: str,
     thresholds: Sequence[float],
 ) -> dict[str, Any]:
-    """Train one candidate in a worker; see `score_candidate` and `Workers.call`."""
-    return workers.call(score_candidate, folder, settings, root, genotype, thresholds)
+    """Train one candidate in a worker and keep its files; returns its outcome.
+
+    See `score_candidate` and `Workers.call` for what it raises.
+    """
+    shared = workers.share(proxy_task, settings, root)
+    outcome, files = workers.call(score_candidate, shared, settings, genotype, thresholds)
+    keep_files(folder, Genotype.from_dict(genotype).id, files)
+    return outcome
 
 
 @task(name="aggregate rewards", task_run_name="learn from round {number}", cache_policy=NO_CACHE)

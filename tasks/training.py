@@ -181,7 +181,7 @@ def evaluate_architecture(settings: Settings, root: Path, label: str, folder: Pa
     confusion = evaluate(
         compute.place(segmenter), split, data.num_classes, data.ignore_index, compute
     )
-    confusion.write_csv(folder / "test_confusion_matrix.csv", data.classes)
+    write_bytes(folder / "test_confusion_matrix.csv", confusion.csv_bytes(data.classes))
     iou = dict(zip(data.classes, confusion.iou.tolist(), strict=True))
     get_run_logger().info(f"{label} · {data.final_split} mIoU {confusion.mean_iou:.4f}")
     write_json(

@@ -83,8 +83,8 @@ class NetworkCard:
         )
 
 
-def save_segmenter(path: Path, segmenter: Segmenter, card: NetworkCard) -> None:
-    """Write `path` atomically; equal networks give equal bytes.
+def segmenter_bytes(segmenter: Segmenter, card: NetworkCard) -> bytes:
+    """The content of a file with a network; equal networks give equal bytes.
 
     Raises:
         WeightsError: `card` describes another network.
@@ -94,9 +94,14 @@ def save_segmenter(path: Path, segmenter: Segmenter, card: NetworkCard) -> None:
         name: tensor.detach().cpu().contiguous()
         for name, tensor in segmenter.state_dict().items()
     }
-    _check_state(state, card, str(path))
+    _check_state(state, card, "the network")
     metadata = {METADATA_KEY: json.dumps(card.to_dict(), sort_keys=True)}
-    write_bytes(path, save(state, metadata))
+    return save(state, metadata)
+
+
+def save_segmenter(path: Path, segmenter: Segmenter, card: NetworkCard) -> None:
+    """Write `segmenter_bytes` to `path` atomically."""
+    write_bytes(path, segmenter_bytes(segmenter, card))
 
 
 def load_segmenter(path: Path) -> tuple[Segmenter, NetworkCard]:

@@ -1,8 +1,8 @@
-"""One candidate: trained on the proxy task, and what is kept of it. Runs in a worker process."""
+"""One candidate: trained on the proxy task in a worker, and what is kept of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,46 +10,46 @@ from typing import Any
 from nas_core.compute import Compute
 from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
-from nas_core.files import write_json
+from nas_core.files import json_bytes, write_bytes
 from nas_core.genotype import Genotype
-from nas_core.models.checkpoint import NetworkCard, save_segmenter
+from nas_core.models.checkpoint import NetworkCard, segmenter_bytes
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.paths import prepared_folder
 from nas_core.search import run
 from nas_core.training.proxy import ProxyTask, build_proxy_task, train_candidate
 
+Outcome = dict[str, Any]
+"""The values that the journal keeps: scores, metrics, seconds, stopped_early."""
+
 
 def score_candidate(
-    folder: Path,
+    shared_task: Callable[[], ProxyTask],
     settings: Settings,
-    root: Path,
     genotype: dict[str, Any],
     thresholds: Sequence[float],
-) -> dict[str, Any]:
-    """Train a candidate briefly, score it on meta-val and write its files; see `candidate_files`.
+) -> tuple[Outcome, dict[str, bytes]]:
+    """Train a candidate briefly and score it on meta-val. Needs no file: it may run anywhere.
 
     Returns:
-        The values that the journal keeps: scores, metrics, seconds, stopped_early.
+        The outcome, and the contents of the files to keep, by the names of `candidate_files`.
 
     Raises:
         CandidateError: no step of an epoch had a finite loss.
     """
+    task = shared_task()
+    device = Compute.from_settings(settings.compute).device  # sets the number of threads, too
+    if device != task.compute.device:
+        task = task.to(device)
     candidate = Genotype.from_dict(genotype)
     result = train_candidate(
-        proxy_task(settings, root),
+        task,
         candidate,
         seed=run.candidate_seed(settings.seed, candidate.id),
         thresholds=thresholds,
     )
-    data = PreparedData.open(prepared_folder(root, settings))
-    proxy = settings.search.proxy
-    files = candidate_files(folder, candidate.id)
-    write_json(files["genotype"], genotype)
-    write_json(files["losses"], result.losses)
-    result.confusion.write_csv(files["confusion_matrix"], data.classes)
-    card = NetworkCard(candidate, data.classes, data.colours, proxy.agg_size, proxy.sep_repeats)
-    save_segmenter(files["weights"], result.segmenter, card)
-    return {
+    proxy = task.settings
+    card = NetworkCard(candidate, task.classes, task.palette, proxy.agg_size, proxy.sep_repeats)
+    outcome = {
         "scores": result.scores,
         "metrics": {
             **result.confusion.metrics(),
@@ -58,6 +58,13 @@ def score_candidate(
         "seconds": result.seconds,
         "stopped_early": result.stopped_early,
     }
+    files = {
+        "genotype": json_bytes(genotype),
+        "losses": json_bytes(result.losses),
+        "confusion_matrix": result.confusion.csv_bytes(task.classes),
+        "weights": segmenter_bytes(result.segmenter, card),
+    }
+    return outcome, files
 
 
 def candidate_files(folder: Path, genotype_id: str) -> dict[str, Path]:
@@ -65,6 +72,17 @@ def candidate_files(folder: Path, genotype_id: str) -> dict[str, Path]:
     place = folder / "candidates" / genotype_id
     names = ("genotype.json", "weights.safetensors", "confusion_matrix.csv", "losses.json")
     return {name.partition(".")[0]: place / name for name in names}
+
+
+def keep_files(folder: Path, genotype_id: str, files: Mapping[str, bytes]) -> None:
+    """Write what `score_candidate` returned.
+
+    Raises:
+        RunError: the disk does not take it.
+    """
+    paths = candidate_files(folder, genotype_id)
+    for name, content in files.items():
+        write_bytes(paths[name], content)
 
 
 @lru_cache(maxsize=1)

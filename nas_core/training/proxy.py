@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -43,7 +43,8 @@ class ProxyTask:
 
     settings: ProxySettings
     compute: Compute
-    num_classes: int
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
     ignore_index: int
     class_weights: Tensor
     encoder_state: dict[str, Tensor]
@@ -54,9 +55,27 @@ class ProxyTask:
     val_taps: Taps
 
     @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
     def num_validations(self) -> int:
         """One after stage A, one after each epoch of stage B."""
         return 1 + self.settings.epochs_b
+
+    def to(self, device: torch.device) -> ProxyTask:
+        """The same task, trained on another device."""
+
+        def moved(taps: Taps) -> Taps:
+            return taps[0].to(device), taps[1].to(device)
+
+        return replace(
+            self,
+            compute=Compute(device, self.compute.bf16),
+            class_weights=self.class_weights.to(device),
+            crop_taps=moved(self.crop_taps),
+            val_taps=moved(self.val_taps),
+        )
 
 
 @dataclass
@@ -102,7 +121,8 @@ def build_proxy_task(
     return ProxyTask(
         settings=settings,
         compute=compute,
-        num_classes=data.num_classes,
+        classes=data.classes,
+        palette=data.colours,
         ignore_index=data.ignore_index,
         class_weights=class_weights(torch.as_tensor(data.label_shares)).to(compute.device),
         encoder_state={k: v.cpu().clone() for k, v in encoder.state_dict().items()},

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from nas_core.errors import CandidateError, DataError, RunError
-from nas_core.workers import MAX_LOSSES, Workers
+from nas_core.workers import MAX_LOSSES, ProcessWorkers
 
 STANDINS = Path(__file__).parents[1] / "standins"
 sys.path.append(str(STANDINS))
@@ -24,8 +24,8 @@ import standin_calls as calls  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(1, time_limit=120) as workers:
+def workers() -> Iterator[ProcessWorkers]:
+    with ProcessWorkers(1, time_limit=120) as workers:
         yield workers
 
 
@@ -36,7 +36,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
-def test_one_process_serves_all_calls(workers: Workers) -> None:
+def test_one_process_serves_all_calls(workers: ProcessWorkers) -> None:
     first = workers.call(calls.pid)
     assert first != os.getpid()
     assert workers.call(calls.pid) == first
@@ -54,7 +54,7 @@ def test_one_process_serves_all_calls(workers: Workers) -> None:
     ],
 )
 def test_what_a_call_raises(
-    workers: Workers, kind: str, error: type[Exception], message: str
+    workers: ProcessWorkers, kind: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message) as raised:
         workers.call(calls.fail, kind)
@@ -62,12 +62,14 @@ def test_what_a_call_raises(
     assert workers.call(calls.sleep, 0) == 0
 
 
-def test_a_worker_that_is_lost_costs_a_repetition(workers: Workers, tmp_path: Path) -> None:
+def test_a_worker_that_is_lost_costs_a_repetition(workers: ProcessWorkers, tmp_path: Path) -> None:
     count = tmp_path / "count"
     assert workers.call(calls.die_until, count, MAX_LOSSES - 1) == MAX_LOSSES
 
 
-def test_who_loses_its_worker_every_time_has_failed(workers: Workers, tmp_path: Path) -> None:
+def test_who_loses_its_worker_every_time_has_failed(
+    workers: ProcessWorkers, tmp_path: Path
+) -> None:
     count = tmp_path / "count"
     with pytest.raises(CandidateError, match=r"ended 3 times without a word, .* memory"):
         workers.call(calls.die_until, count, 1000)
@@ -75,7 +77,7 @@ def test_who_loses_its_worker_every_time_has_failed(workers: Workers, tmp_path: 
     assert workers.call(calls.sleep, 0) == 0
 
 
-def test_an_idle_worker_that_dies_is_replaced(workers: Workers) -> None:
+def test_an_idle_worker_that_dies_is_replaced(workers: ProcessWorkers) -> None:
     first = workers.call(calls.pid)
     os.kill(first, signal.SIGKILL)
     wait_for(lambda: not psutil.pid_exists(first))
@@ -84,7 +86,7 @@ def test_an_idle_worker_that_dies_is_replaced(workers: Workers) -> None:
 
 def test_a_call_over_the_time_limit_is_ended(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
-    with Workers(1, time_limit=30) as workers:
+    with ProcessWorkers(1, time_limit=30) as workers:
         workers.call(calls.pid)
         with pytest.raises(CandidateError, match=r"no result after 30 s, which is runner\.time_li"):
             workers.call(calls.mark_and_sleep, mark, 3600)
@@ -93,7 +95,7 @@ def test_a_call_over_the_time_limit_is_ended(tmp_path: Path) -> None:
 
 
 def test_several_workers_work_at_a_time_and_share_the_threads(tmp_path: Path) -> None:
-    with Workers(2, time_limit=120) as workers, ThreadPoolExecutor(2) as threads:
+    with ProcessWorkers(2, time_limit=120) as workers, ThreadPoolExecutor(2) as threads:
         marks = [tmp_path / "a", tmp_path / "b"]
         pids = list(threads.map(lambda m: workers.call(calls.mark_and_sleep, m, 3), marks))
         assert len(set(pids)) == 2
@@ -102,7 +104,7 @@ def test_several_workers_work_at_a_time_and_share_the_threads(tmp_path: Path) ->
 
 def test_closing_ends_work_at_once(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
-    workers = Workers(1, time_limit=3600)
+    workers = ProcessWorkers(1, time_limit=3600)
     with ThreadPoolExecutor(1) as threads:
         working = threads.submit(workers.call, calls.mark_and_sleep, mark, 3600)
         wait_for(lambda: mark.exists() and mark.read_text() != "")
@@ -119,9 +121,9 @@ def test_a_worker_ends_with_its_parent_however_that_ends(tmp_path: Path) -> None
         from pathlib import Path
         sys.path.append({str(STANDINS)!r})
         import standin_calls
-        from nas_core.workers import Workers
+        from nas_core.workers import ProcessWorkers
         if __name__ == "__main__":
-            Workers(1, 3600).call(standin_calls.mark_and_sleep, Path({str(mark)!r}), 3600)
+            ProcessWorkers(1, 3600).call(standin_calls.mark_and_sleep, Path({str(mark)!r}), 3600)
     """
     script = tmp_path / "parent.py"
     script.write_text(textwrap.dedent(code))
@@ -138,7 +140,7 @@ def test_a_worker_ends_with_its_parent_however_that_ends(tmp_path: Path) -> None
 
 def test_ctrl_c_does_not_reach_a_worker(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
-    with Workers(1, time_limit=120) as workers:
+    with ProcessWorkers(1, time_limit=120) as workers:
         result: list[int] = []
         call = threading.Thread(
             target=lambda: result.append(workers.call(calls.mark_and_sleep, mark, 2))

@@ -3,7 +3,9 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,3 +56,20 @@ def die_until(path: Path, times: int) -> int:
     if calls <= times:
         os.kill(os.getpid(), signal.SIGKILL)
     return calls
+
+
+def big_tensor(count: Path) -> torch.Tensor:
+    """Ray keeps small objects elsewhere than in the memory that processes share."""
+    count.write_text(str(int(count.read_text()) + 1 if count.exists() else 1))
+    return torch.arange(10.0**6)
+
+
+def describe(shared: Callable[[], torch.Tensor]) -> dict[str, Any]:
+    """The sum of a tensor, and the file that its memory is of."""
+    tensor = shared()
+    address = tensor.data_ptr()
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        first, last = (int(part, 16) for part in line.split()[0].split("-"))
+        if first <= address < last:
+            return {"sum": float(tensor.sum()), "mapped": line.split(maxsplit=5)[5]}
+    raise AssertionError("its memory is nowhere")

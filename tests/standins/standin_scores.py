@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,18 @@ import torch
 
 from benchmarks.load import stand_in
 from nas_core.config import Settings
+from nas_core.search.candidates import Outcome
+from nas_core.training.proxy import ProxyTask
 
 PLAN = "NAS_TEST_PLAN"
 
 
 def planned_score(
-    folder: Path,
+    shared_task: Callable[[], ProxyTask],
     settings: Settings,
-    root: Path,
     genotype: dict[str, Any],
     thresholds: Sequence[float],
-) -> dict[str, Any]:
+) -> tuple[Outcome, dict[str, bytes]]:
     """As `stand_in`, but what the file named by NAS_TEST_PLAN says comes before it.
 
     The file has one word a line; each call takes the first one away.
@@ -40,4 +41,4 @@ def planned_score(
             os.kill(os.getpid(), signal.SIGKILL)
         case "slow":
             time.sleep(3)
-    return stand_in(folder, settings, root, genotype, thresholds)
+    return stand_in(shared_task, settings, genotype, thresholds)
