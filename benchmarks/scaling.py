@@ -2,11 +2,11 @@
 
 python -m benchmarks.scaling [-p PROFILE] [-S KEY=VALUE ...] [--pairs N] [--json]
 
-Sampled architectures within search.constraints are trained on the proxy task without early stopping,
-each of them twice: with one worker one after the other, with two at the same time. So neither
-waits for the other at the end, and the figures are of the training alone, without Prefect and
-MLflow. The four ways take turns, each architecture the other way round: what else goes on on the
-machine hits all alike. compute.threads is 1 unless set.
+Sampled architectures within search.constraints are trained on the proxy task without early
+stopping, each of them twice: with one worker one after the other, with two at the same time. So
+neither waits for the other at the end, and the figures are of the training alone, without Prefect
+and MLflow. The four ways take turns, each architecture the other way round: what else goes on on
+the machine hits all alike. compute.threads is 1 unless set.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def main(
     if as_json:
         print(json.dumps(figures))
         return
-    table = Table(title=f"candidates an hour, {figures['num_candidates']} each, {figures['device']}")
+    title = f"candidates an hour, {figures['num_candidates']} each, {figures['device']}"
+    table = Table(title=title)
     for column in ("workers", "one", "two", "ratio"):
         table.add_column(column, justify="left" if column == "workers" else "right")
     for kind in ("process", "ray"):

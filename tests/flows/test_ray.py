@@ -25,7 +25,7 @@ from nas_core.search.journal import Journal, Record
 
 pytestmark = pytest.mark.slow
 
-NUM_CANDIDATES = 14
+NUM_CANDIDATES = 10
 PARAMS: dict[str, Any] = {
     "name": "tiny",
     "dataset": {

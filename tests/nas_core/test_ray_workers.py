@@ -4,7 +4,9 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -81,6 +83,41 @@ def test_closed_workers_end_their_calls(monkeypatch: pytest.MonkeyPatch, tmp_pat
     workers.close()
     thread.join(60)
     assert [str(error) for error in raised] == ["stopped with its search, which trains it anew"]
+
+
+def test_nobody_without_its_token_gets_into_a_cluster_of_this_machine(tmp_path: Path) -> None:
+    home = {**os.environ, "HOME": str(tmp_path)}
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        home.pop(name)
+    code = """
+        import sys
+        from nas_core.config import RunnerSettings
+        from nas_core.ray_workers import RayWorkers, ray
+        with RayWorkers(RunnerSettings(kind="ray")):
+            print(ray.get_runtime_context().gcs_address, flush=True)
+            sys.stdin.read()
+        """
+    owner = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=ROOT, env=home, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert owner.stdin and owner.stdout
+    address = owner.stdout.readline().strip()
+    stranger = f"import ray; ray.init(address={address!r}); print('in')"
+    try:
+        for mode, token, gets_in in (
+            ("token", "0" * 64, False),
+            ("token", (tmp_path / ".ray" / "auth_token").read_text(), True),
+        ):
+            found = subprocess.run(
+                [sys.executable, "-c", stranger],
+                env={**home, "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": token},
+                capture_output=True, text=True, timeout=200,
+            )  # fmt: skip
+            assert ("in" in found.stdout.split()) == gets_in, found.stderr
+    finally:
+        owner.communicate("")
+    assert owner.returncode == 0
 
 
 @pytest.fixture(scope="module")  # first used below, since a process has one cluster at a time
