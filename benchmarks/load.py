@@ -102,8 +102,8 @@ def measure(num_candidates: int) -> dict[str, float]:
     memory: list[float] = []
     settle = Rounds._settle_oldest
 
-    def timed(self: Rounds, number: int) -> None:
-        settle(self, number)
+    def timed(self: Rounds) -> None:
+        settle(self)
         times.append(time.perf_counter())
         cpu.append(time.process_time())
         memory.append(psutil.Process().memory_info().rss / 2**20)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger
-from prefect.futures import PrefectFuture
+from prefect.futures import PrefectConcurrentFuture, PrefectFuture
 
 from flows.context import Context
 from flows.progress import Progress
@@ -26,22 +29,31 @@ from tasks.search_log import SearchLog
 MAX_ROUNDS_WITHOUT_NEW = 25
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Pending:
-    """A proposal that the journal lacks; `training` is None if its network was trained before."""
+    """A proposal that the journal lacks."""
 
     genotype: Genotype
     cost: CandidateCost
-    training: PrefectFuture[dict[str, Any]] | None
-    started: float
+    round: int
+    number: int | None
+    """Of the candidate; None if its network was trained before, or is in training."""
+    training: PrefectFuture[dict[str, Any]] | None = None
+    """None until a worker is free."""
+    started: float = 0.0
+
+    @property
+    def is_training(self) -> bool:
+        return self.training is not None and not _done(self.training)
 
 
 class Rounds:
     """Carries out round by round.
 
-    With n workers, n candidates train at a time. They enter the journal in the order of the
-    proposals, and the next begins when the oldest has entered: so what each candidate may know of
-    earlier ones does not depend on how long any of them took.
+    The rounds that may be proposed are trained by as many workers as there are, and enter the
+    journal in the order of the proposals. What a candidate may know of earlier ones depends on
+    its round alone: so neither the number of the workers nor how long any of them took makes a
+    difference to a search.
     """
 
     def __init__(
@@ -57,9 +69,10 @@ class Rounds:
         self.search = context.settings.search
         self.progress = Progress(self.search.num_candidates, journal.candidates)
         self.pending: deque[_Pending] = deque()
+        self.planned_rounds = 0
 
     def run_next(self) -> bool:
-        """Run one round, or what is left of it; False when the search is complete.
+        """Run the oldest open round to its end; False when the search is complete.
 
         Raises:
             RunError: too many candidates failed in a row, nothing new is proposed any more, or the
@@ -67,83 +80,91 @@ class Rounds:
         """
         if len(self.journal.candidates) >= self.search.num_candidates:
             return False
-        settings, root = self.context.settings, self.context.root
         number = run.current_round(self.folder)
         _check_novelty(self.journal, number)
-        proposals = sample_candidates(self.folder, settings, root, number)
-        num_known = len(self._of_round(number))
-        for genotype, cost in proposals[num_known:]:
-            while self._must_wait_for(genotype):
-                self._settle_oldest(number)
-            if self._num_begun() >= self.search.num_candidates:
-                break
-            self.pending.append(self._begin(genotype, cost))
-        while self.pending:
-            self._settle_oldest(number)
-        known = self._of_round(number)
-        if len(known) < len(proposals):
+        last = number + self.search.rounds_ahead
+        for ahead in range(max(self.planned_rounds, number), last + 1):
+            self._plan(ahead)
+        while self.pending and self.pending[0].round == number:
+            self._settle_oldest()
+        rewards = [record.reward for record in self._of_round(number)]
+        if len(rewards) < self.search.batch_size:
             return False
-        rewards = [record.reward for record in known]
-        aggregate_rewards(self.folder, settings, root, number, rewards)
+        aggregate_rewards(self.folder, self.context.settings, self.context.root, number, rewards)
         self.log.update()
         return True
 
     def _of_round(self, number: int) -> list[Record]:
         return [record for record in self.journal.records if record.round == number]
 
-    def _must_wait_for(self, genotype: Genotype) -> bool:
-        """Whether all workers have work, or one trains this very network."""
-        same = any(one.genotype.id == genotype.id for one in self.pending)
-        return len(self.pending) >= self.workers.num or same
+    def _plan(self, number: int) -> None:
+        """Take up what the journal lacks of a round, up to the search's last candidate."""
+        self.planned_rounds = number + 1
+        if self._num_planned() >= self.search.num_candidates:
+            return
+        context = self.context
+        proposals = sample_candidates(self.folder, context.settings, context.root, number)
+        for genotype, cost in proposals[len(self._of_round(number)) :]:
+            if self._num_planned() >= self.search.num_candidates:
+                break
+            known = {record.id for record in self.journal.candidates}
+            known |= {one.genotype.id for one in self.pending}
+            new = None if genotype.id in known else self._num_planned() + 1
+            self.pending.append(_Pending(genotype, cost, number, new))
 
-    def _num_begun(self) -> int:
-        training = sum(one.training is not None for one in self.pending)
-        return len(self.journal.candidates) + training
+    def _num_planned(self) -> int:
+        return len(self.journal.candidates) + sum(one.number is not None for one in self.pending)
 
-    def _begin(self, genotype: Genotype, cost: CandidateCost) -> _Pending:
-        """Train a candidate, unless the journal has its network."""
-        settings = self.context.settings
-        training = None
-        if not any(record.id == genotype.id for record in self.journal.candidates):
-            number = self._num_begun() + 1
-            training = train_on_proxy.submit(
+    def _keep_workers_busy(self) -> None:
+        """Begin with what waits, in order, as far as workers are free."""
+        free = self.workers.num - sum(one.is_training for one in self.pending)
+        waiting = (one for one in self.pending if one.number is not None and one.training is None)
+        for one in islice(waiting, max(0, free)):
+            assert one.number is not None
+            settings = self.context.settings
+            known = one.round - self.search.rounds_ahead
+            earlier = [record for record in self.journal.candidates if record.round < known]
+            one.started = time.perf_counter()
+            one.training = train_on_proxy.submit(
                 self.workers,
                 self.folder,
                 settings,
                 self.context.root,
-                genotype.to_dict(),
-                number,
-                genotype.id[:6],
-                run.candidate_thresholds(
-                    self.search, settings.seed, number, self.journal.candidates
-                ),
+                one.genotype.to_dict(),
+                one.number,
+                one.genotype.id[:6],
+                run.candidate_thresholds(self.search, settings.seed, one.number, earlier),
             )
-        return _Pending(genotype, cost, training, time.perf_counter())
 
-    def _settle_oldest(self, number: int) -> None:
+    def _settle_oldest(self) -> None:
         """Wait for the oldest pending proposal and enter what became of it into the journal."""
-        record = self._record(self.pending[0], number)
+        self._keep_workers_busy()
+        oldest = self.pending[0]
+        while oldest.is_training:
+            _wait_for_any([one.training for one in self.pending if one.is_training])
+            self._keep_workers_busy()
+        record = self._record(oldest)
         self.pending.popleft()
         self.journal.append(record)
         self.log.update()
         get_run_logger().info(self.progress.line(record))
         _check_failures(self.journal, self.search.max_failures)
 
-    def _record(self, pending: _Pending, number: int) -> Record:
+    def _record(self, pending: _Pending) -> Record:
         genotype, cost = pending.genotype, pending.cost
         common: dict[str, Any] = {
             "index": len(self.journal.records),
-            "round": number,
+            "round": pending.round,
             "id": genotype.id,
             "genotype": genotype.to_dict(),
             "seed": run.candidate_seed(self.context.settings.seed, genotype.id),
             **cost.to_dict(),
         }
-        candidates = self.journal.candidates
         if pending.training is None:
+            candidates = self.journal.candidates
             earlier = next(record for record in candidates if record.id == genotype.id)
             return Record(**common, candidate=None, status="repeat", reward=earlier.reward)
-        common["candidate"] = len(candidates) + 1
+        common["candidate"] = pending.number
         try:
             outcome = pending.training.result()
         except CandidateError as error:
@@ -157,6 +178,17 @@ class Rounds:
             metrics=outcome["metrics"],
             seconds=outcome["seconds"],
         )
+
+
+def _done(training: PrefectFuture[dict[str, Any]]) -> bool:
+    # Its state would be asked of the server.
+    assert isinstance(training, PrefectConcurrentFuture)
+    return training.wrapped_future.done()
+
+
+def _wait_for_any(trainings: Iterable[PrefectFuture[dict[str, Any]] | None]) -> None:
+    futures = [one.wrapped_future for one in trainings if isinstance(one, PrefectConcurrentFuture)]
+    concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_COMPLETED)
 
 
 def _check_failures(journal: Journal, most: int) -> None:

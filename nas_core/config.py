@@ -198,6 +198,13 @@ class SearchSettings(Section):
     batch_size: int = Field(
         4, ge=1, le=1024, description="Candidates proposed at a time, before the strategy learns."
     )
+    rounds_ahead: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Batches proposed before the one before them is learned from: they keep more "
+        "workers busy, and what is learned is of older proposals. 0: a batch at a time.",
+    )
     meta_val_fraction: float = Field(
         0.1, gt=0, lt=1, description="Share of the training split that scores the candidates."
     )
@@ -285,8 +292,7 @@ class RunnerSettings(Section):
         1,
         ge=1,
         le=1024,
-        description="Candidates trained at a time, each in a process. More than one share the CPU "
-        "threads, and are told apart by early stopping a little later.",
+        description="Candidates trained at a time, each in a process. They share the CPU threads.",
     )
     time_limit: float = Field(
         3600.0, gt=0, description="Seconds for one candidate: over it, it is failed."

@@ -27,7 +27,7 @@ def sample_candidates(
 ) -> list[tuple[Genotype, CandidateCost]]:
     """What the strategy proposes in round `number`, within the limits, and what each costs."""
     costs = _costs(folder, settings, root)
-    proposals = run.propose(folder, settings.search, settings.seed, costs)
+    proposals = run.propose(folder, settings.search, settings.seed, costs, number)
     return [(proposal.genotype, costs.of(proposal.genotype)) for proposal in proposals]
 
 

@@ -1,8 +1,12 @@
 """The folder of one search, and its rounds.
 
 A search goes in rounds: the strategy proposes a batch, the new ones are trained, the strategy
-learns. `strategy.pt` holds the strategy as it was when the round of its number began, so that
-after a crash the round is proposed again, the same, and only what the journal lacks is trained.
+learns. `strategy.pt` holds the strategy as it was after the last round that it learned from, so
+that after a crash the rounds that follow are proposed again, the same, and only what the journal
+lacks is trained.
+
+`search.rounds_ahead` rounds are proposed before the one before them is learned from. When they were
+proposed in truth makes no difference: a round is learned from after those have been, always.
 
 The folder's name ends in a digest of all that decides what a search finds: data, encoder
 weights, seed, precision, the settings of the search and the code that carries it out. The number of
@@ -66,13 +70,18 @@ def current_round(folder: Path) -> int:
     return number
 
 
-def propose(folder: Path, settings: SearchSettings, seed: int, costs: Costs) -> list[Proposal]:
-    """The proposals of the current round: the same ones until `learn` closes it.
+def propose(
+    folder: Path, settings: SearchSettings, seed: int, costs: Costs, number: int
+) -> list[Proposal]:
+    """The proposals of round `number`, which is the current one or at most `rounds_ahead` later.
 
     Raises:
         RunError: too few proposals are within search.constraints.
     """
-    return _ask(_restore(folder, settings, seed), settings, costs)
+    strategy = _restore(folder, settings, seed)
+    index = number - current_round(folder)
+    _open_rounds(strategy, index + 1, settings, costs)
+    return strategy.open_rounds[index]
 
 
 def learn(
@@ -89,10 +98,9 @@ def learn(
     """
     closed = current_round(folder)
     strategy = _restore(folder, settings, seed)
-    proposals = _ask(strategy, settings, costs)
-    diagnostics = strategy.tell(
-        [Result(p, reward) for p, reward in zip(proposals, rewards, strict=True)]
-    )
+    _open_rounds(strategy, settings.rounds_ahead + 1, settings, costs)
+    pairs = zip(strategy.open_rounds[0], rewards, strict=True)
+    diagnostics = strategy.tell([Result(*pair) for pair in pairs])
     # First, so that no closed round lacks them. After a crash between the two the round is closed
     # again, with the same diagnostics.
     rounds = {**round_diagnostics(folder), closed: diagnostics}
@@ -129,15 +137,21 @@ def candidate_seed(seed: int, genotype_id: str) -> int:
 def candidate_thresholds(
     settings: SearchSettings, seed: int, number: int, earlier: Sequence[Record]
 ) -> list[float]:
-    """The early-stopping thresholds of candidate `number`, from the `earlier` trained ones."""
+    """The early-stopping thresholds of candidate `number`, from the `earlier` trained ones.
+
+    Those are the candidates of the rounds that the strategy knew: so they depend neither on how
+    long any training took nor on the number of workers.
+    """
     rng = np.random.default_rng(derive_seed(seed, "thresholds", number - 1))
     scores = [record.scores for record in earlier if record.scores]
     return stopping_thresholds(scores, 1 + settings.proxy.epochs_b, settings.early_stopping, rng)
 
 
-def _ask(strategy: Strategy, settings: SearchSettings, costs: Costs) -> list[Proposal]:
+def _open_rounds(strategy: Strategy, num: int, settings: SearchSettings, costs: Costs) -> None:
+    """Ask until `num` rounds are open."""
     limits = settings.constraints
-    return strategy.ask(settings.batch_size, lambda genotype: costs.refusal(genotype, limits))
+    while len(strategy.open_rounds) < num:
+        strategy.ask(settings.batch_size, lambda genotype: costs.refusal(genotype, limits))
 
 
 def _restore(folder: Path, settings: SearchSettings, seed: int) -> Strategy:

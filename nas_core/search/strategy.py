@@ -1,6 +1,7 @@
 """Who proposes architectures: the interface of all search strategies.
 
-A search goes in rounds: `ask` for proposals, train them, `tell` their rewards.
+A search goes in rounds: `ask` for proposals, train them, `tell` their rewards. Several rounds may
+be open at a time; they are told in the order in which they were asked for.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -54,6 +55,18 @@ class Result:
             raise ValueError(f"reward is {self.reward}: a failed candidate's reward is None")
 
 
+@dataclass(frozen=True)
+class _Round:
+    proposals: tuple[Proposal, ...]
+    num_refused: int
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> _Round:
+        pairs = zip(state["choices"], state["log_probs"], strict=True)
+        proposals = tuple(Proposal.from_choices(*pair) for pair in pairs)
+        return cls(proposals, int(state["num_refused"]))
+
+
 class Strategy(ABC):
     """Proposes architectures and learns from their rewards.
 
@@ -64,22 +77,23 @@ class Strategy(ABC):
     name: ClassVar[str]
 
     def __init__(self) -> None:
-        self._proposals: list[Proposal] | None = None
-        self._num_refused = 0
+        self._open: deque[_Round] = deque()
+
+    @property
+    def open_rounds(self) -> list[list[Proposal]]:
+        """The proposals of the rounds that have not been told yet, the oldest first."""
+        return [list(opened.proposals) for opened in self._open]
 
     def ask(self, num_proposals: int, refusal: Refusal = lambda genotype: None) -> list[Proposal]:
-        """The proposals of a new round. They may repeat each other, and those of other rounds.
+        """Open a round, and return its proposals. They may repeat each other, and earlier ones.
 
         Args:
             refusal: names the limit that an architecture exceeds, or None. One that is refused is
                 drawn again; it teaches the strategy nothing.
 
         Raises:
-            ValueError: the round before has not been closed by `tell`.
             RunError: after `MAX_DRAWS` draws for each proposal too few were within the limits.
         """
-        if self._proposals is not None:
-            raise ValueError("ask: the round before is still open, tell its results first")
         kept: list[Proposal] = []
         refused: Counter[str] = Counter()
         while (missing := num_proposals - len(kept)) > 0:
@@ -91,11 +105,14 @@ class Strategy(ABC):
                     kept.append(proposal)
                 else:
                     refused[limit] += 1
-        self._proposals, self._num_refused = kept, refused.total()
-        return list(kept)
+        self._open.append(_Round(tuple(kept), refused.total()))
+        return kept
 
     def tell(self, results: Sequence[Result]) -> dict[str, float]:
-        """Close the round with a result for each proposal, in the order of `ask`, and learn.
+        """Close the oldest open round with a result for each of its proposals, and learn.
+
+        Args:
+            results: in the order of `ask`.
 
         Returns:
             Diagnostics of the learning by name; `reward_mean` is the mean reward of the round,
@@ -105,9 +122,10 @@ class Strategy(ABC):
         Raises:
             ValueError: no round is open, or the results are not those of its proposals.
         """
-        if self._proposals is None:
+        if not self._open:
             raise ValueError("tell: no round is open, ask first")
-        if [result.proposal for result in results] != self._proposals:
+        oldest = self._open[0]
+        if tuple(result.proposal for result in results) != oldest.proposals:
             raise ValueError("tell: expected one result for each proposal, in their order")
         rewards = [result.reward for result in results]
         known = [reward for reward in rewards if reward is not None]
@@ -115,24 +133,26 @@ class Strategy(ABC):
         if known:
             diagnostics = {
                 "reward_mean": math.fsum(known) / len(known),
-                "refused_share": self._num_refused / (self._num_refused + len(rewards)),
+                "refused_share": oldest.num_refused / (oldest.num_refused + len(rewards)),
                 **self._learn(results),
             }
-        self._proposals = None
+        self._open.popleft()
         return diagnostics
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of the state between rounds: tensors and plain values only.
-
-        Raises:
-            ValueError: a round is open.
-        """
-        if self._proposals is not None:
-            raise ValueError("state_dict: a round is open, tell its results first")
-        return {"strategy": self.name, **copy.deepcopy(self._state())}
+        """A copy of the state, open rounds included: tensors and plain values only."""
+        opened = [
+            {
+                "choices": [list(proposal.choices) for proposal in one.proposals],
+                "log_probs": [list(proposal.log_probs) for proposal in one.proposals],
+                "num_refused": one.num_refused,
+            }
+            for one in self._open
+        ]
+        return {"strategy": self.name, "open": opened, **copy.deepcopy(self._state())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`; an open round is forgotten.
+        """Go on from `state`.
 
         Raises:
             RunError: the state is of another strategy, or malformed.
@@ -144,12 +164,12 @@ class Strategy(ABC):
             )
         try:
             self._load(copy.deepcopy(state))
+            self._open = deque(_Round.from_state(one) for one in state["open"])
         except _MALFORMED as error:
             raise RunError(
                 f"the state of strategy {self.name} is malformed ({first_line(error)}): restore it "
                 "from a copy, or remove the run's folder to begin again"
             ) from None
-        self._proposals = None
 
     @abstractmethod
     def _draw(self, num: int) -> list[Proposal]:

@@ -105,7 +105,7 @@ def test_a_lost_node_costs_its_candidates_a_retry_and_nothing_else(
     assert search.returncode == 0, output
 
     undisturbed = make_project(tmp_path / "process")
-    search = start_search(undisturbed, prefect_server)
+    search = start_search(undisturbed, prefect_server, "-S", "runner.workers=1")
     output, _ = search.communicate(timeout=500)
     assert search.returncode == 0, output
     assert outcomes(project) == outcomes(undisturbed)

@@ -316,6 +316,22 @@ def test_a_search_in_two_parts_equals_one_in_one(whole: Path, project: Path) -> 
     assert parent.info.status == "FINISHED"
 
 
+def test_rounds_ahead_go_on_as_if_never_stopped(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for number, parts in enumerate([(5,), (1, 3, 5)]):
+        folder = make_project(tmp_path / str(number))
+        shutil.copytree(whole / "artifacts/prepared", folder / "artifacts/prepared")
+        monkeypatch.setenv("NAS_PROJECT_DIR", str(folder))
+        for num_candidates in parts:
+            search = SearchSettings(num_candidates=num_candidates, rounds_ahead=1)
+            nas_search(stage="search", search=search)
+        found.append(outcomes(folder))
+    assert found[0] == found[1]
+    assert [round for *_, round in found[0]] == [0, 0, 1, 1, 2]
+
+
 def test_fewer_candidates_take_the_first_ones(whole: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         again = tmp_path / "again"

@@ -176,13 +176,60 @@ def test_rounds_are_asked_then_told(make: Make) -> None:
     with pytest.raises(ValueError, match="ask first"):
         strategy.tell([])
     proposals = strategy.ask(2)
-    with pytest.raises(ValueError, match="still open"):
-        strategy.ask(2)
-    with pytest.raises(ValueError, match="round is open"):
-        strategy.state_dict()
     strategy.tell([Result(proposal, 0.5) for proposal in proposals])
     with pytest.raises(ValueError, match="ask first"):
         strategy.tell([Result(proposal, 0.5) for proposal in proposals])
+
+
+def test_rounds_are_told_in_the_order_in_which_they_were_asked_for(make: Make) -> None:
+    strategy = make(1)
+    first, second = strategy.ask(2), strategy.ask(3)
+    assert strategy.open_rounds == [first, second]
+    with pytest.raises(ValueError, match="one result for each proposal"):
+        strategy.tell([Result(proposal, 0.5) for proposal in second])
+    strategy.tell([Result(proposal, 0.5) for proposal in first])
+    assert strategy.open_rounds == [second]
+    strategy.tell([Result(proposal, 0.5) for proposal in second])
+    assert strategy.open_rounds == []
+
+
+def play_ahead(strategy: Strategy, num_rounds: int, ahead: int) -> list[Any]:
+    """As `play`, but `ahead` rounds are proposed before the one before them is learned from."""
+    seen: list[Any] = []
+    for _ in range(num_rounds):
+        while len(strategy.open_rounds) <= ahead:
+            strategy.ask(4)
+        proposals = strategy.open_rounds[0]
+        results = [
+            Result(proposal, None if index == 1 else share_of_zeros(proposal))
+            for index, proposal in enumerate(proposals)
+        ]
+        seen.append((proposals, strategy.tell(results)))
+    return seen
+
+
+def test_open_rounds_are_part_of_the_state(make: Make) -> None:
+    original = make(1)
+    play_ahead(original, 3, ahead=2)
+    restored = make(2)
+    play(restored, 1)
+    restored.load_state_dict(through_disk(original.state_dict()))
+    assert restored.open_rounds == original.open_rounds
+    assert len(restored.open_rounds) == 2
+    assert play_ahead(restored, 4, ahead=2) == play_ahead(original, 4, ahead=2)
+    assert_same(restored.state_dict(), original.state_dict())
+
+
+@pytest.mark.parametrize("name", ["ppo", "reinforce", "evolution"])
+def test_strategies_learn_from_older_proposals_too(name: str) -> None:
+    changes = {} if name == "evolution" else {"learning_rate": 0.02, "epochs": 2}
+    strategy = make_strategy(settings_of(name, **changes), seed=0)
+    rounds = play_ahead(strategy, 100, ahead=4)
+    first, last = (
+        np.mean([share_of_zeros(p) for proposals, _ in part for p in proposals])
+        for part in (rounds[:6], rounds[-6:])
+    )
+    assert last > first + 0.2
 
 
 @pytest.mark.parametrize(

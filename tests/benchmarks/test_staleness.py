@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+
+from benchmarks.staleness import simulate
+from nas_core.config import SearchSettings
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "batch_size", "ahead", "busy"),
+    [
+        (1, 4, 0, 1.0),
+        (8, 4, 0, 0.5),
+        (8, 4, 1, 1.0),
+        (8, 8, 0, 1.0),
+        (16, 4, 1, 0.5),
+    ],
+)
+def test_candidates_of_equal_length_fill_what_is_open(
+    num_workers: int, batch_size: int, ahead: int, busy: float
+) -> None:
+    search = SearchSettings(strategy="random", batch_size=batch_size, rounds_ahead=ahead)
+    found, reward = simulate(search, np.array([10.0]), num_workers, 64, seed=0)
+    assert found == pytest.approx(busy)
+    assert 0 < reward < 1
+
+
+def test_who_takes_longer_lets_the_others_wait_but_for_rounds_ahead() -> None:
+    times = np.array([10.0, 10.0, 10.0, 50.0])
+    shares = [
+        simulate(
+            SearchSettings(strategy="random", batch_size=4, rounds_ahead=ahead), times, 4, 400, 0
+        )[0]
+        for ahead in (0, 1, 4)
+    ]
+    assert shares[0] < shares[1] < shares[2]
+    assert shares[0] < 0.6 and shares[2] > 0.85
