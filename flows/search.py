@@ -6,6 +6,7 @@ flow; a stage leaves what the next one needs under artifacts/results.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,6 +129,8 @@ def run_search(context: Context) -> tuple[Path, list[Record]]:
     settings = context.settings
     folder = context.search_folder()
     logger = get_run_logger()
+    if warning := too_few_proposals(settings):
+        logger.warning(warning)
     with context.workers() as workers, context.open_journal(folder) as journal:
         log = context.track_search(folder, journal, logger)
         done = len(journal.candidates)
@@ -138,3 +141,17 @@ def run_search(context: Context) -> tuple[Path, list[Record]]:
             while rounds.run_next():
                 pass
         return folder, journal.candidates[: settings.search.num_candidates]
+
+
+def too_few_proposals(settings: Settings) -> str | None:
+    """A warning if some of the workers can never have work."""
+    search = settings.search
+    at_once = search.batch_size * (1 + search.rounds_ahead)
+    if settings.runner.workers <= at_once:
+        return None
+    needed = math.ceil(settings.runner.workers / search.batch_size) - 1
+    return (
+        f"runner.workers = {settings.runner.workers}, but no more than {at_once} candidates are "
+        f"proposed at a time: set search.rounds_ahead to {needed} or more, or raise "
+        "search.batch_size"
+    )

@@ -18,10 +18,10 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.search import nas_search
+from flows.search import nas_search, too_few_proposals
 from flows.train import nas_train
 from nas_core.architectures import ARCHITECTURES
-from nas_core.config import SearchSettings, load_settings
+from nas_core.config import RunnerSettings, SearchSettings, Settings, load_settings
 from nas_core.errors import DataError, NasError, RunError, ServiceError, WeightsError
 from nas_core.genotype import Genotype
 from nas_core.models.checkpoint import load_segmenter, save_segmenter
@@ -314,6 +314,23 @@ def test_a_search_in_two_parts_equals_one_in_one(whole: Path, project: Path) -> 
     assert len(runs_of(project, "candidate")) == 3
     (parent,) = runs_of(project, "search")
     assert parent.info.status == "FINISHED"
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "ahead", "needed"), [(4, 0, None), (5, 0, 1), (8, 1, None), (64, 1, 15)]
+)
+def test_workers_that_never_have_work_are_named(
+    num_workers: int, ahead: int, needed: int | None
+) -> None:
+    settings = Settings(
+        search=SearchSettings(batch_size=4, rounds_ahead=ahead),
+        runner=RunnerSettings(workers=num_workers),
+    )
+    warning = too_few_proposals(settings)
+    if needed is None:
+        assert warning is None
+    else:
+        assert warning and f"set search.rounds_ahead to {needed} or more" in warning
 
 
 def test_rounds_ahead_go_on_as_if_never_stopped(
