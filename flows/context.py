@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.architectures import find_architecture
-from nas_core.compute import Compute
+from nas_core.compute import Compute, visible_gpus
 from nas_core.config import Section, Settings, load_settings
 from nas_core.data.prepared import PreparedData
 from nas_core.errors import SettingsError
@@ -134,7 +134,10 @@ class Context:
         runner = self.settings.runner
         threads = self.settings.compute.threads
         if runner.kind == "process":
-            return ProcessWorkers(runner.workers, runner.time_limit, threads)
+            # One that is named, as cuda:1, is for all.
+            shared = self.compute.device.type == "cuda" and self.compute.device.index is None
+            gpus = visible_gpus() if shared else []
+            return ProcessWorkers(runner.workers, runner.time_limit, threads, gpus)
         try:
             from nas_core.ray_workers import RayWorkers
         except ModuleNotFoundError as error:

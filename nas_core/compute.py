@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nas_core.config import ComputeSettings
 from nas_core.errors import SettingsError
@@ -53,6 +54,12 @@ class Compute:
         """Move a network to the device, in the layout that convolutions are fastest in."""
         return module.to(self.device).to(memory_format=torch.channels_last)
 
+    def send(self, batch: Tensor) -> Tensor:
+        """A batch in memory, on the device. A GPU copies it while the CPU goes on."""
+        if self.device.type != "cuda":
+            return batch.to(self.device)
+        return batch.pin_memory().to(self.device, non_blocking=True)
+
     def describe(self) -> str:
         """The device in words, for the record: `cuda: NVIDIA ..., bf16`."""
         name = (
@@ -61,6 +68,14 @@ class Compute:
             else f"{platform.machine()}, {torch.get_num_threads()} threads"
         )
         return f"{self.device.type}: {name}, {'bf16' if self.bf16 else 'fp32'}"
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return [str(index) for index in range(torch.cuda.device_count())]
+    return [name.strip() for name in listed.split(",") if name.strip()]
 
 
 def _best_device() -> str:

@@ -9,7 +9,7 @@ import queue
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -110,14 +110,20 @@ class ProcessWorkers(Workers):
         time_limit: seconds that one call may take.
         num_threads: CPU threads of each; 0: torch's default with one worker, with more an even
             share of the cores.
+        gpus: names for CUDA_VISIBLE_DEVICES, handed out in turn, one to each worker. Empty: all see
+            what this process sees.
     """
 
-    def __init__(self, num: int, time_limit: float, num_threads: int = 0) -> None:
+    def __init__(
+        self, num: int, time_limit: float, num_threads: int = 0, gpus: Sequence[str] = ()
+    ) -> None:
         super().__init__(num, time_limit)
         if num > 1 and num_threads == 0:
             num_threads = max(1, (os.cpu_count() or 1) // num)
         self._closed = False
-        self._workers = [_Worker(num_threads) for _ in range(num)]
+        self._workers = [
+            _Worker(num_threads, gpus[index % len(gpus)] if gpus else None) for index in range(num)
+        ]
         self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         for worker in self._workers:
             self._free.put(worker)
@@ -164,8 +170,8 @@ class _OverTimeError(Exception):
 class _Worker:
     """One process, started anew whenever it is gone."""
 
-    def __init__(self, num_threads: int) -> None:
-        self._num_threads = num_threads
+    def __init__(self, num_threads: int, gpu: str | None) -> None:
+        self._num_threads, self._gpu = num_threads, gpu
         self._executor: ProcessPoolExecutor | None = None
         self._pid = 0
 
@@ -192,7 +198,7 @@ class _Worker:
                 1,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_begin,
-                initargs=(self._num_threads,),
+                initargs=(self._num_threads, self._gpu),
             )
             # A terminal sends Ctrl-C to every process of its group. A worker inherits the blocked
             # signal: it is ended by the process that started it, when that has seen to the rest.
@@ -212,8 +218,10 @@ class _Worker:
             executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(num_threads: int) -> None:
+def _begin(num_threads: int, gpu: str | None) -> None:
     """What a worker does first."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # which CUDA reads when it is first used
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))

@@ -7,6 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nas_core.compute import Compute
 from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
@@ -64,6 +66,9 @@ def score_candidate(
         "confusion_matrix": result.confusion.csv_bytes(task.classes),
         "weights": segmenter_bytes(result.segmenter, card),
     }
+    if device.type == "cuda":
+        # Another process may share the GPU.
+        torch.cuda.empty_cache()
     return outcome, files
 
 

@@ -200,7 +200,7 @@ class _Training:
 
     def _batch(self, rows: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The images of `rows`, which count through all the splits trained on."""
-        settings, device = self.settings, self.compute.device
+        settings = self.settings
         images, masks = [], []
         start = 0
         for split in self.splits:
@@ -220,7 +220,7 @@ class _Training:
                 )
                 images.append(crops)
                 masks.append(labels)
-        return torch.cat(images).to(device), torch.cat(masks).to(device)
+        return self.compute.send(torch.cat(images)), self.compute.send(torch.cat(masks))
 
     def validate(self) -> ConfusionMatrix | None:
         if "val" in self.settings.splits.split("+"):

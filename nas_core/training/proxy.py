@@ -224,7 +224,7 @@ def _train_end_to_end(
                 task.meta_train, rows.tolist(), settings, task.ignore_index, generator
             )
             with task.compute.autocast():
-                logits = segmenter.decoder(segmenter.encoder(images.to(task.compute.device)))
+                logits = segmenter.decoder(segmenter.encoder(task.compute.send(images)))
             loss = _loss(task, logits, masks)
             if optimise(loss, optimizer, parameters, settings.max_gradient_norm, log):
                 average.update_parameters(segmenter)
@@ -269,7 +269,7 @@ def _loss(task: ProxyTask, logits: Tensor, masks: Tensor) -> Tensor:
     """The loss of logits of any size (N, C, h, w) at the size of the masks (N, H, W)."""
     return segmentation_loss(
         _upsample(logits.float(), masks.shape[1:]),
-        masks.to(logits.device),
+        task.compute.send(masks),
         task.class_weights,
         task.ignore_index,
     )

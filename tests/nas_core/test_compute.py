@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nas_core.compute import Compute
+from nas_core.compute import Compute, visible_gpus
 from nas_core.config import ComputeSettings
 from nas_core.errors import SettingsError
 
@@ -33,3 +33,25 @@ def test_the_number_of_threads_is_set() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_gpu_is_chosen_where_there_is_one() -> None:
     assert Compute.from_settings(ComputeSettings()).device.type == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"), [("", []), ("3", ["3"]), ("0, GPU-8f,2", ["0", "GPU-8f", "2"])]
+)
+def test_visible_gpus_are_those_of_the_environment(
+    listed: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    assert visible_gpus() == expected
+
+
+def test_a_batch_sent_to_the_cpu_is_the_same() -> None:
+    batch = torch.arange(6.0)
+    assert Compute.from_settings(ComputeSettings(device="cpu")).send(batch) is batch
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_batch_is_sent_to_the_gpu() -> None:
+    batch = torch.arange(6.0)
+    sent = Compute.from_settings(ComputeSettings()).send(batch)
+    assert sent.device.type == "cuda" and torch.equal(sent.cpu(), batch)

@@ -150,3 +150,10 @@ def test_ctrl_c_does_not_reach_a_worker(tmp_path: Path) -> None:
         os.kill(int(mark.read_text()), signal.SIGINT)
         call.join()
     assert result == [int(mark.read_text())]
+
+
+def test_gpus_are_handed_out_in_turn() -> None:
+    workers = ProcessWorkers(3, time_limit=120, num_threads=1, gpus=["4", "GPU-5"])
+    with workers, ThreadPoolExecutor(3) as threads:
+        seen = list(threads.map(lambda _: workers.call(calls.visible_gpus), range(3)))
+    assert sorted(seen) == ["4", "4", "GPU-5"]
