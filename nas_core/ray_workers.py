@@ -46,6 +46,7 @@ LOSSES = (
 )
 SECONDS_TO_CONNECT = 10.0
 SECONDS_BETWEEN_LOOKS = 0.5
+SECONDS_TO_END = 30.0
 
 
 class RayWorkers(Workers):
@@ -66,6 +67,8 @@ class RayWorkers(Workers):
         super().__init__(runner.workers, runner.time_limit)
         self._closed = False
         self._lock = threading.Lock()
+        self._num_calls = 0
+        self._call_ended = threading.Condition()
         self._shared: dict[Any, ray.ObjectRef[Any]] = {}
         self._num_threads = num_threads or max(1, int(runner.ray.cpus))
         _connect(runner)
@@ -82,9 +85,19 @@ class RayWorkers(Workers):
         )
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._call_ended:
+            self._num_calls += 1
+        try:
+            return self._call(function, *args, **kwargs)
+        finally:
+            with self._call_ended:
+                self._num_calls -= 1
+                self._call_ended.notify_all()
+
+    def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         for _ in range(MAX_LOSSES):
             try:
-                return cast(T, self._call(function, args, kwargs))
+                return cast(T, self._try(function, args, kwargs))
             except LOSSES:
                 if self._closed:
                     raise stopped() from None
@@ -98,7 +111,7 @@ class RayWorkers(Workers):
                 raise RunError(f"the Ray cluster fails: {first_line(error)}") from None
         raise lost()
 
-    def _call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def _try(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         # A generator, of which Ray's types do not know.
         answers: Any = self._carry_out.remote(
             code_digest(SEARCH), self._num_threads, function, args, kwargs
@@ -136,9 +149,13 @@ class RayWorkers(Workers):
             return _Shared(self._shared[key])
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            ray.shutdown()
+        if self._closed:
+            return
+        self._closed = True
+        with self._call_ended:
+            # Calls see it at their next look. Ray may not be asked after its end.
+            self._call_ended.wait_for(lambda: not self._num_calls, SECONDS_TO_END)
+        ray.shutdown()
 
 
 class _Shared:
@@ -180,8 +197,7 @@ def _connect(runner: RunnerSettings) -> None:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
-                # None: all of this machine's.
-                num_cpus=None,
+                address="local",  # and not another one of this machine, if there is one
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",
                 log_to_driver=False,
