@@ -143,8 +143,9 @@ class RayWorkers(Workers):
                 if hasattr(result, "to"):
                     result = result.to(torch.device("cpu"))
                 with warnings.catch_warnings():
-                    # That tensors in the store must not be written to: nobody does.
-                    warnings.filterwarnings("ignore", message="Zero-copy tensor")
+                    # That tensors in the store must not be written to, which nobody does, and
+                    # that some are copied.
+                    warnings.simplefilter("ignore")
                     self._shared[key] = ray.put(result)
             return _Shared(self._shared[key])
 
