@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from nas_core.config import RaySettings, RunnerSettings
-from nas_core.errors import CandidateError, DataError, RunError, ServiceError, SettingsError
+from nas_core.errors import CandidateError, RunError, ServiceError, SettingsError
 from nas_core.ray_workers import RayWorkers
 from nas_core.workers import MAX_LOSSES
 
@@ -130,17 +130,7 @@ def workers() -> Iterator[RayWorkers]:
             yield workers
 
 
-@pytest.mark.parametrize(
-    ("kind", "error", "message"),
-    [
-        ("candidate", CandidateError, "^the loss was not finite$"),
-        ("data", DataError, "^masks are gone$"),
-        ("unforeseen", CandidateError, "^ZeroDivisionError: division by zero$"),
-        ("memory", CandidateError, "RuntimeError.*(memory|alloc)"),
-        ("disk", RunError, "No space left on device"),
-        ("own time-out", RunError, "a socket timed out"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "error", "message"), calls.FAILURES)
 def test_what_a_call_raises(
     workers: RayWorkers, kind: str, error: type[Exception], message: str
 ) -> None:

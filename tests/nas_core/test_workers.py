@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nas_core.errors import CandidateError, DataError, RunError
+from nas_core.errors import CandidateError, RunError
 from nas_core.workers import MAX_LOSSES, ProcessWorkers
 
 STANDINS = Path(__file__).parents[1] / "standins"
@@ -42,17 +42,7 @@ def test_one_process_serves_all_calls(workers: ProcessWorkers) -> None:
     assert workers.call(calls.pid) == first
 
 
-@pytest.mark.parametrize(
-    ("kind", "error", "message"),
-    [
-        ("candidate", CandidateError, "^the loss was not finite$"),
-        ("data", DataError, "^masks are gone$"),
-        ("unforeseen", CandidateError, "^ZeroDivisionError: division by zero$"),
-        ("memory", CandidateError, "RuntimeError.*(memory|alloc)"),
-        ("disk", RunError, "No space left on device"),
-        ("own time-out", RunError, "a socket timed out"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "error", "message"), calls.FAILURES)
 def test_what_a_call_raises(
     workers: ProcessWorkers, kind: str, error: type[Exception], message: str
 ) -> None:

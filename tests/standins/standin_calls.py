@@ -9,7 +9,17 @@ from typing import Any
 
 import torch
 
-from nas_core.errors import CandidateError, DataError
+from nas_core.errors import CandidateError, DataError, RunError
+
+# What `fail` does, what a worker makes of it, and its message.
+FAILURES = [
+    ("candidate", CandidateError, "^the loss was not finite$"),
+    ("data", DataError, "^masks are gone$"),
+    ("unforeseen", CandidateError, "^ZeroDivisionError: division by zero$"),
+    ("memory", CandidateError, "RuntimeError.*(memory|alloc)"),
+    ("disk", RunError, "No space left on device"),
+    ("own time-out", RunError, "a socket timed out"),
+]
 
 
 def pid() -> int:
