@@ -245,10 +245,20 @@ class TrainSettings(CropSettings):
     jitter: float = Field(
         0.4, ge=0, lt=1, description="Brightness, contrast, saturation vary by 1 +/- this."
     )
+    class_weighting: bool = Field(True, description="Rare classes count more in the loss.")
+    hard_share: float = Field(
+        1.0, gt=0, le=1, description="Share of a batch's pixels, those of highest loss, that count."
+    )
+    jaccard: float = Field(
+        0.0, ge=0, le=100, description="Weight of the soft Jaccard loss beside the cross-entropy."
+    )
     learning_rate: float = Field(3e-3, gt=0, le=1, description="AdamW, decoder, at its peak.")
     learning_rate_encoder: float = Field(1.5e-3, ge=0, le=1, description="AdamW, encoder.")
     weight_decay: float = Field(1e-4, ge=0, description="AdamW's weight decay.")
     warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up, at most half.")
+    schedule: Literal["poly", "cosine"] = Field(
+        "poly", description="How the learning rates fall to 0 after the warm-up."
+    )
     max_gradient_norm: float = Field(3.0, gt=0, description="Gradients are clipped to this norm.")
     averaging: float = Field(0.998, ge=0, lt=1, description="Polyak decay of the weights.")
     validate_every: int = Field(5, ge=1, description="Epochs between validations.")

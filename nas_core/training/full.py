@@ -153,8 +153,10 @@ class _Training:
         compute.place(self.segmenter)
         self.average = polyak_average(self.segmenter, settings.averaging)
         self.optimizer = _optimizer(self.segmenter, settings)
-        self.schedule = LambdaLR(self.optimizer, _learning_rate_factor(settings, self.num_steps))
-        self.class_weights = class_weights(torch.as_tensor(data.label_shares)).to(compute.device)
+        self.schedule = LambdaLR(self.optimizer, learning_rate_factor(settings, self.num_steps))
+        shares = torch.as_tensor(data.label_shares)
+        weights = class_weights(shares) if settings.class_weighting else torch.ones(len(shares))
+        self.class_weights = weights.to(compute.device)
         self.history: list[dict[str, float]] = []
 
     @property
@@ -174,7 +176,14 @@ class _Training:
             images, masks = self._batch(rows.tolist(), generator)
             with self.compute.autocast():
                 logits = self.segmenter(images)
-            loss = segmentation_loss(logits, masks, self.class_weights, self.data.ignore_index)
+            loss = segmentation_loss(
+                logits,
+                masks,
+                self.class_weights,
+                self.data.ignore_index,
+                hard_share=self.settings.hard_share,
+                jaccard=self.settings.jaccard,
+            )
             if optimise(
                 loss,
                 self.optimizer,
@@ -305,14 +314,20 @@ def _optimizer(segmenter: Segmenter, settings: TrainSettings) -> Optimizer:
     )
 
 
-def _learning_rate_factor(settings: TrainSettings, num_steps: int) -> Callable[[int], float]:
-    """Linear warm-up, then (1 - t)^0.9, the polynomial decay of DeepLab (Chen et al., 2016)."""
+def learning_rate_factor(settings: TrainSettings, num_steps: int) -> Callable[[int], float]:
+    """Linear warm-up, then a fall to 0 over t from 0 to 1.
+
+    poly: (1 - t)^0.9, of DeepLab (Chen et al., 2016). cosine: (1 + cos(pi * t)) / 2, of SGDR
+    without restarts (Loshchilov and Hutter, 2017).
+    """
     warmup = min(settings.warmup_steps, num_steps // 2)
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        progress = (step - warmup) / max(1, num_steps - warmup)
-        return math.pow(max(0.0, 1.0 - progress), 0.9)
+        progress = min(1.0, (step - warmup) / max(1, num_steps - warmup))
+        if settings.schedule == "cosine":
+            return (1.0 + math.cos(math.pi * progress)) / 2
+        return math.pow(1.0 - progress, 0.9)
 
     return factor

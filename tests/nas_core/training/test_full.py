@@ -9,7 +9,13 @@ from nas_core.config import NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData
 from nas_core.errors import RunError
 from nas_core.genotype import Genotype
-from nas_core.training.full import FullResult, evaluate, train_fully, training_identity
+from nas_core.training.full import (
+    FullResult,
+    evaluate,
+    learning_rate_factor,
+    train_fully,
+    training_identity,
+)
 
 NETWORK = NetworkSettings(agg_size=16, sep_repeats=1)
 SETTINGS = TrainSettings(
@@ -164,3 +170,28 @@ def test_identity_follows_what_decides_the_outcome(scenes: PreparedData, compute
     other = SETTINGS.model_copy(update={"epochs": 4})
     assert identity(SETTINGS) == identity(same)
     assert len({identity(SETTINGS), identity(other), identity(SETTINGS, seed=1)}) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"class_weighting": False}, {"hard_share": 0.25}, {"jaccard": 1.0}, {"schedule": "cosine"}],
+)
+def test_each_part_of_the_recipe_changes_the_training(
+    change: dict[str, object], scenes: PreparedData, compute: Compute, tmp_path: Path
+) -> None:
+    short = SETTINGS.model_copy(update={"epochs": 1, "crop_height": 32, "crop_width": 32})
+    plain = _train(scenes, compute, tmp_path / "plain", short)
+    changed = _train(scenes, compute, tmp_path / "changed", short.model_copy(update=change))
+    assert not _states_equal(plain, changed)
+    assert changed.history[0]["skipped_steps"] == 0
+
+
+@pytest.mark.parametrize(("schedule", "middle"), [("poly", 0.5**0.9), ("cosine", 0.5)])
+def test_rates_rise_to_their_peak_and_fall_to_zero(schedule: str, middle: float) -> None:
+    settings = SETTINGS.model_copy(update={"schedule": schedule, "warmup_steps": 10})
+    factor = learning_rate_factor(settings, 110)
+    assert [factor(0), factor(9), factor(10)] == pytest.approx([1 / 11, 10 / 11, 1])
+    assert factor(60) == pytest.approx(middle)
+    assert factor(110) == pytest.approx(0)
+    rates = [factor(step) for step in range(10, 111)]
+    assert rates == sorted(rates, reverse=True)

@@ -1,0 +1,159 @@
+"""What each part of the full-training recipe is worth, on val.
+
+python -m benchmarks.recipe [--variant NAME ...] [--architecture NAME] [--seed N ...]
+                            [-p PROFILE] [-S KEY=VALUE ...] [--json]
+
+Trains one architecture on the train split, once with the recipe of the settings and once with each
+variant, which differs from it in one respect, and scores it on val; the test split is not used.
+-S gives a shortened recipe. Trainings lie in artifacts/recipe: what is there is not trained again,
+and one that was interrupted goes on from its last epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nas_core.architectures import ARCHITECTURES
+from nas_core.compute import Compute
+from nas_core.config import Settings, TrainSettings, load_settings, project_dir
+from nas_core.data.prepared import PreparedData, prepare
+from nas_core.errors import NasError, SettingsError
+from nas_core.files import read_json, write_json
+from nas_core.models.encoder import load_encoder_weights
+from nas_core.paths import artifacts_folder, prepared_folder
+from nas_core.training.full import train_fully, training_identity
+
+RECIPE = "recipe"
+
+
+def variants(recipe: TrainSettings) -> dict[str, TrainSettings]:
+    """The recipe, and what differs from it in one respect, by name."""
+    changes: dict[str, dict[str, Any]] = {
+        RECIPE: {},
+        "no class weighting": {"class_weighting": False},
+        "hardest quarter": {"hard_share": 0.25},
+        "with Jaccard": {"jaccard": 1.0},
+        "no Jaccard": {"jaccard": 0.0},
+        "cosine": {"schedule": "cosine"},
+        "poly": {"schedule": "poly"},
+        "no averaging": {"averaging": 0.0},
+        "no jitter": {"jitter": 0.0},
+        "fixed scale": {"min_scale": 1.0, "max_scale": 1.0},
+        "half the rates": _rates(recipe, 0.5),
+        "twice the rates": _rates(recipe, 2.0),
+        "one rate": {"learning_rate_encoder": recipe.learning_rate},
+        "encoder at a tenth": {"learning_rate_encoder": recipe.learning_rate / 10},
+        "half the batch": {"batch_size": recipe.batch_size // 2},
+        "weight decay 0.01": {"weight_decay": 0.01},
+    }
+    found = {name: recipe.model_copy(update=change) for name, change in changes.items()}
+    return {name: one for name, one in found.items() if name == RECIPE or one != recipe}
+
+
+def _rates(recipe: TrainSettings, factor: float) -> dict[str, float]:
+    names = ("learning_rate", "learning_rate_encoder")
+    return {name: getattr(recipe, name) * factor for name in names}
+
+
+def score(
+    settings: Settings, root: Path, data: PreparedData, architecture: str, variant: str, seed: int
+) -> dict[str, Any]:
+    """One training's row: variant, seed, val_mean_iou, val IoU by class, seconds."""
+    genotype = ARCHITECTURES[architecture]
+    encoder_state = load_encoder_weights(settings.encoder.weights, root)
+    compute = Compute.from_settings(settings.compute)
+    recipe = variants(settings.train)[variant]
+    about = (data, genotype, encoder_state, settings.network, recipe, compute)
+    identity = training_identity(*about, seed)
+    folder = artifacts_folder(root) / "recipe" / f"{architecture}-{identity}"
+    outcome = folder / "outcome.json"
+    if not outcome.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        result = train_fully(
+            *about,
+            seed=seed,
+            checkpoint=folder / "checkpoint.pt",
+            on_epoch=lambda row: print(
+                f"{variant}, seed {seed}: epoch {row['epoch']:.0f}, loss {row['loss']:.4f}, "
+                f"{row['seconds']:.0f} s",
+                file=sys.stderr,
+            ),
+        )
+        assert result.val is not None, "checked by main"
+        write_json(
+            outcome,
+            {
+                "val_mean_iou": result.val.metrics()["mean_iou"],
+                "val_class_iou": dict(zip(data.classes, result.val.iou.tolist(), strict=True)),
+                "seconds": sum(row["seconds"] for row in result.history),
+            },
+        )
+        (folder / "checkpoint.pt").unlink()
+    return {"variant": variant, "seed": seed, **read_json(outcome)}
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    def scores(variant: str) -> dict[int, float]:
+        return {row["seed"]: row["val_mean_iou"] for row in rows if row["variant"] == variant}
+
+    table = Table("variant", "val mIoU", "difference, the same seeds", "hours")
+    base = scores(RECIPE)
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        own = scores(variant)
+        differences = [own[seed] - base[seed] for seed in own if seed in base]
+        hours = sum(row["seconds"] for row in rows if row["variant"] == variant) / 3600
+        table.add_row(
+            variant,
+            " ".join(f"{score:.4f}" for score in own.values()),
+            f"{statistics.mean(differences):+.4f}" if variant != RECIPE and differences else "",
+            f"{hours:.2f}",
+        )
+    Console().print(table)
+
+
+def main(
+    variant: Annotated[
+        list[str] | None, typer.Option(help="Only this one. May be repeated.")
+    ] = None,
+    architecture: Annotated[str, typer.Option(help="What is trained.")] = "arch0",
+    seed: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
+    profile: Annotated[str, typer.Option("--profile", "-p")] = "camvid",
+    overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Train the variants of the recipe and score them on val."""
+    try:
+        root = project_dir()
+        settings = load_settings(profile, overrides or [], root=root)
+        known = variants(settings.train)
+        if settings.train.splits != "train":
+            raise SettingsError("train.splits: variants are compared on val, so train without it")
+        if architecture not in ARCHITECTURES:
+            raise SettingsError(f"--architecture: names are {', '.join(ARCHITECTURES)}")
+        chosen = variant or list(known)
+        if unknown := [name for name in chosen if name not in known]:
+            raise SettingsError(f"--variant {unknown[0]}: there are {', '.join(known)}")
+        data = prepare(settings.dataset, root, prepared_folder(root, settings))
+        rows = [
+            score(settings, root, data, architecture, name, one)
+            for one in seed or [settings.seed]
+            for name in chosen
+        ]
+    except NasError as error:
+        sys.exit(str(error))
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        _print(rows)
+
+
+if __name__ == "__main__":
+    typer.run(main)
