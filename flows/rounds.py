@@ -104,12 +104,13 @@ class Rounds:
             return
         context = self.context
         proposals = sample_candidates(self.folder, context.settings, context.root, number)
+        known = {record.id for record in self.journal.candidates}
+        known |= {one.genotype.id for one in self.pending}
         for genotype, cost in proposals[len(self._of_round(number)) :]:
             if self._num_planned() >= self.search.num_candidates:
                 break
-            known = {record.id for record in self.journal.candidates}
-            known |= {one.genotype.id for one in self.pending}
             new = None if genotype.id in known else self._num_planned() + 1
+            known.add(genotype.id)
             self.pending.append(_Pending(genotype, cost, number, new))
 
     def _num_planned(self) -> int:

@@ -32,7 +32,7 @@ from ray import exceptions
 from nas_core.code import SEARCH, code_digest
 from nas_core.config import RunnerSettings
 from nas_core.errors import RunError, ServiceError, SettingsError, first_line
-from nas_core.workers import MAX_LOSSES, Workers, failure, lost, over_time, stopped
+from nas_core.workers import WorkerLostError, Workers, over_time, stopped
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -65,7 +65,6 @@ class RayWorkers(Workers):
 
     def __init__(self, runner: RunnerSettings, num_threads: int = 0) -> None:
         super().__init__(runner.workers, runner.time_limit)
-        self._closed = False
         self._lock = threading.Lock()
         self._num_calls = 0
         self._call_ended = threading.Condition()
@@ -84,34 +83,29 @@ class RayWorkers(Workers):
             scheduling_strategy="SPREAD",
         )
 
-    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _try(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self._call_ended:
+            if self._closed:
+                raise stopped()
             self._num_calls += 1
         try:
-            return self._call(function, *args, **kwargs)
+            return cast(T, self._ask(function, args, kwargs))
+        except LOSSES:
+            raise WorkerLostError from None
+        except exceptions.RayTaskError as error:
+            if isinstance(error.cause, exceptions.RayError):
+                raise RunError(f"a Ray worker cannot begin: {error.cause}") from None
+            raise error.cause from error
+        except exceptions.RayError as error:
+            if self._closed:
+                raise stopped() from None
+            raise RunError(f"the Ray cluster fails: {first_line(error)}") from None
         finally:
             with self._call_ended:
                 self._num_calls -= 1
                 self._call_ended.notify_all()
 
-    def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        for _ in range(MAX_LOSSES):
-            try:
-                return cast(T, self._try(function, args, kwargs))
-            except LOSSES:
-                if self._closed:
-                    raise stopped() from None
-            except exceptions.RayTaskError as error:
-                if isinstance(error.cause, exceptions.RayError):
-                    raise RunError(f"a Ray worker cannot begin: {error.cause}") from None
-                raise failure(error.cause) from error
-            except exceptions.RayError as error:
-                if self._closed:
-                    raise stopped() from None
-                raise RunError(f"the Ray cluster fails: {first_line(error)}") from None
-        raise lost()
-
-    def _try(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def _ask(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         # A generator, of which Ray's types do not know.
         answers: Any = self._carry_out.remote(
             code_digest(SEARCH), self._num_threads, function, args, kwargs
@@ -150,10 +144,10 @@ class RayWorkers(Workers):
             return _Shared(self._shared[key])
 
     def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
         with self._call_ended:
+            if self._closed:
+                return
+            self._closed = True
             # Calls see it at their next look. Ray may not be asked after its end.
             self._call_ended.wait_for(lambda: not self._num_calls, SECONDS_TO_END)
         ray.shutdown()

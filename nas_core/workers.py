@@ -34,8 +34,8 @@ class Workers(ABC):
     def __init__(self, num: int, time_limit: float) -> None:
         self.num = num
         self.time_limit = time_limit
+        self._closed = False
 
-    @abstractmethod
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of `function` in a free worker. May be called from several threads.
 
@@ -47,6 +47,34 @@ class Workers(ABC):
                 function ran out of memory or raised something unforeseen.
             RunError: the disk is full or cannot be written, or the workers were closed.
             NasError: as the function raised it.
+        """
+        for _ in range(MAX_LOSSES):
+            try:
+                return self._try(function, *args, **kwargs)
+            except WorkerLostError:
+                if self._closed:
+                    raise stopped() from None
+            except NasError:
+                raise
+            except OSError as error:
+                raise RunError(f"a worker stopped: {error}") from None
+            except Exception as error:
+                raise CandidateError(
+                    f"{type(error).__name__}: {first_line(error, 2000)}"
+                ) from error
+        raise CandidateError(
+            f"its process ended {MAX_LOSSES} times without a word, as when the system kills it for "
+            "want of memory"
+        )
+
+    @abstractmethod
+    def _try(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of `function`, or what it raised.
+
+        Raises:
+            WorkerLostError: the worker is gone.
+            CandidateError: see `over_time`.
+            RunError: see `stopped`.
         """
 
     @abstractmethod
@@ -73,32 +101,18 @@ class Workers(ABC):
         self.close()
 
 
+class WorkerLostError(Exception):
+    """A worker ended in the middle of a call."""
+
+
 def stopped() -> RunError:
     """What a call raises when the workers are closed."""
     return RunError("stopped with its search, which trains it anew")
 
 
-def lost() -> CandidateError:
-    """What a call raises that has lost `MAX_LOSSES` workers."""
-    return CandidateError(
-        f"its process ended {MAX_LOSSES} times without a word, as when the system kills it for "
-        "want of memory"
-    )
-
-
 def over_time(time_limit: float) -> CandidateError:
     """What a call raises when its time limit passed."""
     return CandidateError(f"no result after {time_limit:g} s, which is runner.time_limit")
-
-
-def failure(error: Exception) -> NasError:
-    """What a call raises when its function raised `error`."""
-    match error:
-        case NasError():
-            return error
-        case OSError():
-            return RunError(f"a worker stopped: {error}")
-    return CandidateError(f"{type(error).__name__}: {first_line(error, 2000)}")
 
 
 class ProcessWorkers(Workers):
@@ -120,7 +134,6 @@ class ProcessWorkers(Workers):
         super().__init__(num, time_limit)
         if num > 1 and num_threads == 0:
             num_threads = max(1, (os.cpu_count() or 1) // num)
-        self._closed = False
         self._workers = [
             _Worker(num_threads, gpus[index % len(gpus)] if gpus else None) for index in range(num)
         ]
@@ -128,10 +141,15 @@ class ProcessWorkers(Workers):
         for worker in self._workers:
             self._free.put(worker)
 
-    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _try(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         worker = self._free.get()
         try:
-            return self._call(worker, function, *args, **kwargs)
+            return worker.call(self.time_limit, function, *args, **kwargs)
+        except (WorkerLostError, NasError, OSError):
+            raise
+        except Exception:
+            worker.kill()  # what it left in memory would burden the next call
+            raise
         finally:
             self._free.put(worker)
 
@@ -139,32 +157,10 @@ class ProcessWorkers(Workers):
         """Each process calls `function` once, and keeps what it returned."""
         return partial(function, *args, **kwargs)
 
-    def _call(
-        self, worker: _Worker, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        for _ in range(MAX_LOSSES):
-            try:
-                return worker.call(self.time_limit, function, *args, **kwargs)
-            except BrokenProcessPool:
-                if self._closed:
-                    raise stopped() from None
-            except _OverTimeError:
-                raise over_time(self.time_limit) from None
-            except (NasError, OSError) as error:
-                raise failure(error) from None
-            except Exception as error:
-                worker.kill()  # what it left in memory would burden the next call
-                raise failure(error) from error
-        raise lost()
-
     def close(self) -> None:
         self._closed = True
         for worker in self._workers:
             worker.kill()
-
-
-class _OverTimeError(Exception):
-    """The time limit of a call passed."""
 
 
 class _Worker:
@@ -178,7 +174,7 @@ class _Worker:
     def call(
         self, time_limit: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Raises BrokenProcessPool: the process is gone."""
+        """See `Workers._try`."""
         try:
             future = self._started().submit(function, *args, **kwargs)
             try:
@@ -188,9 +184,9 @@ class _Worker:
                     raise  # the function's own
         except BrokenProcessPool:
             self.kill()
-            raise
+            raise WorkerLostError from None
         self.kill()
-        raise _OverTimeError
+        raise over_time(time_limit)
 
     def _started(self) -> ProcessPoolExecutor:
         if self._executor is None:

@@ -1,6 +1,7 @@
 """What the whole suite shares: a Prefect server, and real data where the environment names it."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -14,6 +15,9 @@ from pathlib import Path
 # The networks of the tests are so small that threads cost more than they bring. Set before torch
 # is imported, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Read when Ray is imported, and inherited by its nodes. Without, Ray keeps a token in ~/.ray.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 import hypothesis
 import psutil

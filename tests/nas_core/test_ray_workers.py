@@ -1,7 +1,6 @@
 """Ray workers are real ones, of a cluster of this machine."""
 
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -11,10 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-# Both are read when Ray is imported. The workers inherit them.
-os.environ["RAY_AUTH_MODE"] = "token"
-os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 import psutil
 import pytest
