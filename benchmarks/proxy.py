@@ -61,7 +61,8 @@ def measure(settings: Settings, root: Path, num_sampled: int, compare: bool) -> 
             ).result()
             os.environ["THP_MEM_ALLOC_ENABLE"] = ours
         data = prepare(settings.dataset, root, prepared_folder(root, settings))
-        architectures = ARCHITECTURES | sample_architectures(settings, data, num_sampled)
+        paper = {name: ARCHITECTURES[name] for name in ("arch0", "arch1")}
+        architectures = paper | sample_architectures(settings, data, num_sampled)
         started = time.perf_counter()
         task = build_proxy_task(
             data,

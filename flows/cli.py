@@ -57,7 +57,8 @@ Overrides = Annotated[
 Reference = Annotated[
     str,
     typer.Argument(
-        metavar="GENOTYPE", help="A name (arch0, arch1), an id from a search, or a JSON file."
+        metavar="GENOTYPE",
+        help="A name (arch0, arch1, camvid0), an id from a search, or a JSON file.",
     ),
 ]
 
@@ -193,7 +194,7 @@ def verify(
         list[str] | None,
         typer.Option(
             metavar="GENOTYPE",
-            help="A name, id or JSON file; again for more. arch0 and arch1 if left out.",
+            help="A name, id or JSON file; again for more. All names if left out.",
         ),
     ] = None,
     seed: Annotated[
@@ -208,8 +209,10 @@ def verify(
     Trains each architecture fully with each seed on the splits of train.splits and scores it once
     on test, or on val where there is no test split. Stopped with Ctrl-C, the same command goes on.
     """
+    from nas_core.architectures import ARCHITECTURES
+
     settings = load_settings(profile, overrides or ())
-    references, seeds = tuple(architecture or ("arch0", "arch1")), tuple(seed or [settings.seed])
+    references, seeds = tuple(architecture or ARCHITECTURES), tuple(seed or [settings.seed])
     check_once("--seed", seeds)  # refuses before Prefect starts
     for reference in references:
         _find(reference)

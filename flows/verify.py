@@ -15,7 +15,7 @@ from flows.orphans import claim
 from flows.trainings import evaluate, naming, train
 from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.analysis.verification import ScoredModel, claim_rows, compare_with_claim
-from nas_core.architectures import find_architecture
+from nas_core.architectures import ARCHITECTURES, find_architecture
 from nas_core.claims import SOURCE, find_claim
 from nas_core.config import (
     ComputeSettings,
@@ -45,7 +45,7 @@ hide_tracebacks_of_user_errors()
 @flow(name="nas-verify", flow_run_name="verify {profile}", on_running=[claim])
 def nas_verify(
     profile: str = "camvid",
-    architectures: tuple[str, ...] = ("arch0", "arch1"),
+    architectures: tuple[str, ...] = tuple(ARCHITECTURES),
     seeds: tuple[Seed, ...] = (0,),
     name: str | None = None,
     dataset: DatasetSettings = DatasetSettings(),

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from nas_core.architectures import ARCHITECTURES, find_architecture
 from nas_core.errors import GenotypeError
+from nas_core.genotype import Genotype
 from nas_core.space import sample
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "architectures.json"
@@ -21,6 +23,13 @@ def test_the_papers_architectures_are_those_of_the_reference() -> None:
     for name in ("arch0", "arch1"):
         entry = {key: reference[name][key] for key in ("templates", "structure")}
         assert ARCHITECTURES[name].to_dict() == entry
+
+
+def test_camvid0_is_candidate_132_of_the_recorded_search() -> None:
+    search = pd.read_parquet(Path(__file__).parents[2] / "docs" / "data" / "search.parquet")
+    (row,) = search[search["id"] == ARCHITECTURES["camvid0"].id].to_dict("records")
+    assert row["candidate"] == 132
+    assert ARCHITECTURES["camvid0"] == Genotype.from_dict(json.loads(row["genotype"]))
 
 
 def test_names_ids_beginnings_and_files_are_found(tmp_path: Path) -> None:
@@ -43,7 +52,7 @@ def test_an_ambiguous_beginning_lists_what_it_may_mean() -> None:
 
 @pytest.mark.parametrize("reference", ["arch7", "", "zz", "\0"])
 def test_an_unknown_reference_lists_what_is_valid(reference: str) -> None:
-    with pytest.raises(GenotypeError, match=r"names are arch0, arch1; ids are") as caught:
+    with pytest.raises(GenotypeError, match=r"names are arch0, arch1, camvid0; ids are") as caught:
         find_architecture(reference, SEARCHED)
     assert FIRST.id in str(caught.value)
     with pytest.raises(GenotypeError, match="no searched architectures are known"):
