@@ -378,10 +378,6 @@ def _fail(kind: str, message: str) -> NoReturn:
     sys.exit(1)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
-
-
 @contextmanager
 def _stoppable() -> Iterator[None]:
     """Around a flow in this process: it has a server to report to; Ctrl-C and SIGTERM end it.
@@ -395,9 +391,10 @@ def _stoppable() -> Iterator[None]:
 
     from flows import orphans
     from flows.prefect_server import check_configured, start_temporary
+    from flows.signals import Terminated, signal_of
 
     def terminate(signal_number: int, frame: FrameType | None) -> NoReturn:
-        raise _Terminated
+        raise Terminated
 
     # Prefect ends the flow as crashed and then calls the handler that it found. The default one
     # would end the process before Prefect's temporary server is stopped.
@@ -413,8 +410,7 @@ def _stoppable() -> Iterator[None]:
         yield
     except KeyboardInterrupt as stop:
         errors.print("stopped; the same command goes on from here")
-        number = signal.SIGTERM if isinstance(stop, _Terminated) else signal.SIGINT
-        raise typer.Exit(128 + number) from None
+        raise typer.Exit(128 + (signal_of(stop) or signal.SIGINT)) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

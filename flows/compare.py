@@ -12,6 +12,7 @@ from flows.context import Context
 from flows.logs import hide_tracebacks_of_user_errors
 from flows.orphans import claim
 from flows.search import run_search
+from flows.signals import repeat_lost_signals
 from nas_core.analysis.comparison import FIGURES, ComparedSearch, compare_searches, plan_searches
 from nas_core.config import Settings, project_dir
 from nas_core.files import digest_of
@@ -22,6 +23,7 @@ from tasks.dataset import prepare_dataset
 from tasks.tracking.store import patiently
 
 hide_tracebacks_of_user_errors()
+repeat_lost_signals()
 
 
 @flow(name="nas-compare", flow_run_name="compare on {settings.name}", on_running=[claim])

@@ -13,6 +13,7 @@ from prefect import flow, get_run_logger
 from flows.context import Context
 from flows.logs import hide_tracebacks_of_user_errors
 from flows.orphans import claim
+from flows.signals import repeat_lost_signals
 from flows.trainings import naming, train
 from nas_core.analysis import fidelity
 from nas_core.analysis.leaderboard import read_search, searched_genotypes
@@ -34,6 +35,7 @@ LEAST_ARCHITECTURES = 4
 ENOUGH_ARCHITECTURES = 12
 
 hide_tracebacks_of_user_errors()
+repeat_lost_signals()
 
 
 @flow(name="nas-fidelity", flow_run_name="fidelity", on_running=[claim])

@@ -56,16 +56,18 @@ def check_configured() -> str | None:
     """The configured address; None if there is none, and Prefect starts a server for each run.
 
     Raises:
-        ServiceError: nothing answers there.
+        ServiceError: nothing answers there, or the server refuses the password.
     """
     url = configured_url()
     if url and not answers(url):
         raise ServiceError(
             f"no Prefect server answers at {redacted(url)}, the address in PREFECT_API_URL: `nas "
-            "up` starts "
-            "a local one; `nas down`, or `prefect config unset PREFECT_API_URL`, takes the address "
-            "out"
+            "up` starts a local one; `nas down`, or `prefect config unset PREFECT_API_URL`, takes "
+            "the address out"
         )
+    if url:
+        with api(url) as client:
+            client.api_version()  # unlike its health, this asks for the password
     return url
 
 
@@ -93,7 +95,7 @@ def api(url: str) -> Iterator[SyncPrefectClient]:
     """A client of the API at `url`.
 
     Raises:
-        ServiceError: it stops answering.
+        ServiceError: it stops answering, or refuses the password.
     """
     try:
         with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
@@ -102,6 +104,13 @@ def api(url: str) -> Iterator[SyncPrefectClient]:
         raise ServiceError(
             f"the Prefect server at {redacted(url)} does not answer ({error}); `nas up` starts a "
             "local one"
+        ) from None
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code not in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise
+        raise ServiceError(
+            f"the Prefect server at {redacted(url)} refuses the password: "
+            "PREFECT_API_AUTH_STRING must be USER:PASSWORD as the server has it"
         ) from None
 
 

@@ -16,6 +16,7 @@ from flows.context import Context, settings_of_run
 from flows.logs import hide_tracebacks_of_user_errors
 from flows.orphans import claim
 from flows.rounds import Rounds
+from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate_trainings, train_best
 from nas_core.config import (
     ComputeSettings,
@@ -39,6 +40,7 @@ from tasks.tracking.store import patiently
 Stage = Literal["all", "prepare", "search", "train", "evaluate"]
 
 hide_tracebacks_of_user_errors()
+repeat_lost_signals()
 
 
 @flow(name="nas-search", flow_run_name="{profile} · {stage}", on_running=[claim])

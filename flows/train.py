@@ -9,6 +9,7 @@ from prefect import flow
 from flows.context import Context
 from flows.logs import hide_tracebacks_of_user_errors
 from flows.orphans import claim
+from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate, register, train
 from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.architectures import find_architecture
@@ -18,6 +19,7 @@ from nas_core.training.record import read_training
 from tasks.dataset import prepare_dataset
 
 hide_tracebacks_of_user_errors()
+repeat_lost_signals()
 
 
 @flow(name="nas-train", flow_run_name="train {genotype}", on_running=[claim])

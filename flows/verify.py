@@ -12,6 +12,7 @@ from prefect import flow, get_run_logger
 from flows.context import Context, settings_of_run
 from flows.logs import hide_tracebacks_of_user_errors
 from flows.orphans import claim
+from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate, naming, train
 from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.analysis.verification import ScoredModel, claim_rows, compare_with_claim
@@ -40,6 +41,7 @@ from tasks.search_log import flatten
 from tasks.tracking.store import patiently
 
 hide_tracebacks_of_user_errors()
+repeat_lost_signals()
 
 
 @flow(name="nas-verify", flow_run_name="verify {profile}", on_running=[claim])

@@ -20,10 +20,11 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, and bf16 autocast on it or not."""
+    """A device, bf16 autocast on it or not, and whether full trainings are compiled."""
 
     device: torch.device
     bf16: bool
+    compile: bool = False
 
     @classmethod
     def from_settings(cls, settings: ComputeSettings) -> Compute:
@@ -43,7 +44,7 @@ class Compute:
         bf16 = settings.precision == "bf16" or (
             settings.precision == "auto" and _computes_bf16(device)
         )
-        return cls(device, bf16)
+        return cls(device, bf16, settings.compile)
 
     @contextmanager
     def autocast(self) -> Iterator[None]:

@@ -30,6 +30,7 @@ from nas_core.models.segmenter import Segmenter
 from nas_core.models.state import DAMAGED, load_plain, state_digest
 from nas_core.seeds import seeded
 from nas_core.training.averaging import polyak_average
+from nas_core.training.compiling import CompiledNetwork
 from nas_core.training.losses import class_weights, segmentation_loss
 from nas_core.training.steps import StepLog, optimise, shuffled_batches
 
@@ -102,6 +103,7 @@ def training_identity(
         state_digest(encoder_state),
         data.data_hash,
         compute.bf16,
+        compute.compile,
         seed,
     )
 
@@ -151,6 +153,7 @@ class _Training:
         if encoder_state is not None:
             self.segmenter.encoder.load_state_dict(encoder_state)
         compute.place(self.segmenter)
+        self.forward = CompiledNetwork(self.segmenter) if compute.compile else self.segmenter
         self.average = polyak_average(self.segmenter, settings.averaging)
         self.optimizer = _optimizer(self.segmenter, settings)
         self.schedule = LambdaLR(self.optimizer, learning_rate_factor(settings, self.num_steps))
@@ -175,7 +178,7 @@ class _Training:
         for rows in shuffled_batches(self.num_images, self.settings.batch_size, generator):
             images, masks = self._batch(rows.tolist(), generator)
             with self.compute.autocast():
-                logits = self.segmenter(images)
+                logits = self.forward(images)
             loss = segmentation_loss(
                 logits,
                 masks,

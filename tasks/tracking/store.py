@@ -125,6 +125,11 @@ def service_errors(uri: str) -> Iterator[None]:
         reason = without_credentials(str(error), uri).strip().partition("\n")[0].rstrip(".")
         if cause := re.search(r"Max retries exceeded .*\(Caused by .*?: (.*?)\"?\)\)$", reason):
             reason = f"it does not answer ({cause[1]})"
+        if "failed with error code 401" in reason:
+            reason = (
+                "it refuses the password: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
+                "must be those of one of its users"
+            )
         kind = UnavailableError if _may_pass(error) else ServiceError
         # Without the cause: its text may hold the credentials.
         raise kind(f"MLflow at {redacted(uri)}: {reason[:400]}; {WHERE_SET}") from None
