@@ -46,20 +46,36 @@ def predict(
         Path | None,
         typer.Option(help="Folder with true classes as STEM.png: shows and writes metrics.json."),
     ] = None,
+    label_ids: Annotated[
+        bool,
+        typer.Option(
+            "--label-ids",
+            help="Cityscapes' label ids in place of class numbers, and no overlays: the form that "
+            "its evaluation server takes.",
+        ),
+    ] = False,
 ) -> None:
     """Label the pixels of images: class numbers as a grey PNG, and an overlay to look at."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from nas_core.data import cityscapes
     from nas_core.data.pictures import find_pictures
     from nas_core.predict import Predictor, predict_files
 
     pictures = find_pictures(images)
     predictor = Predictor.load(model)
+    if label_ids and predictor.card.classes != cityscapes.CLASSES:
+        raise SettingsError(f"--label-ids: {model} was not trained on the classes of Cityscapes")
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True) as progress:
         bar = progress.add_task("", total=len(pictures))
         report = predict_files(
-            predictor, pictures, out, masks, lambda number: progress.advance(bar, number)
+            predictor,
+            pictures,
+            out,
+            masks,
+            lambda number: progress.advance(bar, number),
+            cityscapes.LABEL_IDS if label_ids else None,
         )
     console.print(
         f"{report.num_written} of {len(pictures)} images predicted into {out}", markup=False

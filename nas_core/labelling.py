@@ -13,6 +13,13 @@ from nas_core.models.segmenter import Segmenter
 
 # Measured with arch0 and arch1 on the CPU at 2048x1024: 228 and 236.
 BYTES_PER_PIXEL = 240
+MAX_BATCH = 8
+BATCH_PIXELS = 2**21  # one image of Cityscapes
+
+
+def batch_size_for(size: tuple[int, int]) -> int:
+    """How many images of this height and width are labelled at once, so that memory is bounded."""
+    return max(1, min(MAX_BATCH, BATCH_PIXELS // (size[0] * size[1])))
 
 
 def check_memory(name: object, size: tuple[int, int]) -> None:

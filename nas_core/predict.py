@@ -22,14 +22,12 @@ from nas_core.data.overlay import overlay
 from nas_core.data.pictures import picture_size, read_picture
 from nas_core.errors import DataError
 from nas_core.files import write_atomically, write_json
-from nas_core.labelling import check_memory, predict_batch, predict_labels
+from nas_core.labelling import batch_size_for, check_memory, predict_batch, predict_labels
 from nas_core.metrics import ConfusionMatrix
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.segmenter import Segmenter
 from nas_core.shipping import find_weights
 
-MAX_BATCH = 8
-BATCH_PIXELS = 2**21
 METRICS_FILE = "metrics.json"
 
 
@@ -88,6 +86,7 @@ def predict_files(
     out: Path,
     masks: Path | None = None,
     on_done: Callable[[int], None] = lambda number: None,
+    label_ids: Sequence[int] | None = None,
 ) -> Report:
     """Write STEM.png (8-bit grey, class numbers, the picture's size) and STEM_overlay.png of each.
 
@@ -97,6 +96,8 @@ def predict_files(
         masks: a folder with the true classes as STEM.png, 8-bit grey; the number of classes as a
             label means "not labelled". Then metrics.json is written too.
         on_done: called with the number of pictures that are done since the last call.
+        label_ids: one for each class, written in place of its number, and no overlays: the form
+            that a benchmark's server takes.
 
     Raises:
         DataError: two pictures have one stem, a picture or mask would be overwritten, `masks` is
@@ -105,12 +106,14 @@ def predict_files(
     """
     if masks is not None and not masks.is_dir():
         raise DataError(f"masks: {masks} is not a folder: give one with STEM.png of each image")
-    _check_outputs(pictures, out, masks)
+    suffixes = [".png"] if label_ids else [".png", "_overlay.png"]
+    _check_outputs(pictures, out, masks, suffixes)
     report = Report()
     num_classes = len(predictor.card.classes)
     confusion = ConfusionMatrix(num_classes, ignore_index=num_classes)
     num_scored = 0
     palette = np.array(predictor.card.palette, np.uint8)
+    values = np.array(label_ids or range(num_classes), np.uint8)
     for paths in _batches(pictures, report, on_done):
         images: dict[Path, npt.NDArray[np.uint8]] = {}
         for path in paths:
@@ -124,8 +127,9 @@ def predict_files(
         predicted = predict_batch(predictor.segmenter, np.stack([*images.values()]))
         for (path, image), labels in zip(images.items(), predicted, strict=True):
             try:
-                _save(out / f"{path.stem}.png", Image.fromarray(labels))
-                _save(out / f"{path.stem}_overlay.png", overlay(image, labels, palette))
+                _save(out / f"{path.stem}.png", Image.fromarray(values[labels]))
+                if not label_ids:
+                    _save(out / f"{path.stem}_overlay.png", overlay(image, labels, palette))
             except OSError as error:
                 raise DataError(f"{out} cannot be written: {error.strerror or error}") from None
             report.num_written += 1
@@ -159,8 +163,7 @@ def _batches(
             report.problems.append(str(error))
             on_done(1)
             continue
-        most = max(1, min(MAX_BATCH, BATCH_PIXELS // (size[0] * size[1])))
-        if batch and (size != batch_size or len(batch) >= most):
+        if batch and (size != batch_size or len(batch) >= batch_size_for(size)):
             yield batch
             batch = []
         batch.append(path)
@@ -169,13 +172,15 @@ def _batches(
         yield batch
 
 
-def _check_outputs(pictures: Sequence[Path], out: Path, masks: Path | None) -> None:
+def _check_outputs(
+    pictures: Sequence[Path], out: Path, masks: Path | None, suffixes: Sequence[str]
+) -> None:
     sources = {path.resolve() for path in pictures}
     if masks is not None:
         sources |= {(masks / f"{path.stem}.png").resolve() for path in pictures}
     written: dict[str, Path] = {}
     for path in pictures:
-        for name in (f"{path.stem}.png", f"{path.stem}_overlay.png"):
+        for name in (path.stem + suffix for suffix in suffixes):
             if name in written:
                 raise DataError(
                     f"{written[name]} and {path} would both be written to {name}: rename one, or "

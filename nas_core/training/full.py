@@ -23,6 +23,7 @@ from nas_core.data.transforms import augmented_batch, normalise
 from nas_core.errors import RunError, first_line, shown
 from nas_core.files import digest_of, write_bytes
 from nas_core.genotype import Genotype
+from nas_core.labelling import batch_size_for
 from nas_core.metrics import ConfusionMatrix
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
@@ -35,7 +36,6 @@ from nas_core.training.losses import class_weights, segmentation_loss
 from nas_core.training.steps import StepLog, optimise, shuffled_batches
 
 CHECKPOINT_FORMAT = 1
-EVALUATION_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,10 @@ def evaluate(
     """One confusion matrix over a whole split, at the images' own size."""
     segmenter.eval()
     confusion = ConfusionMatrix(num_classes, ignore_index, compute.device)
-    for start in range(0, len(split), EVALUATION_BATCH):
-        rows = slice(start, start + EVALUATION_BATCH)
+    height, width = split.images.shape[1:3]
+    batch_size = batch_size_for((height, width))
+    for start in range(0, len(split), batch_size):
+        rows = slice(start, start + batch_size)
         images = torch.from_numpy(split.images[rows]).to(compute.device)
         with compute.autocast():
             logits = segmenter(normalise(images))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from flows import cli
 from nas_core.architectures import ARCHITECTURES
-from nas_core.data import camvid
+from nas_core.data import camvid, cityscapes
 from nas_core.errors import WeightsError
 from nas_core.files import file_digest, write_json
 from nas_core.models.checkpoint import NetworkCard, save_segmenter
@@ -159,6 +159,21 @@ def test_export_and_bench(nas: Nas, project: Path, training: Path) -> None:
     assert code == 0 and "64x32" in shown and "CPU threads: 1" in shown
 
 
+def test_label_ids_for_the_server_of_cityscapes(nas: Nas, project: Path) -> None:
+    card = NetworkCard(ARCHITECTURES["arch0"], cityscapes.CLASSES, cityscapes.PALETTE, 8, 1)
+    save_segmenter(project / "city.safetensors", seeded(1, card.build), card)
+    name = "berlin_000000_000019_leftImg8bit"
+    (project / "images" / "a.jpg").rename(project / "images" / f"{name}.jpg")
+    out = project / "out"
+    model = project / "city.safetensors"
+    assert nas("predict", "--model", model, project / "images", "--out", out, "--label-ids")[0] == 0
+    assert sorted(path.name for path in out.iterdir()) == ["b.png", f"{name}.png"]
+    labels = np.array(Image.open(out / f"{name}.png"))
+    expected = np.array(cityscapes.LABEL_IDS)[Predictor.load(model)(project / f"images/{name}.jpg")]
+    assert labels.shape == (24, 40)
+    np.testing.assert_array_equal(labels, expected)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -169,6 +184,7 @@ def test_export_and_bench(nas: Nas, project: Path, training: Path) -> None:
         (["predict", "--model", "weights.pt", "images", "--out", "out"], "weights.pt is not a"),
         (["predict", "--model", "T", "images", "--out", "params.yaml"], "cannot be written"),
         (["predict", "--model", "T", "images", "--out", "o", "--masks", "m"], "m is not a folder"),
+        (["predict", "--model", "T", "images", "--out", "o", "--label-ids"], "classes of Citysc"),
         (["export", "T", "--out", "a.pt"], "ends in .onnx"),
         (["export", "T", "--out", "nowhere/a.onnx"], "the folder nowhere does not exist"),
         (["export", "nothing", "--out", "a.onnx"], "unknown model 'nothing'"),

@@ -9,8 +9,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +73,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     folder = tmp_path_factory.mktemp("team")
     ports = {name: free_port() for name in ("postgres:5432", "s3:8333", "prefect", "mlflow")}
     started: list[subprocess.Popen[bytes]] = []
-    with Postgres(folder / "postgres", ports["postgres:5432"]):
+    with postgresql(ports["postgres:5432"]):
         with connect(ports["postgres:5432"], "postgres") as connection:
             for statement in (DEPLOY / "databases.sql").read_text().split(";\n"):
                 if statement.strip():
@@ -120,44 +122,37 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
             s3_server.stop()
 
 
-@dataclass
-class Postgres:
-    """A PostgreSQL of this machine in `folder`, that asks for the password."""
+@contextmanager
+def postgresql(port: int) -> Iterator[None]:
+    """A PostgreSQL of this machine that asks for the password."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = shutil.which("initdb") or (str(found[-1]) if found else None)
+    if initdb is None:
+        pytest.skip("PostgreSQL is not installed")
+    # It refuses to run as root, and nobody but its owner may enter the folders of pytest.
+    as_root = os.geteuid() == 0
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if as_root else []
+    with tempfile.TemporaryDirectory(prefix="nas-postgresql-") as name:
+        folder = Path(name)
 
-    folder: Path
-    port: int
+        def run(program: str, *arguments: str) -> None:
+            command = [*user, str(Path(initdb).parent / program), "-D", str(folder / "data")]
+            subprocess.run(
+                [*command, *arguments], cwd="/", stdout=subprocess.DEVNULL, check=True, timeout=120
+            )
 
-    def __enter__(self) -> None:
-        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-        initdb = shutil.which("initdb") or (str(found[-1]) if found else None)
-        if initdb is None:
-            pytest.skip("PostgreSQL is not installed")
-        self.bin = Path(initdb).parent
-        self.folder.mkdir()
-        password = self.folder / "password"
+        password = folder / "password"
         password.write_text(SECRETS["POSTGRES_PASSWORD"])
-        # It refuses to run as root.
-        self.user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        if os.geteuid() == 0:
-            for path in [self.folder, password]:
+        if as_root:
+            for path in (folder, password):
                 shutil.chown(path, "postgres", "postgres")
-            for parent in self.folder.parents:
-                if parent.is_relative_to("/tmp") and parent != Path("/tmp"):
-                    parent.chmod(parent.stat().st_mode | 0o011)
-        else:
-            self.user = []
-        self.run("initdb", "--username=postgres", "--auth=scram-sha-256", f"--pwfile={password}")
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self.folder} -c fsync=off"
-        self.run("pg_ctl", "start", "--wait", "-o", options, "-l", str(self.folder / "log"))
-
-    def __exit__(self, *about: object) -> None:
-        self.run("pg_ctl", "stop", "--wait", "--mode=immediate")
-
-    def run(self, program: str, *arguments: str) -> None:
-        command = [*self.user, str(self.bin / program), "-D", str(self.folder / "data")]
-        subprocess.run(
-            [*command, *arguments], cwd="/", stdout=subprocess.DEVNULL, check=True, timeout=120
-        )
+        run("initdb", "--username=postgres", "--auth=scram-sha-256", f"--pwfile={password}")
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off"
+        run("pg_ctl", "start", "--wait", "-o", options, "-l", str(folder / "log"))
+        try:
+            yield
+        finally:
+            run("pg_ctl", "stop", "--wait", "--mode=immediate")
 
 
 def connect(port: int, database: str) -> psycopg.Connection[Any]:
@@ -274,20 +269,11 @@ def test_a_search_is_recorded_on_postgresql_and_in_s3(team: Team, tmp_path: Path
     assert fetched.returncode == 0, fetched.stderr
 
 
-@pytest.mark.parametrize(
-    ("left_out", "command"),
-    [
-        ("PREFECT_API_AUTH_STRING", "search"),
-        ("PREFECT_API_AUTH_STRING", "up"),
-        ("MLFLOW_TRACKING_PASSWORD", "search"),
-    ],
-)
-def test_without_a_password_nothing_starts(
-    left_out: str, command: str, team: Team, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("left_out", ["PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD"])
+def test_without_a_password_nothing_starts(left_out: str, team: Team, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     environment = {key: value for key, value in team.environment.items() if key != left_out}
-    output = nas(tmp_path, environment, command)
+    output = nas(tmp_path, environment, "search")
     assert output.startswith("1\n"), output
     assert left_out in output
     assert "Traceback" not in output

@@ -100,6 +100,18 @@ def test_files_of_any_size(predictor: Predictor, tmp_path: Path) -> None:
     assert len(list(out.iterdir())) == 10
 
 
+def test_label_ids_take_the_place_of_class_numbers(predictor: Predictor, tmp_path: Path) -> None:
+    pictures = [_save(tmp_path / "in" / f"{i}.png", 24, 40, i) for i in range(2)]
+    # An overlay of the one would have the name of the other.
+    pictures.append(_save(tmp_path / "in" / "0_overlay.png", 24, 40))
+    out, ids = tmp_path / "out", (7, 33, 255, 0)
+    predict_files(predictor, pictures, out, label_ids=ids)
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "0_overlay.png", "1.png"]
+    for path in pictures:
+        with Image.open(out / path.name) as labels:
+            np.testing.assert_array_equal(labels, np.array(ids)[predictor(path)])
+
+
 def test_one_bad_file_costs_only_itself(predictor: Predictor, tmp_path: Path) -> None:
     pictures = [_save(tmp_path / "in" / f"{i}.png", 24, 32, i) for i in range(4)]
     pictures[1].write_text("no picture")

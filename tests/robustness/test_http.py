@@ -1,6 +1,7 @@
 """HTTP bodies: to a served model, and as parameters of a deployment to a Prefect server."""
 
 import base64
+import io
 import json
 import os
 import socket
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 from mlflow.models import Model
+from PIL import Image
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -24,6 +27,7 @@ from flows.deployments import build_deployments
 from flows.prefect_server import api
 from flows.watch import _create_run, _find_deployment
 from nas_core.models.checkpoint import load_segmenter
+from nas_core.predict import Predictor, predict_files
 from tasks.tracking.models import save_model
 from tests.robustness.cases import SECRET, listed, refused
 from tests.robustness.test_images import BAD_JPEG, BAD_PNG, GOOD, picture
@@ -87,11 +91,21 @@ def of_image(content: bytes) -> bytes:
     return json.dumps({"dataframe_records": [{"image": text}]}).encode()
 
 
-def test_a_good_image_has_its_mask(served: str) -> None:
-    for content in (GOOD, picture("JPEG"), picture("PNG", "L"), picture("PNG", "P")):
+def test_a_good_image_has_the_mask_that_nas_predict_writes(
+    served: str, whole_project: Path, tmp_path: Path
+) -> None:
+    contents = (GOOD, picture("JPEG"), picture("PNG", "L"), picture("PNG", "P"))
+    pictures = [tmp_path / f"{number}.png" for number in range(len(contents))]
+    for path, content in zip(pictures, contents, strict=True):
+        path.write_bytes(content)
+    predictor = Predictor.load(whole_project / "artifacts" / "trainings" / "arch1-0123")
+    predict_files(predictor, pictures, tmp_path / "out")
+    for path, content in zip(pictures, contents, strict=True):
         answer = post(served, of_image(content))
         assert answer.status_code == 200, answer.text
-        assert base64.b64decode(answer.json()["predictions"][0]["mask"])[:4] == b"\x89PNG"
+        mask = base64.b64decode(answer.json()["predictions"][0]["mask"])
+        written = Image.open(tmp_path / "out" / path.name)
+        np.testing.assert_array_equal(Image.open(io.BytesIO(mask)), written)
 
 
 # Pillow reads these pixels, grey without its palette and with what is there of the rest.

@@ -1,0 +1,136 @@
+"""The memory that training and evaluation need at Cityscapes' real size.
+
+python -m benchmarks.memory [--architecture NAME] [-p PROFILE] [-S KEY=VALUE ...] [--json]
+
+Draws a dataset of random pixels in Cityscapes' layout, one batch to train on and one image of
+2048x1024 to score, and takes one step of the profile's full training and one evaluation, each in a
+process of its own. Peaks are of the whole process, and on a GPU of what torch allocated there.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.baseline import peak_gib
+from nas_core.architectures import ARCHITECTURES
+from nas_core.compute import Compute
+from nas_core.config import Settings, load_settings, project_dir
+from nas_core.data.cityscapes import NUM_LABEL_IDS
+from nas_core.data.prepared import PreparedData, prepare
+from nas_core.errors import NasError, SettingsError
+from nas_core.models.decoder import Decoder
+from nas_core.models.encoder import Encoder
+from nas_core.models.segmenter import Segmenter
+from nas_core.training.full import evaluate, train_fully
+
+HEIGHT, WIDTH = 1024, 2048
+
+
+def draw(root: Path, num_train: int) -> None:
+    """Random images and labels in the official layout under `root`."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", num_train), ("val", 1)):
+        images, masks = (root / kind / split / "city" for kind in ("leftImg8bit", "gtFine"))
+        images.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        for number in range(count):
+            name = f"city_{number:06}_000019"
+            pixels = generator.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+            labels = generator.integers(0, NUM_LABEL_IDS, (HEIGHT, WIDTH), dtype=np.uint8)
+            Image.fromarray(pixels).save(images / f"{name}_leftImg8bit.png", compress_level=0)
+            Image.fromarray(labels).save(masks / f"{name}_gtFine_labelIds.png", compress_level=0)
+
+
+def train(settings: Settings, root: Path, architecture: str) -> dict[str, float]:
+    """Peaks of one epoch of one step, with the evaluation at its end."""
+    data, compute = _set_up(settings, root)
+    genotype = ARCHITECTURES[architecture]
+    recipe = settings.train.model_copy(update={"epochs": 1})
+    about = (data, genotype, None, settings.network, recipe, compute)
+    train_fully(*about, seed=0, checkpoint=root / "checkpoint.pt")
+    return _peaks(compute)
+
+
+def score(settings: Settings, root: Path, architecture: str) -> dict[str, float]:
+    """Peaks of the evaluation of one image."""
+    data, compute = _set_up(settings, root)
+    network = settings.network
+    decoder = Decoder(
+        ARCHITECTURES[architecture], data.num_classes, network.agg_size, network.sep_repeats
+    )
+    segmenter = compute.place(Segmenter(Encoder(), decoder))
+    evaluate(segmenter, data.split("val"), data.num_classes, data.ignore_index, compute)
+    return _peaks(compute)
+
+
+def _set_up(settings: Settings, root: Path) -> tuple[PreparedData, Compute]:
+    data = prepare(settings.dataset, root, root / "prepared")
+    return data, Compute.from_settings(settings.compute)
+
+
+def _peaks(compute: Compute) -> dict[str, float]:
+    peaks = {"peak_gib": peak_gib()}
+    if compute.device.type == "cuda":
+        peaks["gpu_peak_gib"] = torch.cuda.max_memory_allocated(compute.device) / 2**30
+    return peaks
+
+
+def measure(settings: Settings, architecture: str) -> list[dict[str, Any]]:
+    recipe = settings.train
+    work: dict[str, Callable[..., dict[str, float]]] = {
+        f"training, {recipe.batch_size} crops of {recipe.crop_width}x{recipe.crop_height}": train,
+        f"evaluation, 1 image of {WIDTH}x{HEIGHT}": score,
+    }
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        draw(root / "raw", recipe.batch_size)
+        prepare(settings.dataset, root, root / "prepared")
+        context = multiprocessing.get_context("spawn")
+        for name, function in work.items():
+            with ProcessPoolExecutor(1, context) as process:
+                peaks = process.submit(function, settings, root, architecture).result()
+            rows.append({"work": name, **peaks})
+    return rows
+
+
+def main(
+    architecture: Annotated[str, typer.Option(help="What is trained.")] = "arch0",
+    profile: Annotated[str, typer.Option("--profile", "-p")] = "cityscapes",
+    overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure the peaks of memory."""
+    try:
+        if architecture not in ARCHITECTURES:
+            raise SettingsError(f"--architecture: names are {', '.join(ARCHITECTURES)}")
+        given = [*(overrides or []), "dataset.kind=cityscapes", "dataset.path=raw"]
+        rows = measure(load_settings(profile, given, root=project_dir()), architecture)
+    except NasError as error:
+        sys.exit(str(error))
+    if as_json:
+        print(json.dumps(rows))
+        return
+    table = Table("work", "peak, GiB", "GPU, GiB", title=f"{architecture}, {profile}")
+    for row in rows:
+        gpu = f"{row['gpu_peak_gib']:.1f}" if "gpu_peak_gib" in row else "-"
+        table.add_row(row["work"], f"{row['peak_gib']:.1f}", gpu)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
