@@ -98,7 +98,7 @@ def measure(settings: Settings, architecture: str) -> list[dict[str, Any]]:
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
-        draw(root / "raw", recipe.batch_size)
+        draw(root / "raw", max(3, recipe.batch_size))  # three are the least of a dataset
         prepare(settings.dataset, root, root / "prepared")
         context = multiprocessing.get_context("spawn")
         for name, function in work.items():
