@@ -188,7 +188,12 @@ def fidelity(
 
 @app.command()
 def verify(
-    profile: Profile = "camvid",
+    profile: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROFILE", help="camvid (params.yaml itself) or a file of profiles/."
+        ),
+    ] = "camvid",
     overrides: Overrides = None,
     architecture: Annotated[
         list[str] | None,

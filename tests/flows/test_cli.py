@@ -145,6 +145,7 @@ def test_leaderboard_of_nothing_says_so(
         (["compare", "--seed", "1", "--seed", "1"], "--seed 1 is given twice"),
         (["compare", "-S", "search.num_candidates=3"], "search.num_candidates = 3"),
         (["verify", "--seed", "1", "--seed", "1"], "--seed 1 is given twice"),
+        (["verify", "nowhere"], "unknown profile 'nowhere'"),
         (["verify", "--architecture", "arch7"], "unknown architecture 'arch7'"),
         (["verify", "-S", "train.splits=val"], "train.splits = 'val'"),
         (["train", "arch0", "-S", "train.epoch=3"], "did you mean 'train.epochs'"),

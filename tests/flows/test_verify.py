@@ -83,7 +83,7 @@ def nas(monkeypatch: pytest.MonkeyPatch, project: Path, *arguments: str) -> None
 def verify(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
     """arch0 and one from a file, with the seeds 0 and 5."""
     references = ("--architecture", "arch0", "--architecture", str(project / "mine.json"))
-    nas(monkeypatch, project, "verify", *references, "--seed", "0", "--seed", "5")
+    nas(monkeypatch, project, "verify", "camvid", *references, "--seed", "0", "--seed", "5")
 
 
 @pytest.fixture(scope="module")
