@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from pyarrow.lib import ArrowException
 
 from nas_core.analysis.leaderboard import leaderboard
@@ -73,20 +75,34 @@ def pareto_picture(finished: pd.DataFrame) -> Figure:
     """Quality against each cost: all candidates, and the front with the ids of its members."""
     figure = Figure(figsize=(4.5 * len(COST_AXES), 4), layout="constrained")
     panels = figure.subplots(1, len(COST_AXES), sharey=True)
+    fronts = {cost: pareto_front(finished, cost) for cost in COST_AXES}
     for panel, (cost, (label, unit)) in zip(panels, COST_AXES.items(), strict=True):
-        front = pareto_front(finished, cost)
+        front = fronts[cost]
         panel.scatter(finished[cost] / unit, finished["quality"], s=14, color="0.7")
         panel.step(front[cost] / unit, front["quality"], where="post", color="tab:blue")
         panel.scatter(front[cost] / unit, front["quality"], s=24, color="tab:blue")
-        for row in front.to_dict("records"):
-            place = (row[cost] / unit, row["quality"])
-            panel.annotate(
-                row["id"][:6], place, xytext=(3, -9), textcoords="offset points", fontsize=7
-            )
         panel.set_xlabel(label)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("quality on meta-val")
+    figure.draw_without_rendering()  # the places of labels are known from here on
+    for panel, (cost, (_, unit)) in zip(panels, COST_AXES.items(), strict=True):
+        _write_ids(panel, fronts[cost]["id"], fronts[cost][cost] / unit, fronts[cost]["quality"])
     return figure
+
+
+def _write_ids(panel: Axes, ids: pd.Series, costs: pd.Series, qualities: pd.Series) -> None:
+    """Beside each point, the best first; not where another id stands. pareto.csv has all."""
+    written: list[Bbox] = []
+    points = sorted(zip(ids, costs, qualities, strict=True), key=lambda point: -point[2])
+    for identifier, cost, quality in points:
+        text = panel.annotate(
+            identifier[:6], (cost, quality), (3, -9), textcoords="offset points", fontsize=7
+        )
+        box = text.get_window_extent()
+        if any(box.overlaps(other) for other in written):
+            text.remove()
+        else:
+            written.append(box)
 
 
 def write_verification(place: Path, report: Mapping[str, Any]) -> list[Path]:
