@@ -19,6 +19,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas_core.addresses import redacted, without_credentials
@@ -80,8 +81,12 @@ def connect(uri: str) -> MlflowClient:
     parts = urlsplit(uri)
     if uri.startswith(SQLITE):
         _create_database(_sqlite_path(uri), uri)
-    elif parts.hostname and (port := DATABASE_PORTS.get(parts.scheme.split("+")[0])):
-        _check_port(uri, parts.hostname, parts.port or port)
+    elif port := DATABASE_PORTS.get(parts.scheme.split("+")[0]):
+        if parts.hostname:
+            _check_port(uri, parts.hostname, parts.port or port)
+        with service_errors(uri):
+            # Once: MLflow would try ten times, for minutes, before it says what is wrong.
+            create_engine(uri, poolclass=NullPool).connect().close()
     with service_errors(uri):
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import boto3
 import httpx
@@ -24,6 +25,9 @@ import psycopg
 import pytest
 import yaml
 from moto.server import ThreadedMotoServer
+
+from nas_core.errors import ServiceError
+from tasks.tracking.store import connect as connect_store
 
 pytestmark = pytest.mark.slow
 
@@ -280,3 +284,15 @@ def test_without_a_password_nothing_starts(left_out: str, team: Team, tmp_path: 
     assert not (tmp_path / "artifacts" / "searches").exists()
     for secret in SECRETS.values():
         assert secret not in output
+
+
+def test_the_database_is_a_store_without_its_server_too(team: Team) -> None:
+    def address(password: str) -> str:
+        place = f"127.0.0.1:{team.postgres_port}/mlflow"
+        return f"postgresql+psycopg://postgres:{quote(password)}@{place}"
+
+    client = connect_store(address(SECRETS["POSTGRES_PASSWORD"]))
+    assert client.get_experiment_by_name("tiny") is not None
+    with pytest.raises(ServiceError, match="password authentication failed") as caught:
+        connect_store(address("wrong secret"))
+    assert "wrong" not in str(caught.value)
