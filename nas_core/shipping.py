@@ -157,7 +157,7 @@ def model_card(
             "splits": training["splits"],
             "licence": licence,
         },
-        "recipe": training.get("recipe"),
+        "recipe": _published(training.get("recipe")),
         "seed": training["seed"],
         "epochs": len(training["history"]),
         "device": training["device"],
@@ -165,6 +165,15 @@ def model_card(
         "val": dict(training["val"]),
         "test": {key: value for key, value in test.items() if key not in ("label", "id")},
     }
+
+
+def _published(recipe: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A recipe without the folder that the encoder's weights lay in: it is nobody's business."""
+    if recipe is None:
+        return None
+    encoder = recipe.get("encoder", {})
+    named = {key: Path(value).name if key == "weights" else value for key, value in encoder.items()}
+    return {**recipe, "encoder": named} if encoder else dict(recipe)
 
 
 def normalisation() -> dict[str, Any]:

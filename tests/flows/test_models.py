@@ -59,7 +59,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "data": "small",
             "data_hash": "abcd",
             "commit": "1234abcd",
-            "recipe": {"train": {"epochs": 2}},
+            "recipe": {"encoder": {"weights": "/home/ada/a.pt"}, "train": {"epochs": 2}},
             "device": "cpu: x86_64, 1 threads, fp32",
             "val": {"mean_iou": 0.5},
             "history": [{"epoch": 1}, {"epoch": 2}],
@@ -96,7 +96,8 @@ def test_a_shipped_model_is_known_by_its_name(nas: Nas, project: Path, training:
         "splits": "train",
         "licence": licence,
     }
-    assert card["recipe"] == {"train": {"epochs": 2}} and card["commit"] == "1234abcd"
+    assert card["recipe"] == {"encoder": {"weights": "a.pt"}, "train": {"epochs": 2}}
+    assert card["commit"] == "1234abcd"
     assert card["val"] == {"mean_iou": 0.5} and card["test"]["class_iou"]["sky"] == 0.9
     assert card["weights"]["sha256"] == file_digest(models / "arch1-small.safetensors")
     text = (models / "arch1-small.md").read_text()
