@@ -1,0 +1,52 @@
+"""The models in models/: each is whole, agrees with its card, and labels an image."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nas_core.architectures import ARCHITECTURES
+from nas_core.data import camvid
+from nas_core.files import file_digest
+from nas_core.predict import Predictor, predict_files
+from nas_core.shipping import find_weights
+
+MODELS = Path(__file__).parents[2] / "models"
+NAMES = [path.stem for path in sorted(MODELS.glob("*.safetensors"))]
+
+
+def test_the_found_architecture_is_shipped() -> None:
+    assert "camvid0-camvid" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_model_agrees_with_its_card(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(MODELS.parent))
+    assert find_weights(name) == MODELS / f"{name}.safetensors"
+    card = json.loads((MODELS / f"{name}.json").read_text())
+    assert card["weights"]["sha256"] == file_digest(MODELS / f"{name}.safetensors")
+    assert card["weights"]["sha256"] in (MODELS / f"{name}.md").read_text()
+    predictor = Predictor.load(name)
+    architecture = name.removesuffix("-camvid")
+    assert predictor.card.genotype == ARCHITECTURES[architecture]
+    assert predictor.card.classes == tuple(card["classes"]) == camvid.CLASSES
+    found = sum(parameter.numel() for parameter in predictor.segmenter.parameters())
+    assert found == card["network"]["num_parameters"] < 280_000
+    assert 0.5 < card["test"]["mean_iou"] < 1
+
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    labels = predictor(image)
+    assert labels.shape == (90, 120) and labels.max() < len(camvid.CLASSES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_model_scores_on_real_images_as_its_card_says(
+    name: str, camvid_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(MODELS.parent))
+    card = json.loads((MODELS / f"{name}.json").read_text())
+    pictures = sorted((camvid_dir / "test").glob("*.png"))[::24]
+    report = predict_files(Predictor.load(name), pictures, tmp_path, camvid_dir / "testannot")
+    # The card's figure is of all 233 images, this one of ten.
+    assert report.metrics["mean_iou"] == pytest.approx(card["test"]["mean_iou"], abs=0.1)
