@@ -26,18 +26,20 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.baseline import peak_gib
-from nas_core.architectures import ARCHITECTURES
+from nas_core.architectures import find_architecture
 from nas_core.compute import Compute
 from nas_core.config import Settings, load_settings, project_dir
 from nas_core.data.cityscapes import NUM_LABEL_IDS
 from nas_core.data.prepared import PreparedData, prepare
-from nas_core.errors import NasError, SettingsError
+from nas_core.errors import NasError
+from nas_core.genotype import Genotype
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
 from nas_core.training.full import evaluate, train_fully
 
 HEIGHT, WIDTH = 1024, 2048
+PREPARED = "prepared"
 
 
 def draw(root: Path, num_train: int) -> None:
@@ -55,30 +57,27 @@ def draw(root: Path, num_train: int) -> None:
             Image.fromarray(labels).save(masks / f"{name}_gtFine_labelIds.png", compress_level=0)
 
 
-def train(settings: Settings, root: Path, architecture: str) -> dict[str, float]:
+def train(settings: Settings, root: Path, genotype: Genotype) -> dict[str, float]:
     """Peaks of one epoch of one step, with the evaluation at its end."""
     data, compute = _set_up(settings, root)
-    genotype = ARCHITECTURES[architecture]
     recipe = settings.train.model_copy(update={"epochs": 1})
     about = (data, genotype, None, settings.network, recipe, compute)
     train_fully(*about, seed=0, checkpoint=root / "checkpoint.pt")
     return _peaks(compute)
 
 
-def score(settings: Settings, root: Path, architecture: str) -> dict[str, float]:
+def score(settings: Settings, root: Path, genotype: Genotype) -> dict[str, float]:
     """Peaks of the evaluation of one image."""
     data, compute = _set_up(settings, root)
     network = settings.network
-    decoder = Decoder(
-        ARCHITECTURES[architecture], data.num_classes, network.agg_size, network.sep_repeats
-    )
+    decoder = Decoder(genotype, data.num_classes, network.agg_size, network.sep_repeats)
     segmenter = compute.place(Segmenter(Encoder(), decoder))
     evaluate(segmenter, data.split("val"), data.num_classes, data.ignore_index, compute)
     return _peaks(compute)
 
 
 def _set_up(settings: Settings, root: Path) -> tuple[PreparedData, Compute]:
-    data = prepare(settings.dataset, root, root / "prepared")
+    data = PreparedData.open(root / PREPARED)
     return data, Compute.from_settings(settings.compute)
 
 
@@ -89,7 +88,7 @@ def _peaks(compute: Compute) -> dict[str, float]:
     return peaks
 
 
-def measure(settings: Settings, architecture: str) -> list[dict[str, Any]]:
+def measure(settings: Settings, genotype: Genotype) -> list[dict[str, Any]]:
     recipe = settings.train
     work: dict[str, Callable[..., dict[str, float]]] = {
         f"training, {recipe.batch_size} crops of {recipe.crop_width}x{recipe.crop_height}": train,
@@ -99,11 +98,11 @@ def measure(settings: Settings, architecture: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         draw(root / "raw", max(3, recipe.batch_size))  # three are the least of a dataset
-        prepare(settings.dataset, root, root / "prepared")
+        prepare(settings.dataset, root, root / PREPARED)
         context = multiprocessing.get_context("spawn")
         for name, function in work.items():
             with ProcessPoolExecutor(1, context) as process:
-                peaks = process.submit(function, settings, root, architecture).result()
+                peaks = process.submit(function, settings, root, genotype).result()
             rows.append({"work": name, **peaks})
     return rows
 
@@ -116,16 +115,15 @@ def main(
 ) -> None:
     """Measure the peaks of memory."""
     try:
-        if architecture not in ARCHITECTURES:
-            raise SettingsError(f"--architecture: names are {', '.join(ARCHITECTURES)}")
+        label, genotype = find_architecture(architecture, {})
         given = [*(overrides or []), "dataset.kind=cityscapes", "dataset.path=raw"]
-        rows = measure(load_settings(profile, given, root=project_dir()), architecture)
+        rows = measure(load_settings(profile, given, root=project_dir()), genotype)
     except NasError as error:
         sys.exit(str(error))
     if as_json:
         print(json.dumps(rows))
         return
-    table = Table("work", "peak, GiB", "GPU, GiB", title=f"{architecture}, {profile}")
+    table = Table("work", "peak, GiB", "GPU, GiB", title=f"{label}, {profile}")
     for row in rows:
         gpu = f"{row['gpu_peak_gib']:.1f}" if "gpu_peak_gib" in row else "-"
         table.add_row(row["work"], f"{row['peak_gib']:.1f}", gpu)

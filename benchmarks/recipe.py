@@ -21,12 +21,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nas_core.architectures import ARCHITECTURES
+from nas_core.architectures import find_architecture
 from nas_core.compute import Compute
 from nas_core.config import Settings, TrainSettings, load_settings, project_dir
 from nas_core.data.prepared import PreparedData, prepare
 from nas_core.errors import NasError, SettingsError
 from nas_core.files import read_json, write_json
+from nas_core.genotype import Genotype
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.paths import artifacts_folder, prepared_folder
 from nas_core.training.full import train_fully, training_identity
@@ -64,16 +65,21 @@ def _rates(recipe: TrainSettings, factor: float) -> dict[str, float]:
 
 
 def score(
-    settings: Settings, root: Path, data: PreparedData, architecture: str, variant: str, seed: int
+    settings: Settings,
+    root: Path,
+    data: PreparedData,
+    label: str,
+    genotype: Genotype,
+    variant: str,
+    seed: int,
 ) -> dict[str, Any]:
     """One training's row: variant, seed, val_mean_iou, val IoU by class, seconds."""
-    genotype = ARCHITECTURES[architecture]
     encoder_state = load_encoder_weights(settings.encoder.weights, root)
     compute = Compute.from_settings(settings.compute)
     recipe = variants(settings.train)[variant]
     about = (data, genotype, encoder_state, settings.network, recipe, compute)
     identity = training_identity(*about, seed)
-    folder = artifacts_folder(root) / "recipe" / f"{architecture}-{identity}"
+    folder = artifacts_folder(root) / "recipe" / f"{label}-{identity}"
     outcome = folder / "outcome.json"
     if not outcome.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,14 +142,13 @@ def main(
         known = variants(settings.train)
         if settings.train.splits != "train":
             raise SettingsError("train.splits: variants are compared on val, so train without it")
-        if architecture not in ARCHITECTURES:
-            raise SettingsError(f"--architecture: names are {', '.join(ARCHITECTURES)}")
+        label, genotype = find_architecture(architecture, {})
         chosen = variant or list(known)
         if unknown := [name for name in chosen if name not in known]:
             raise SettingsError(f"--variant {unknown[0]}: there are {', '.join(known)}")
         data = prepare(settings.dataset, root, prepared_folder(root, settings))
         rows = [
-            score(settings, root, data, architecture, name, one)
+            score(settings, root, data, label, genotype, name, one)
             for one in seed or [settings.seed]
             for name in chosen
         ]
