@@ -16,7 +16,12 @@ from nas_core.genotype import (
     Layer,
     Template,
 )
-from nas_core.models.operations import ConvBnRelu, make_aggregation, make_operation
+from nas_core.models.operations import (
+    ConvBnRelu,
+    concatenate,
+    make_aggregation,
+    make_operation,
+)
 
 TAP_CHANNELS = (24, 32)
 
@@ -139,7 +144,7 @@ class Decoder(nn.Module):
             pool.append(layer(pool[in1], pool[in2]))
         collected = [pool[entry] for entry in self.head_entries]
         size = max(features.shape[2:] for features in collected)
-        joined = torch.cat([resize(features, size) for features in collected], dim=1)
+        joined = concatenate([resize(features, size) for features in collected])
         gathered = self.gather(functional.relu(joined, inplace=True))
         return self.classify(gathered)
 
