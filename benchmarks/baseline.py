@@ -9,12 +9,8 @@ losses, class weights, averaging and epochs are the project's, so that rewards a
 
 from __future__ import annotations
 
-import resource
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -22,17 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from nas_core.compute import Compute
-from nas_core.config import ProxySettings, Settings
-from nas_core.data.prepared import PreparedData, Split, prepare
+from nas_core.config import ProxySettings
+from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch, normalise, resized
 from nas_core.genotype import Genotype
 from nas_core.metrics import ConfusionMatrix
 from nas_core.models.decoder import Decoder, resize
 from nas_core.models.depthwise import DepthwiseConv2d
-from nas_core.models.encoder import Encoder, load_encoder_weights
+from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
-from nas_core.paths import prepared_folder
 from nas_core.seeds import seeded
 from nas_core.training.averaging import polyak_average
 from nas_core.training.losses import class_weights, segmentation_loss
@@ -170,45 +164,6 @@ def plain_convolutions(network: nn.Module) -> nn.Module:
                 plain.weight = child.weight
                 setattr(parent, name, plain)
     return network
-
-
-def set_up(settings: Settings, root: Path) -> float:
-    """Seconds that the task of these settings takes to build; it is kept for `time_candidate`."""
-    started = time.perf_counter()
-    _task_of(settings, root)
-    return time.perf_counter() - started
-
-
-def time_candidate(settings: Settings, root: Path, genotype: Genotype) -> dict[str, float]:
-    """Wall and CPU seconds of one candidate, its reward, and this process's peak memory."""
-    task = _task_of(settings, root)
-    started, cpu = time.perf_counter(), time.process_time()
-    result = train_baseline(task, genotype, seed=settings.seed)
-    return {
-        "seconds": time.perf_counter() - started,
-        "cpu_seconds": time.process_time() - cpu,
-        "reward": result.scores[-1],
-        "peak_gib": peak_gib(),
-    }
-
-
-def peak_gib() -> float:
-    """The most memory that this process has held so far."""
-    # Linux counts it in KiB.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-@cache
-def _task_of(settings: Settings, root: Path) -> BaselineTask:
-    data = prepare(settings.dataset, root, prepared_folder(root, settings))
-    return build_baseline(
-        data,
-        load_encoder_weights(settings.encoder.weights, root),
-        settings.search.proxy,
-        Compute.from_settings(settings.compute).device,
-        meta_val_fraction=settings.search.meta_val_fraction,
-        seed=settings.seed,
-    )
 
 
 class _AugmentedImages(Dataset[tuple[Tensor, Tensor]]):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import resource
 import sys
 import tempfile
 from collections.abc import Callable
@@ -25,7 +26,6 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.baseline import peak_gib
 from nas_core.architectures import find_architecture
 from nas_core.compute import Compute
 from nas_core.config import Settings, load_settings, project_dir
@@ -74,6 +74,12 @@ def score(settings: Settings, root: Path, genotype: Genotype) -> dict[str, float
     segmenter = compute.place(Segmenter(Encoder(), decoder))
     evaluate(segmenter, data.split("val"), data.num_classes, data.ignore_index, compute)
     return _peaks(compute)
+
+
+def peak_gib() -> float:
+    """The most memory that this process has held so far."""
+    # Linux counts it in KiB.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _set_up(settings: Settings, root: Path) -> tuple[PreparedData, Compute]:

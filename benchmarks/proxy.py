@@ -4,22 +4,28 @@ python -m benchmarks.proxy [-p PROFILE] [-S KEY=VALUE ...] [--sampled N] [--no-b
 
 Trains both architectures of the paper and a few sampled ones within search.constraints as a search
 would, without early stopping, on the dataset of the settings; and the same ones with the loop of
-benchmarks/baseline.py. The two take turns, each in a process of its own: what else goes on on the
-machine hits both alike, and each has its own peak of memory. CPU seconds are those of all threads;
-with one thread they tell the two apart even where other work holds the CPU.
+benchmarks/baseline.py, in one process with compute.threads threads, by default one a core. The two
+take turns, in processes of their own: what else goes on on the machine hits both alike.
+
+With -S runner.workers=2 each architecture is trained in two processes at the same time, which share
+the cores, and takes half of the time that both took: two different ones would wait for each other
+at the end.
+
+CPU seconds are those of all threads; with one thread they tell the two apart even where other work
+holds the CPU.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import typer
@@ -27,7 +33,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import baseline
+from benchmarks.baseline import BaselineTask, build_baseline, train_baseline
+from benchmarks.memory import peak_gib
 from nas_core.architectures import ARCHITECTURES
 from nas_core.compute import Compute
 from nas_core.config import Settings, load_settings, project_dir
@@ -37,8 +44,15 @@ from nas_core.genotype import Genotype
 from nas_core.models.cost import measure_cost
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.paths import prepared_folder
+from nas_core.search.candidates import proxy_task
 from nas_core.search.random_search import RandomSearch
-from nas_core.training.proxy import build_proxy_task, train_candidate
+from nas_core.training.proxy import train_candidate
+from nas_core.workers import ProcessWorkers
+
+T = TypeVar("T")
+Kind = Literal["project", "baseline"]
+PREFIXES: dict[Kind, str] = {"project": "", "baseline": "baseline_"}
+"""Of the figures of each."""
 
 
 def measure(settings: Settings, root: Path, num_sampled: int, compare: bool) -> dict[str, Any]:
@@ -47,59 +61,95 @@ def measure(settings: Settings, root: Path, num_sampled: int, compare: bool) -> 
     Raises:
         NasError: the data or weights cannot be used, or too few samples are within the limit.
     """
-    with ExitStack() as stack:
-        figures: dict[str, Any] = {}
+    limit, threads = settings.runner.time_limit, settings.compute.threads
+    num = {"project": settings.runner.workers, "baseline": 1}
+    kinds: list[Kind] = ["project", "baseline"] if compare else ["project"]
+    figures: dict[str, Any] = {"workers": num["project"]}
+    candidates: list[dict[str, Any]] = []
+    with (
+        ProcessWorkers(num["project"], limit, threads) as ours,
+        ProcessWorkers(1, limit, threads) as theirs,
+    ):
+        workers = {"project": ours, "baseline": theirs}
+        # Begun while this process is small: a child's peak of memory starts at its parent's.
+        _in_each(ours, os.getpid)
         if compare:
-            context = multiprocessing.get_context("spawn")
-            other = stack.enter_context(ProcessPoolExecutor(1, context))
             # Huge pages, which nas_core asks for, are the project's: the baseline goes without.
-            ours = os.environ["THP_MEM_ALLOC_ENABLE"]
+            wanted = os.environ["THP_MEM_ALLOC_ENABLE"]
             os.environ["THP_MEM_ALLOC_ENABLE"] = "0"
-            # Begun while this process is small: a child's peak starts at its parent's.
-            figures["baseline_set_up_seconds"] = other.submit(
-                baseline.set_up, settings, root
-            ).result()
-            os.environ["THP_MEM_ALLOC_ENABLE"] = ours
+            _in_each(theirs, os.getpid)
+            os.environ["THP_MEM_ALLOC_ENABLE"] = wanted
         data = prepare(settings.dataset, root, prepared_folder(root, settings))
         paper = {name: ARCHITECTURES[name] for name in ("arch0", "arch1")}
         architectures = paper | sample_architectures(settings, data, num_sampled)
-        started = time.perf_counter()
-        task = build_proxy_task(
-            data,
-            load_encoder_weights(settings.encoder.weights, root),
-            settings.search.proxy,
-            Compute.from_settings(settings.compute),
-            meta_val_fraction=settings.search.meta_val_fraction,
-            seed=settings.seed,
-        )
-        figures["set_up_seconds"] = time.perf_counter() - started
-        figures["device"] = task.compute.describe()
-
-        def train_ours(genotype: Genotype) -> dict[str, float]:
-            started, cpu = time.perf_counter(), time.process_time()
-            result = train_candidate(task, genotype, seed=settings.seed)
-            return {
-                "seconds": time.perf_counter() - started,
-                "cpu_seconds": time.process_time() - cpu,
-                "reward": result.scores[-1],
-                "peak_gib": baseline.peak_gib(),
-            }
-
-        def train_baseline(genotype: Genotype) -> dict[str, float]:
-            future = other.submit(baseline.time_candidate, settings, root, genotype)
-            return {f"baseline_{name}": value for name, value in future.result().items()}
-
-        turns = [train_ours, train_baseline] if compare else [train_ours]
-        candidates: list[dict[str, Any]] = []
+        for kind in kinds:
+            seconds = _in_each(workers[kind], _set_up, kind, settings, root)
+            figures[f"{PREFIXES[kind]}set_up_seconds"] = max(seconds)
+        figures["device"] = ours.call(_describe, settings)
         for name, genotype in track(
             architectures.items(), "training", console=Console(stderr=True)
         ):
             row: dict[str, Any] = {"name": name}
-            for train in turns:
-                row |= train(genotype)
+            for kind in kinds:
+                started = time.perf_counter()
+                trained = _in_each(workers[kind], _train, kind, settings, root, genotype)
+                found = {
+                    "seconds": (time.perf_counter() - started) / num[kind],
+                    "cpu_seconds": float(np.mean([each["cpu_seconds"] for each in trained])),
+                    "reward": trained[0]["reward"],
+                    "peak_gib": sum(each["peak_gib"] for each in trained),
+                }
+                row |= {f"{PREFIXES[kind]}{key}": value for key, value in found.items()}
             candidates.append(row)
-            turns.reverse()
+            kinds.reverse()
     return figures | _summary(candidates, compare) | {"candidates": candidates}
+
+
+def _in_each(workers: ProcessWorkers, function: Callable[..., T], *args: Any) -> list[T]:
+    """What `function` returns in each of the workers, which carry it out at the same time."""
+    with ThreadPoolExecutor(workers.num) as threads:
+        calls = [threads.submit(workers.call, function, *args) for _ in range(workers.num)]
+        return [call.result() for call in calls]
+
+
+def _set_up(kind: Kind, settings: Settings, root: Path) -> float:
+    """Seconds that the task of these settings takes to build; it is kept for `_train`."""
+    started = time.perf_counter()
+    if kind == "project":
+        proxy_task(settings, root)
+    else:
+        _baseline_task(settings, root)
+    return time.perf_counter() - started
+
+
+def _train(kind: Kind, settings: Settings, root: Path, genotype: Genotype) -> dict[str, float]:
+    """CPU seconds of one candidate, its reward, and this process's peak memory."""
+    cpu = time.process_time()
+    if kind == "project":
+        scores = train_candidate(proxy_task(settings, root), genotype, seed=settings.seed).scores
+    else:
+        scores = train_baseline(_baseline_task(settings, root), genotype, seed=settings.seed).scores
+    return {
+        "cpu_seconds": time.process_time() - cpu,
+        "reward": scores[-1],
+        "peak_gib": peak_gib(),
+    }
+
+
+def _describe(settings: Settings) -> str:
+    return Compute.from_settings(settings.compute).describe()
+
+
+@cache
+def _baseline_task(settings: Settings, root: Path) -> BaselineTask:
+    return build_baseline(
+        PreparedData.open(prepared_folder(root, settings)),
+        load_encoder_weights(settings.encoder.weights, root),
+        settings.search.proxy,
+        Compute.from_settings(settings.compute).device,
+        meta_val_fraction=settings.search.meta_val_fraction,
+        seed=settings.seed,
+    )
 
 
 def sample_architectures(settings: Settings, data: PreparedData, num: int) -> dict[str, Genotype]:
@@ -167,9 +217,14 @@ def main(
         _show(figures, compare)
 
 
+def _title(figures: dict[str, Any]) -> str:
+    workers = "a worker" if figures["workers"] == 1 else f"{figures['workers']} workers, each"
+    return f"{workers} on {figures['device']}"
+
+
 def _show(figures: dict[str, Any], compare: bool) -> None:
     console = Console()
-    table = Table("candidate", "seconds", "reward", title=figures["device"])
+    table = Table("candidate", "seconds", "reward", title=_title(figures))
     if compare:
         for column in ("baseline seconds", "baseline reward", "ratio"):
             table.add_column(column)

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 import typer
@@ -8,7 +9,7 @@ from benchmarks.proxy import main
 
 APP = typer.Typer()
 APP.command()(main)
-OURS = {"device", "set_up_seconds", "candidates", "candidates_per_hour", "peak_gib"}
+OURS = {"workers", "device", "set_up_seconds", "candidates", "candidates_per_hour", "peak_gib"}
 COMPARED = {
     "baseline_set_up_seconds",
     "baseline_candidates_per_hour",
@@ -41,6 +42,23 @@ def test_the_project_beside_the_baseline(small: list[str]) -> None:
     )
     assert figures["candidates_per_hour"] == pytest.approx(3 * 3600 / ours)
     assert figures["ratio"] == pytest.approx(theirs / ours)
+
+
+def test_workers_share_the_time_of_what_they_train_together(small: list[str]) -> None:
+    arguments = ("--sampled", "0", "-S", "runner.workers=2")
+    started = time.perf_counter()
+    figures = json.loads(run(small, *arguments, "--json"))
+    passed = time.perf_counter() - started
+    assert figures["workers"] == 2
+    # Each architecture is trained in both at once and by the baseline: no second counts twice.
+    spent = sum(2 * row["seconds"] + row["baseline_seconds"] for row in figures["candidates"])
+    assert spent < passed
+    assert all(
+        row["reward"] == pytest.approx(row["baseline_reward"], abs=0.5)
+        for row in figures["candidates"]
+    )
+    alone = json.loads(run(small, "--sampled", "0", "--no-baseline", "--json"))
+    assert figures["peak_gib"] > 1.5 * alone["peak_gib"]
 
 
 def test_the_project_alone(small: list[str]) -> None:

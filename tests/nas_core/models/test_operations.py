@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_core.genotype import AGGREGATIONS, OPERATIONS
-from nas_core.models.operations import make_aggregation, make_operation
+from nas_core.models.operations import concatenate, make_aggregation, make_operation
 
 # Large enough for the wrong gradient of dilated convolutions in bf16 to show without a remedy.
 SIZE = (36, 29)
@@ -129,6 +129,25 @@ def test_max_pool_has_no_relu() -> None:
 def test_psum_starts_as_a_sum() -> None:
     x, y = torch.randn(2, 1, 3, 4, 5)
     torch.testing.assert_close(make_aggregation("psum", 3)(x, y), x + y)
+
+
+def test_psum_keeps_bf16() -> None:
+    x, y = torch.randn(2, 1, 3, 4, 5).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert make_aggregation("psum", 3)(x, y).dtype == torch.bfloat16
+
+
+def test_concatenation_hands_on_dense_gradients_of_each_part_s_type() -> None:
+    torch.manual_seed(0)
+    parts = [torch.randn(2, 3, 4, 5).requires_grad_(), torch.randn(2, 2, 4, 5).bfloat16()]
+    parts[1].requires_grad_()
+    joined = concatenate(parts)
+    assert torch.equal(joined, torch.cat(parts, dim=1))
+    gradient = torch.randn(joined.shape).to(memory_format=torch.channels_last)
+    found = torch.autograd.grad(joined, parts, gradient)
+    assert torch.equal(found[0], gradient[:, :3])
+    assert torch.equal(found[1], gradient[:, 3:].bfloat16())
+    assert all(part.is_contiguous(memory_format=torch.channels_last) for part in found)
 
 
 def test_unknown_names_list_the_valid_ones() -> None:
