@@ -157,14 +157,15 @@ def print_verification(
     rows = claim_rows(report)
     table = Table(
         title=f"{report['name']}: {rows[0]['metric']} at {width}x{height}, per cent; "
-        f"trained on {report['splits']}",
+        f"trained on {report['splits']}, {report['train']['epochs']} epochs",
         title_justify="left",
     )
-    for heading in ("model", *NUMBERS, "claim"):
-        table.add_column(heading, justify="right" if heading in NUMBERS else "left", no_wrap=True)
+    numbers = [heading for heading in NUMBERS if heading != "epochs"]
+    for heading in ("model", *numbers, "claim"):
+        table.add_column(heading, justify="right" if heading in numbers else "left", no_wrap=True)
     for row in rows:
         # Rich would take a spread in brackets for markup.
-        table.add_row(row["model"], *(Text(row[heading]) for heading in NUMBERS), row["claim"])
+        table.add_row(row["model"], *(Text(row[heading]) for heading in numbers), row["claim"])
     console.print(table)
     classes = Table("class", title="IoU of each class, per cent", title_justify="left")
     for one in report["architectures"]:

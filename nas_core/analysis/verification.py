@@ -12,7 +12,7 @@ import pandas as pd
 from nas_core.claims import Claim
 from nas_core.markdown import table
 
-NUMBERS = ("claimed", "measured", "seeds", "parameters", "GMACs")
+NUMBERS = ("claimed", "measured", "seeds", "parameters", "GMACs", "epochs")
 """The columns of the claim table that hold numbers."""
 
 
@@ -81,6 +81,7 @@ def claim_rows(report: Mapping[str, Any]) -> list[dict[str, str]]:
             "seeds": str(len(one["models"])),
             "parameters": f"{one['num_parameters']:,}",
             "GMACs": f"{one['macs'] / 1e9:.2f}",
+            "epochs": str(one["models"][0]["epochs"]),
             "trained on": report["splits"],
             "claim": verdicts[one["verified"]],
         }

@@ -76,14 +76,16 @@ def test_the_table_says_what_was_claimed_and_what_was_measured() -> None:
         )
     )
     assert list(rows[0]) == [
-        "model", "metric", "claimed", "measured", "seeds", "parameters", "GMACs", "trained on",
-        "claim",
+        "model", "metric", "claimed", "measured", "seeds", "parameters", "GMACs", "epochs",
+        "trained on", "claim",
     ]  # fmt: skip
     assert [list(row.values()) for row in rows] == [
         ["arch0", "test mIoU", "63.9", "61.50 [60.0..63.0]", "2", "274,443", "1.04",
-         "train+val", "not verified"],
-        ["arch0", "test mIoU", "63.9", "63.90", "1", "274,443", "1.04", "train+val", "verified"],
-        ["1934a25e40fa", "test mIoU", "-", "55.00", "1", "274,443", "1.04", "train+val", "-"],
+         "2", "train+val", "not verified"],
+        ["arch0", "test mIoU", "63.9", "63.90", "1", "274,443", "1.04",
+         "2", "train+val", "verified"],
+        ["1934a25e40fa", "test mIoU", "-", "55.00", "1", "274,443", "1.04",
+         "2", "train+val", "-"],
     ]  # fmt: skip
 
 
@@ -99,7 +101,7 @@ def test_classes_stand_beside_it() -> None:
     ]
     text = render(content)
     assert "| arch0 | test mIoU | 63.9 | 60.00 | 1 |" in text
-    assert "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |" in text
+    assert "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |" in text
     assert "| class | arch0 | arch1 |\n| --- | ---: | ---: |\n| sky | 90.00 | 80.00 |" in text
     assert "a paper" in text and "test at 480x360" in text
 
