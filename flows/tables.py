@@ -157,9 +157,10 @@ def print_verification(
     rows = claim_rows(report)
     table = Table(
         title=f"{report['name']}: {rows[0]['metric']} at {width}x{height}, per cent; "
-        f"trained on {report['splits']}, {report['train']['epochs']} epochs",
+        f"trained on {report['splits']}, {rows[0]['epochs']} epochs",
         title_justify="left",
     )
+    # They stand in the title: a terminal is narrow.
     numbers = [heading for heading in NUMBERS if heading != "epochs"]
     for heading in ("model", *numbers, "claim"):
         table.add_column(heading, justify="right" if heading in numbers else "left", no_wrap=True)
