@@ -1,22 +1,27 @@
 """What each part of the full-training recipe is worth, on val.
 
 python -m benchmarks.recipe [--variant NAME ...] [--architecture NAME] [--seed N ...]
-                            [-p PROFILE] [-S KEY=VALUE ...] [--json]
+                            [--hold-out NAME] [-p PROFILE] [-S KEY=VALUE ...] [--json]
 
 Trains one architecture on the train split, once with the recipe of the settings and once with each
 variant, which differs from it in one respect, and scores it on val; the test split is not used.
+Images of val may come from the same recordings as those of train. With --hold-out, what is trained
+on is train and val without a recording, and what is scored is that recording: images whose names
+begin with NAME, for instance 0001TP of CamVid.
 -S gives a shortened recipe. Trainings lie in artifacts/recipe: what is there is not trained again,
 and one that was interrupted goes on from its last epoch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -24,9 +29,9 @@ from rich.table import Table
 from nas_core.architectures import find_architecture
 from nas_core.compute import Compute
 from nas_core.config import Settings, TrainSettings, load_settings, project_dir
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import PreparedData, Split, prepare
 from nas_core.errors import NasError, SettingsError
-from nas_core.files import read_json, write_json
+from nas_core.files import digest_of, read_json, write_json
 from nas_core.genotype import Genotype
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.paths import artifacts_folder, prepared_folder
@@ -47,6 +52,7 @@ def variants(recipe: TrainSettings) -> dict[str, TrainSettings]:
         "poly": {"schedule": "poly"},
         "no averaging": {"averaging": 0.0},
         "no jitter": {"jitter": 0.0},
+        "more jitter": {"jitter": 0.7},
         "fixed scale": {"min_scale": 1.0, "max_scale": 1.0},
         "half the rates": _rates(recipe, 0.5),
         "twice the rates": _rates(recipe, 2.0),
@@ -62,6 +68,36 @@ def variants(recipe: TrainSettings) -> dict[str, TrainSettings]:
 def _rates(recipe: TrainSettings, factor: float) -> dict[str, float]:
     names = ("learning_rate", "learning_rate_encoder")
     return {name: getattr(recipe, name) * factor for name in names}
+
+
+def without(data: PreparedData, recording: str) -> PreparedData:
+    """The data with a recording as its val split, and the rest of train and val to train on.
+
+    Raises:
+        SettingsError: no image is of that recording, or all are.
+    """
+    splits = [data.split("train"), data.split("val")]
+    names = tuple(name for split in splits for name in split.names)
+    held_out = np.array([name.startswith(recording) for name in names])
+    if held_out.all() or not held_out.any():
+        raise SettingsError(
+            f"--hold-out {recording}: {held_out.sum()} of {len(names)} names begin with that"
+        )
+    images = np.concatenate([split.images for split in splits])
+    masks = np.concatenate([split.masks for split in splits])
+    joined = Split(images, masks, names)
+    train, val = (joined.rows(np.flatnonzero(rows)) for rows in (~held_out, held_out))
+    return dataclasses.replace(
+        data,
+        splits={"train": train, "val": val},
+        label_shares=_label_shares(train, data.num_classes),
+        data_hash=digest_of(data.data_hash, "without", recording),
+    )
+
+
+def _label_shares(split: Split, num_classes: int) -> np.ndarray:
+    counts = np.bincount(split.masks.ravel(), minlength=num_classes)[:num_classes]
+    return counts / counts.sum()
 
 
 def score(
@@ -131,6 +167,9 @@ def main(
     ] = None,
     architecture: Annotated[str, typer.Option(help="What is trained.")] = "arch0",
     seed: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
+    hold_out: Annotated[
+        str, typer.Option(help="Score images whose names begin with this; train on the others.")
+    ] = "",
     profile: Annotated[str, typer.Option("--profile", "-p")] = "camvid",
     overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -147,6 +186,8 @@ def main(
         if unknown := [name for name in chosen if name not in known]:
             raise SettingsError(f"--variant {unknown[0]}: there are {', '.join(known)}")
         data = prepare(settings.dataset, root, prepared_folder(root, settings))
+        if hold_out:
+            data = without(data, hold_out)
         rows = [
             score(settings, root, data, label, genotype, name, one)
             for one in seed or [settings.seed]

@@ -35,7 +35,8 @@ from nas_core.training.full import evaluate, train_fully, training_identity
 from nas_core.training.record import read_test
 from tasks.tracking.provenance import git_commit
 
-PICTURES = ("class_iou.png", "confusion_matrix.png", "contact_sheet.png")
+PICTURES = ("class_iou.png", "confusion_matrix.png", "contact_sheet.png", "predictions.png")
+_PUBLIC_COLUMNS = ("prediction", "errors")
 
 
 @task(
@@ -218,10 +219,13 @@ def draw_pictures(settings: Settings, root: Path, label: str, folder: Path) -> l
     title = f"{label} on {settings.name}, {data.final_split}: mIoU {100 * test['mean_iou']:.1f} %"
     bars = class_iou_picture(test["class_iou"], data.classes, data.palette, title)
     confusion = confusion_picture(matrix, data.classes, title)
-    sheet = contact_sheet(_shown(settings, data, folder), data.classes, data.palette)
+    shown = _shown(settings, data, folder)
+    sheet = contact_sheet(shown, data.classes, data.palette)
+    public = contact_sheet(shown, data.classes, data.palette, _PUBLIC_COLUMNS)
     write_atomically(paths[0], lambda temporary: bars.savefig(temporary, dpi=110))
     write_atomically(paths[1], lambda temporary: confusion.savefig(temporary, dpi=110))
     write_atomically(paths[2], lambda temporary: sheet.save(temporary))
+    write_atomically(paths[3], lambda temporary: public.save(temporary))
     return paths
 
 

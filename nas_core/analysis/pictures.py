@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -63,21 +63,29 @@ def choose_images(scores: Sequence[float]) -> dict[int, str]:
 
 
 def contact_sheet(
-    rows: Sequence[Shown], classes: Sequence[str], palette: npt.NDArray[np.uint8]
+    rows: Sequence[Shown],
+    classes: Sequence[str],
+    palette: npt.NDArray[np.uint8],
+    columns: Sequence[str] = COLUMNS,
 ) -> Image.Image:
     """A row an image: the image, its ground truth, the prediction, the errors; with a legend.
 
     Args:
         palette: uint8 (C, 3), the colours of the classes.
+        columns: those of `COLUMNS` that are shown. Without "image" nothing shows the image, for
+            data that may not be passed on: the errors lie on plain grey.
     """
-    sheet = _Sheet(len(COLUMNS) * (_PANEL + _GAP) + _GAP)
-    for column, heading in enumerate(COLUMNS):
-        sheet.text(_GAP + column * (_PANEL + _GAP), heading)
+    sheet = _Sheet(len(columns) * (_PANEL + _GAP) + _GAP)
+    for place, heading in enumerate(columns):
+        sheet.text(_GAP + place * (_PANEL + _GAP), heading)
     sheet.skip(_LINE)
     for row in rows:
         sheet.text(_GAP, row.title)
         sheet.skip(_LINE)
-        sheet.panels(_panels(row, palette))
+        if "image" not in columns:
+            row = replace(row, image=np.full_like(row.image, 128))
+        panels = dict(zip(COLUMNS, _panels(row, palette), strict=True))
+        sheet.panels([panels[column] for column in columns])
     colours = [tuple(int(value) for value in colour) for colour in palette]
     sheet.legend([*zip(map(_short, classes), colours, strict=True), ("not labelled", UNLABELLED)])
     sheet.legend([("errors: wrong", WRONG), ("right", RIGHT), ("not labelled", UNLABELLED)])

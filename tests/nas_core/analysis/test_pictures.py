@@ -1,6 +1,7 @@
 """Pictures of what a network does: which images, what is where, and that names cannot break one."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,6 +71,19 @@ def test_image_truth_prediction_and_errors_stand_beside_each_other() -> None:
     assert len({*errors}) == 1 and errors[0] > 90  # right: a pale grey
     assert colours_at(sheet, 0.6, 0.75)[1:] == [road, sky, WRONG]
     assert colours_at(sheet, 0.05, 0.75)[1:] == [UNLABELLED, sky, UNLABELLED]
+
+
+def test_without_the_image_no_panel_shows_it() -> None:
+    columns = ("prediction", "errors")
+    photo = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    sheets = [
+        contact_sheet([replace(row("x"), image=image)], CLASSES, PALETTE, columns)
+        for image in (photo, np.zeros_like(photo))
+    ]
+    assert sheets[0].tobytes() == sheets[1].tobytes()
+    whole = contact_sheet([row("x")], CLASSES, PALETTE)
+    assert sheets[0].width - 8 == (whole.width - 8) // 2
+    assert np.all(np.asarray(sheets[0]) == WRONG, axis=2).any()
 
 
 def test_the_legend_has_every_class_however_many() -> None:
