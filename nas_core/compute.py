@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from nas_core.config import ComputeSettings
 from nas_core.errors import SettingsError
 
 Module = TypeVar("Module", bound=nn.Module)
+
+# Options of glibc's mallopt, from its malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,19 @@ class Compute:
             else f"{platform.machine()}, {torch.get_num_threads()} threads"
         )
         return f"{self.device.type}: {name}, {'bf16' if self.bf16 else 'fp32'}"
+
+
+def keep_freed_memory() -> None:
+    """From now on malloc keeps what this process frees, for its next tensors; only glibc's does.
+
+    Blocks of 32 MiB and more, as the activations of a full training are, go back to the system
+    otherwise, which clears their pages each time that it hands them out. `benchmarks/malloc.py`
+    measures what that takes.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)
 
 
 def visible_gpus() -> list[str]:

@@ -16,7 +16,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from nas_core.code import TRAINING, code_digest
-from nas_core.compute import Compute
+from nas_core.compute import Compute, keep_freed_memory
 from nas_core.config import NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch, normalise
@@ -75,6 +75,7 @@ def train_fully(
         RunError: the checkpoint is unreadable or of another training.
         CandidateError: no step of an epoch had a finite loss.
     """
+    keep_freed_memory()
     training = _Training(data, genotype, encoder_state, network, settings, compute, seed)
     if checkpoint.exists():
         training.load(checkpoint)
