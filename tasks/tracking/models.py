@@ -242,11 +242,16 @@ def _register(
 
 
 def _crown(tracker: Tracker, model_name: str) -> None:
-    """Give the alias `champion` to the version with the best val score, the oldest of equals."""
-    scored = [v for v in _versions(tracker, f"name = '{model_name}'") if VAL_TAG in v.tags]
-    if scored:
+    """Give the alias `champion` to the version with the best val score, the oldest of equals.
+
+    Those trained on val too have none; where there are no others it is on the newest.
+    """
+    versions = _versions(tracker, f"name = '{model_name}'")
+    if scored := [version for version in versions if VAL_TAG in version.tags]:
         best = max(scored, key=lambda v: (float(v.tags[VAL_TAG]), -int(v.version)))
-        tracker.client.set_registered_model_alias(model_name, CHAMPION, best.version)
+    else:
+        best = max(versions, key=lambda v: int(v.version))
+    tracker.client.set_registered_model_alias(model_name, CHAMPION, best.version)
 
 
 def _registered(tracker: Tracker, registered: ModelVersion) -> RegisteredTraining:
