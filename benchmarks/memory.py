@@ -72,7 +72,7 @@ def score(settings: Settings, root: Path, genotype: Genotype) -> dict[str, float
     network = settings.network
     decoder = Decoder(genotype, data.num_classes, network.agg_size, network.sep_repeats)
     segmenter = compute.place(Segmenter(Encoder(), decoder))
-    evaluate(segmenter, data.split("val"), data.num_classes, data.ignore_index, compute)
+    evaluate(segmenter, data.split("val"), data.num_classes, data.ignore_index)
     return _peaks(compute)
 
 

@@ -179,9 +179,7 @@ def evaluate_architecture(settings: Settings, root: Path, label: str, folder: Pa
     compute = Compute.from_settings(settings.compute)
     data = PreparedData.open(prepared_folder(root, settings))
     split = data.split(data.final_split)
-    confusion = evaluate(
-        compute.place(segmenter), split, data.num_classes, data.ignore_index, compute
-    )
+    confusion = evaluate(compute.place(segmenter), split, data.num_classes, data.ignore_index)
     write_bytes(folder / "test_confusion_matrix.csv", confusion.csv_bytes(data.classes))
     iou = dict(zip(data.classes, confusion.iou.tolist(), strict=True))
     get_run_logger().info(f"{label} · {data.final_split} mIoU {confusion.mean_iou:.4f}")
@@ -238,7 +236,7 @@ def _shown(settings: Settings, data: PreparedData, folder: Path) -> list[Shown]:
     scores = []
     for index in range(len(split)):
         image = split.rows(np.array([index]))
-        confusion = evaluate(segmenter, image, data.num_classes, data.ignore_index, compute)
+        confusion = evaluate(segmenter, image, data.num_classes, data.ignore_index)
         # An image without a label has no score.
         scores.append(confusion.mean_iou if confusion.matrix.any() else math.nan)
     return [

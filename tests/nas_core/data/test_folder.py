@@ -393,6 +393,6 @@ def test_networks_train_on_mixed_sizes_and_any_number_of_classes(
         seed=0,
         checkpoint=tmp_path / "checkpoint.pt",
     )
-    scored = evaluate(full.segmenter, data.split("test"), 3, data.ignore_index, compute)
+    scored = evaluate(full.segmenter, data.split("test"), 3, data.ignore_index)
     labelled = (data.split("test").masks != 255).sum()
     assert int(scored.matrix.sum()) == labelled

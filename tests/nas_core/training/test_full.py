@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from nas_core.config import NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData
 from nas_core.errors import RunError
 from nas_core.genotype import Genotype
+from nas_core.labelling import predict_batch
+from nas_core.metrics import ConfusionMatrix
 from nas_core.training.full import (
     FullResult,
     evaluate,
@@ -117,8 +120,21 @@ def test_evaluation_counts_every_labelled_pixel_once(
 ) -> None:
     segmenter = _train(scenes, compute, tmp_path / "c.pt").segmenter
     split = scenes.split("test")
-    confusion = evaluate(segmenter, split, scenes.num_classes, scenes.ignore_index, compute)
+    confusion = evaluate(segmenter, split, scenes.num_classes, scenes.ignore_index)
     assert int(confusion.matrix.sum()) == int((split.masks != scenes.ignore_index).sum())
+
+
+def test_a_network_trained_in_bf16_is_scored_as_it_predicts(
+    scenes: PreparedData, compute: Compute, tmp_path: Path
+) -> None:
+    result = _train(scenes, replace(compute, bf16=True), tmp_path / "c.pt")
+    split = scenes.split("val")
+    labels = predict_batch(result.segmenter, split.images)
+    expected = ConfusionMatrix(scenes.num_classes, scenes.ignore_index)
+    expected.update(torch.from_numpy(labels), torch.from_numpy(split.masks))
+    assert result.val is not None
+    assert torch.equal(result.val.matrix, expected.matrix)
+    assert result.history[-1]["val_mean_iou"] == expected.metrics()["mean_iou"]
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 truncated"])
