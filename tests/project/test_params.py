@@ -48,7 +48,7 @@ def test_profiles_are_valid(profile: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_params_of_stages_exist(stage: str) -> None:
     sections = {key.rpartition(".")[0] for key in setting_keys()} - {""}
-    assert set(STAGES[stage]["params"]) <= {*setting_keys(), *sections}
+    assert set(STAGES[stage].get("params", [])) <= {*setting_keys(), *sections}
 
 
 def test_search_depends_on_all_that_binds_it_and_not_on_training() -> None:
