@@ -278,7 +278,7 @@ def test_what_the_stage_train_left_is_enough_to_evaluate(
     scores = Path("artifacts", "results", "tiny", "evaluate", "metrics.json")
     assert summary == json.loads((whole / scores).read_text())
     assert (project / scores).read_bytes() == (whole / scores).read_bytes()
-    assert len(list((project / scores).parent.glob("pictures/*.png"))) == 6
+    assert len(list((project / scores).parent.glob("pictures/*.png"))) == 2 * len(PICTURES)
     for run in runs_of(project, "training"):
         assert run.data.metrics["test_mean_iou"] > 0 and "val_mean_iou" in run.data.metrics
     for folder in (whole / "artifacts" / "trainings").iterdir():
