@@ -117,7 +117,7 @@ def evaluate(
     In fp32, as a network is used, whatever it was trained in: bf16 may move a score by 0.1 points.
     """
     segmenter.eval()
-    confusion = ConfusionMatrix(num_classes, ignore_index, torch.device("cpu"))
+    confusion = ConfusionMatrix(num_classes, ignore_index)
     height, width = split.images.shape[1:3]
     batch_size = batch_size_for((height, width))
     for start in range(0, len(split), batch_size):
