@@ -16,7 +16,7 @@ from nas_core.errors import DataError
 
 
 class ConfusionMatrix:
-    """Counts of labelled pixels by true and predicted class, kept on the device of the network.
+    """Counts of labelled pixels by true and predicted class, kept on the device of the labels.
 
     Attributes:
         matrix: int64 (C, C) with the true class in rows and the predicted one in columns.
