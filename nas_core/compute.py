@@ -52,7 +52,10 @@ class Compute:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        # Each weight is used once in a pass, and CUDA graphs do not go with the cache.
+        with torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.bf16, cache_enabled=False
+        ):
             yield
 
     def place(self, module: Module) -> Module:

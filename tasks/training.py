@@ -119,7 +119,7 @@ def train_architecture(
                 "encoder": settings.encoder.model_dump(),
                 "train": settings.train.model_dump(exclude={"top", "also"}),
             },
-            "device": compute.describe(),
+            "device": ", then ".join(result.devices),
             "started": started,
             "finished": time.time(),
             "val": result.val.metrics() if result.val else {},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -31,9 +31,9 @@ from nas_core.models.segmenter import Segmenter
 from nas_core.models.state import DAMAGED, load_plain, state_digest
 from nas_core.seeds import seeded
 from nas_core.training.averaging import polyak_average
-from nas_core.training.compiling import CompiledNetwork
+from nas_core.training.compiling import CompiledNetwork, GraphedNetwork
 from nas_core.training.losses import class_weights, segmentation_loss
-from nas_core.training.steps import StepLog, optimise, shuffled_batches
+from nas_core.training.steps import StepLog, one_ahead, optimise, shuffled_batches
 
 CHECKPOINT_FORMAT = 1
 
@@ -47,6 +47,8 @@ class FullResult:
     """One row an epoch: epoch, loss, seconds, skipped steps, and val metrics where validated."""
     val: ConfusionMatrix | None
     """On the val split; None when the network was trained on it."""
+    devices: list[str]
+    """What it was trained on, in words; several where it went on elsewhere."""
 
 
 def train_fully(
@@ -156,14 +158,17 @@ class _Training:
         if encoder_state is not None:
             self.segmenter.encoder.load_state_dict(encoder_state)
         compute.place(self.segmenter)
-        self.forward = CompiledNetwork(self.segmenter) if compute.compile else self.segmenter
+        self.on_gpu = compute.device.type == "cuda"
         self.average = polyak_average(self.segmenter, settings.averaging)
-        self.optimizer = _optimizer(self.segmenter, settings)
+        # Captured, it can no longer be copied.
+        self.forward = self._forward()
+        self.optimizer = _optimizer(self.segmenter, settings, fused=self.on_gpu)
         self.schedule = LambdaLR(self.optimizer, learning_rate_factor(settings, self.num_steps))
         shares = torch.as_tensor(data.label_shares)
         weights = class_weights(shares) if settings.class_weighting else torch.ones(len(shares))
         self.class_weights = weights.to(compute.device)
         self.history: list[dict[str, float]] = []
+        self.devices: list[str] = []
 
     @property
     def averaged(self) -> Segmenter:
@@ -173,13 +178,18 @@ class _Training:
     def num_steps(self) -> int:
         return self.steps_per_epoch * self.settings.epochs
 
+    def _forward(self) -> Callable[[Tensor], Tensor]:
+        if self.compute.compile:
+            return CompiledNetwork(self.segmenter)
+        return GraphedNetwork(self.segmenter) if self.on_gpu else self.segmenter
+
     def run_epoch(self, epoch: int) -> dict[str, float]:
         started = time.perf_counter()
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         self.segmenter.train()
         log = StepLog()
-        for rows in shuffled_batches(self.num_images, self.settings.batch_size, generator):
-            images, masks = self._batch(rows.tolist(), generator)
+        for batch in self._batches(generator):
+            images, masks = (self.compute.send(tensor) for tensor in batch)
             with self.compute.autocast():
                 logits = self.forward(images)
             loss = segmentation_loss(
@@ -211,7 +221,16 @@ class _Training:
                 row |= {f"val_{name}": value for name, value in val.metrics().items()}
         row["seconds"] = time.perf_counter() - started
         self.history.append(row)
+        if (device := self.compute.describe()) not in self.devices:
+            self.devices.append(device)
         return row
+
+    def _batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """An epoch's images and masks, in memory."""
+        batches = shuffled_batches(self.num_images, self.settings.batch_size, generator)
+        augmented = (self._batch(rows.tolist(), generator) for rows in batches)
+        # On the CPU another thread would only take cores from the training.
+        return one_ahead(augmented) if self.on_gpu else augmented
 
     def _batch(self, rows: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The images of `rows`, which count through all the splits trained on."""
@@ -235,7 +254,7 @@ class _Training:
                 )
                 images.append(crops)
                 masks.append(labels)
-        return self.compute.send(torch.cat(images)), self.compute.send(torch.cat(masks))
+        return torch.cat(images), torch.cat(masks)
 
     def validate(self) -> ConfusionMatrix | None:
         if "val" in self.settings.splits.split("+"):
@@ -248,7 +267,7 @@ class _Training:
         )
 
     def result(self) -> FullResult:
-        return FullResult(self.averaged.eval(), self.history, self.validate())
+        return FullResult(self.averaged.eval(), self.history, self.validate(), self.devices)
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -265,6 +284,7 @@ class _Training:
             "architecture": self.architecture,
             "num_classes": self.data.num_classes,
             "history": self.history,
+            "devices": self.devices,
             "state": self._state(),
         }
         # Through memory: on a full disk torch.save would raise an error of its own kind.
@@ -294,6 +314,7 @@ class _Training:
             )
         try:
             self._restore(content["history"], content["state"])
+            self.devices = [str(device) for device in content["devices"]]
         except DAMAGED as error:
             raise RunError(
                 f"{path} is malformed ({first_line(error)}); delete it to train from the start"
@@ -309,13 +330,14 @@ class _Training:
         self.schedule.load_state_dict(state["schedule"])
 
 
-def _optimizer(segmenter: Segmenter, settings: TrainSettings) -> Optimizer:
+def _optimizer(segmenter: Segmenter, settings: TrainSettings, *, fused: bool) -> Optimizer:
     return AdamW(
         [
             {"params": segmenter.encoder.parameters(), "lr": settings.learning_rate_encoder},
             {"params": segmenter.decoder.parameters(), "lr": settings.learning_rate},
         ],
         weight_decay=settings.weight_decay,
+        fused=fused or None,
     )
 
 

@@ -1,4 +1,4 @@
-"""torch.compile and its fall-back, on a network small enough to compile here."""
+"""torch.compile and its fall-back, on a network small enough to compile here; CUDA graphs."""
 
 import copy
 import logging
@@ -14,7 +14,7 @@ from nas_core.config import ComputeSettings
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
-from nas_core.training.compiling import CompiledNetwork
+from nas_core.training.compiling import CompiledNetwork, GraphedNetwork
 
 
 def small_network(width: int) -> nn.Module:
@@ -66,3 +66,28 @@ def test_a_segmenter_is_compiled_on_a_gpu() -> None:
     network = compute.place(Segmenter(Encoder(), Decoder(ARCHITECTURES["arch0"], 11, 64, 2)))
     compiled = assert_steps_are_alike(network, torch.randn(2, 3, 96, 128, device=compute.device))
     assert compiled.forward is not network
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_captured_segmenter_computes_the_same(precision: str) -> None:
+    compute = Compute.from_settings(ComputeSettings(precision=precision))
+    torch.manual_seed(0)
+    network = compute.place(Segmenter(Encoder(), Decoder(ARCHITECTURES["arch0"], 11, 64, 2)))
+    other = copy.deepcopy(network)
+    captured = GraphedNetwork(network)
+    tolerance = 1e-3 if precision == "fp32" else 3e-2
+    for _ in range(3):
+        images = compute.send(torch.randn(4, 3, 96, 128))
+        with compute.autocast():
+            found = step(network, captured, images)
+            expected = step(other, other, images)
+        for value, reference in zip(found, expected, strict=True):
+            distance = torch.linalg.vector_norm((value - reference).float())
+            assert distance <= tolerance * torch.linalg.vector_norm(reference.float()) + 1e-6
+        network.zero_grad()
+        other.zero_grad()
+    assert captured.captured
+    network.eval(), other.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), other(images), atol=1e-3, rtol=1e-3)

@@ -6,7 +6,7 @@ import torch
 
 from nas_core.architectures import ARCHITECTURES
 from nas_core.compute import Compute
-from nas_core.config import NetworkSettings, TrainSettings
+from nas_core.config import ComputeSettings, NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData
 from nas_core.errors import RunError
 from nas_core.genotype import Genotype
@@ -96,6 +96,29 @@ def test_history_validates_as_asked_and_at_the_end(
     assert result.val is not None
     assert result.history[-1]["val_mean_iou"] == result.val.mean_iou
     assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+def test_a_result_tells_each_device_that_it_was_trained_on(
+    scenes: PreparedData, compute: Compute, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.pt"
+    with pytest.raises(InterruptionError):
+        _train(scenes, compute, path, stop_after=1)
+    content = torch.load(path)
+    torch.save(content | {"devices": ["cuda: another, bf16"]}, path)
+    assert _train(scenes, compute, path).devices == ["cuda: another, bf16", compute.describe()]
+    assert _train(scenes, compute, path).devices == ["cuda: another, bf16", compute.describe()]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_training_on_a_gpu_starts_like_that_on_the_cpu(
+    scenes: PreparedData, compute: Compute, tmp_path: Path
+) -> None:
+    gpu = Compute.from_settings(ComputeSettings(precision="fp32"))
+    expected = _train(scenes, compute, tmp_path / "cpu.pt").history
+    found = _train(scenes, gpu, tmp_path / "gpu.pt").history
+    assert found[0]["loss"] == pytest.approx(expected[0]["loss"], rel=1e-2)
+    assert [row["skipped_steps"] for row in found] == [0, 0, 0]
 
 
 def test_the_other_seed_gives_another_network(
