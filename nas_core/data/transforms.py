@@ -6,7 +6,7 @@ than on floats, and draws all its randomness from one explicit generator.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,7 @@ def augmented_batch(
     jitter: float,
     ignore_index: int,
     generator: torch.Generator,
+    send: Callable[[Tensor], Tensor] = lambda tensor: tensor,
 ) -> tuple[Tensor, Tensor]:
     """Random crops of the images of `indices`, randomly scaled, mirrored and coloured.
 
@@ -59,25 +60,27 @@ def augmented_batch(
         jitter: brightness, contrast and saturation are each multiplied by a factor drawn uniformly
             from 1 - jitter to 1 + jitter.
         generator: a generator on the CPU.
+        send: moves what is shown of an image to the device that the rest is done on.
 
     Returns:
-        float32 (N, 3, height, width), normalised and channels_last, and int64 (N, height, width).
+        float32 (N, 3, height, width), normalised and channels_last, and int64 (N, height, width),
+        on that device.
     """
     draws = torch.rand((len(indices), _NUM_DRAWS), generator=generator).tolist()
-    images = torch.tensor(_FILL, dtype=torch.uint8).repeat(len(indices), height, width, 1)
-    masks = torch.full((len(indices), height, width), ignore_index, dtype=torch.int64)
+    images = send(torch.tensor(_FILL, dtype=torch.uint8).repeat(len(indices), height, width, 1))
+    masks = send(torch.full((len(indices), height, width), ignore_index, dtype=torch.int64))
     for row, index in enumerate(indices):
         scale_draw, down, across, mirror, *colour_draws = draws[row]
         scale = min_scale + (max_scale - min_scale) * scale_draw
-        image = torch.as_tensor(split.images[index]).permute(2, 0, 1)
-        mask = torch.as_tensor(split.masks[index])[None]
-        top, source_height, target_top, target_height = _window(image.shape[1], height, scale, down)
-        left, source_width, target_left, target_width = _window(
-            image.shape[2], width, scale, across
-        )
-        box = (top, left, source_height, source_width, [target_height, target_width])
-        image = functional.resized_crop(image, *box, antialias=True)
-        mask = functional.resized_crop(mask, *box, interpolation=InterpolationMode.NEAREST_EXACT)
+        source_height, source_width = split.masks.shape[1:]
+        shown_rows, target_top, target_height = _window(source_height, height, scale, down)
+        shown_columns, target_left, target_width = _window(source_width, width, scale, across)
+        shown = (index, shown_rows, shown_columns)
+        image = send(torch.as_tensor(split.images[shown])).permute(2, 0, 1)
+        mask = send(torch.as_tensor(split.masks[shown]))[None]
+        size = [target_height, target_width]
+        image = functional.resize(image, size, antialias=True)
+        mask = functional.resize(mask, size, interpolation=InterpolationMode.NEAREST_EXACT)
         if mirror < 0.5:
             image, mask = image.flip(-1), mask.flip(-1)
         if jitter:
@@ -108,16 +111,17 @@ def resized(split: Split, height: int, width: int) -> Split:
     return Split(images, masks, split.names)
 
 
-def _window(length: int, crop: int, scale: float, draw: float) -> tuple[int, int, int, int]:
-    """Along one axis: start and length in the image, and start and length in the crop.
+def _window(length: int, crop: int, scale: float, draw: float) -> tuple[slice, int, int]:
+    """Along one axis: what is shown of the image, and start and length in the crop.
 
     `draw` in [0, 1) places the crop in the scaled image, or the scaled image in the crop.
     """
     scaled = max(1, round(length * scale))
     if scaled <= crop:
-        return 0, length, int(draw * (crop - scaled + 1)), scaled
+        return slice(0, length), int(draw * (crop - scaled + 1)), scaled
     shown = min(length, max(1, round(crop / scale)))
-    return int(draw * (length - shown + 1)), shown, 0, crop
+    start = int(draw * (length - shown + 1))
+    return slice(start, start + shown), 0, crop
 
 
 def _coloured(image: Tensor, factors: Sequence[float]) -> Tensor:

@@ -1,6 +1,6 @@
-"""Depthwise convolutions that are right and fast on the CPU.
+"""Depthwise convolutions that are right and fast.
 
-PyTorch 2.14's depthwise convolutions are fast there in channels_last, but for these gaps:
+PyTorch 2.14's depthwise convolutions are fast on the CPU in channels_last, but for these gaps:
 - Dilation: forward and backward take several times as long as without, and in bf16 the weight's
   gradient is garbage on maps wider than the padding, at times NaN or a crash.
 - 5x5: the weight's gradient takes more time than all the rest, in bf16 twice that of fp32.
@@ -9,6 +9,8 @@ PyTorch 2.14's depthwise convolutions are fast there in channels_last, but for t
 So a dilated convolution is carried out as an undilated one on its phases, the gradient of a 5x5
 kernel as that of four 3x3 kernels or, on maps as small as phases are, from the products of all
 pairs of pixels (a fifth to a third of the time), and the input's gradient with a stride in fp32.
+
+On a GPU cuDNN has slow kernels for dilation in channels_last, and phases help likewise.
 """
 
 from __future__ import annotations
@@ -43,19 +45,22 @@ class DepthwiseConv2d(nn.Conv2d):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+        device, dtype = input.device.type, input.dtype
         # fp64 has none of the fast kernels.
-        if input.device.type != "cpu" or dtype == torch.float64:
+        if device not in ("cpu", "cuda") or dtype == torch.float64:
             return super().forward(input)
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
         features, weight = input.to(dtype), self.weight.to(dtype)
         stride, dilation = self.stride[0], self.dilation[0]
+        convolve = _Depthwise.apply if device == "cpu" else _convolve
         if dilation == 1:
-            return _Depthwise.apply(features, weight, stride)
+            return convolve(features, weight, stride)
         # All taps of a kept output lie on the rows and columns that the stride keeps.
         features = features[:, :, ::stride, ::stride]
         num_phases = dilation // stride
         phases = split_phases(features, num_phases)
-        return join_phases(_Depthwise.apply(phases, weight, 1), num_phases, features.shape)
+        return join_phases(convolve(phases, weight, 1), num_phases, features.shape)
 
 
 def split_phases(features: Tensor, num_phases: int) -> Tensor:
@@ -83,15 +88,20 @@ def join_phases(phases: Tensor, num_phases: int, shape: torch.Size) -> Tensor:
     return joined[:, :height, :width].permute(0, 3, 1, 2)
 
 
+def _convolve(features: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """ "Same" padding: (N, C, H, W) with (C, 1, k, k) to (N, C, H/stride, W/stride)."""
+    padding = weight.shape[2] // 2
+    return functional.conv2d(features, weight, None, stride, padding, groups=len(weight))
+
+
 class _Depthwise(torch.autograd.Function):
-    """Depthwise, "same" padding: (N, C, H, W) with (C, 1, k, k) to (N, C, H/stride, W/stride)."""
+    """`_convolve` with gradients that are right and fast on the CPU."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, stride: int) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.stride = stride
-        padding = weight.shape[2] // 2
-        return functional.conv2d(features, weight, None, stride, padding, groups=len(weight))
+        return _convolve(features, weight, stride)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:

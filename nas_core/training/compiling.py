@@ -56,6 +56,8 @@ class GraphedNetwork:
     def _capture(self, images: Tensor) -> None:
         # Capturing takes some passes, which must not count in the running statistics.
         statistics = [buffer.clone() for buffer in self.network.buffers()]
+        # They also leave nodes of another stream behind, of which each backward pass would warn.
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         # An architecture need not use all of the encoder.
         torch.cuda.make_graphed_callables(self.network, (images.clone(),), allow_unused_input=True)
         for buffer, value in zip(self.network.buffers(), statistics, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -33,7 +33,7 @@ from nas_core.seeds import seeded
 from nas_core.training.averaging import polyak_average
 from nas_core.training.compiling import CompiledNetwork, GraphedNetwork
 from nas_core.training.losses import class_weights, segmentation_loss
-from nas_core.training.steps import StepLog, one_ahead, optimise, shuffled_batches
+from nas_core.training.steps import StepLog, optimise, shuffled_batches
 
 CHECKPOINT_FORMAT = 1
 
@@ -158,11 +158,17 @@ class _Training:
         if encoder_state is not None:
             self.segmenter.encoder.load_state_dict(encoder_state)
         compute.place(self.segmenter)
-        self.on_gpu = compute.device.type == "cuda"
         self.average = polyak_average(self.segmenter, settings.averaging)
         # Captured, it can no longer be copied.
-        self.forward = self._forward()
-        self.optimizer = _optimizer(self.segmenter, settings, fused=self.on_gpu)
+        on_gpu = compute.device.type == "cuda"
+        self.forward: Callable[[Tensor], Tensor] = (
+            CompiledNetwork(self.segmenter)
+            if compute.compile
+            else GraphedNetwork(self.segmenter)
+            if on_gpu
+            else self.segmenter
+        )
+        self.optimizer = _optimizer(self.segmenter, settings, fused=on_gpu)
         self.schedule = LambdaLR(self.optimizer, learning_rate_factor(settings, self.num_steps))
         shares = torch.as_tensor(data.label_shares)
         weights = class_weights(shares) if settings.class_weighting else torch.ones(len(shares))
@@ -178,18 +184,13 @@ class _Training:
     def num_steps(self) -> int:
         return self.steps_per_epoch * self.settings.epochs
 
-    def _forward(self) -> Callable[[Tensor], Tensor]:
-        if self.compute.compile:
-            return CompiledNetwork(self.segmenter)
-        return GraphedNetwork(self.segmenter) if self.on_gpu else self.segmenter
-
     def run_epoch(self, epoch: int) -> dict[str, float]:
         started = time.perf_counter()
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         self.segmenter.train()
         log = StepLog()
-        for batch in self._batches(generator):
-            images, masks = (self.compute.send(tensor) for tensor in batch)
+        for rows in shuffled_batches(self.num_images, self.settings.batch_size, generator):
+            images, masks = self._batch(rows.tolist(), generator)
             with self.compute.autocast():
                 logits = self.forward(images)
             loss = segmentation_loss(
@@ -225,13 +226,6 @@ class _Training:
             self.devices.append(device)
         return row
 
-    def _batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """An epoch's images and masks, in memory."""
-        batches = shuffled_batches(self.num_images, self.settings.batch_size, generator)
-        augmented = (self._batch(rows.tolist(), generator) for rows in batches)
-        # On the CPU another thread would only take cores from the training.
-        return one_ahead(augmented) if self.on_gpu else augmented
-
     def _batch(self, rows: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The images of `rows`, which count through all the splits trained on."""
         settings = self.settings
@@ -251,6 +245,7 @@ class _Training:
                     jitter=settings.jitter,
                     ignore_index=self.data.ignore_index,
                     generator=generator,
+                    send=self.compute.send,
                 )
                 images.append(crops)
                 masks.append(labels)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,8 +11,6 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from nas_core.errors import CandidateError
-
-Item = TypeVar("Item")
 
 
 @dataclass
@@ -77,12 +72,3 @@ def shuffled_batches(num_items: int, batch_size: int, generator: torch.Generator
     if num_items <= batch_size:
         return [order]
     return list(order[: num_items - num_items % batch_size].split(batch_size))
-
-
-def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, each made by another thread while its predecessor is used."""
-    with ThreadPoolExecutor(1) as thread:
-        ahead = thread.submit(next, items, None)
-        while (item := ahead.result()) is not None:
-            ahead = thread.submit(next, items, None)
-            yield item

@@ -91,6 +91,31 @@ def test_shapes_types_and_layout() -> None:
     assert images.isfinite().all()
 
 
+def test_what_is_shown_of_an_image_is_sent() -> None:
+    sent: list[torch.Tensor] = []
+
+    def send(tensor: torch.Tensor) -> torch.Tensor:
+        sent.append(tensor)
+        return tensor
+
+    options = {"min_scale": 2.0, "max_scale": 2.0}
+    expected = augment(random_split(), [2, 1], 4, **options)
+    found = augment(random_split(), [2, 1], 4, send=send, **options)
+    assert all(map(torch.equal, found, expected))
+    shapes = [tuple(tensor.shape) for tensor in sent]
+    assert shapes == [(2, 16, 20, 3), (2, 16, 20), *[(8, 10, 3), (8, 10)] * 2]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_makes_the_same_crops() -> None:
+    options = {"min_scale": 0.5, "max_scale": 2.0, "jitter": 0.4}
+    expected = augment(random_split(), [0, 1, 2, 3], 5, **options)
+    found = augment(random_split(), [0, 1, 2, 3], 5, send=lambda one: one.cuda(), **options)
+    # Rounding to whole grey values, several times in a row.
+    torch.testing.assert_close(found[0].cpu(), expected[0], atol=4 / 57, rtol=0)
+    assert torch.equal(found[1].cpu(), expected[1])
+
+
 def test_the_generator_decides() -> None:
     split, options = random_split(), {"min_scale": 0.5, "max_scale": 2.0, "jitter": 0.4}
     first, again, other = (augment(split, [0, 1], seed, **options) for seed in (1, 1, 2))

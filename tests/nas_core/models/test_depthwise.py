@@ -15,6 +15,10 @@ def relative_error(value: Tensor, exact: Tensor) -> float:
     return float((value.double() - exact).norm() / exact.norm())
 
 
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stride", [1, 2])
@@ -29,10 +33,11 @@ def test_values_and_gradients(
     stride: int,
     precision: str,
     layout: str,
+    device: str,
 ) -> None:
     torch.manual_seed(0)
-    convolution = DepthwiseConv2d(CHANNELS, kernel_size, stride, dilation)
-    features = torch.randn(3, CHANNELS, *size)
+    convolution = DepthwiseConv2d(CHANNELS, kernel_size, stride, dilation).to(device)
+    features = torch.randn(3, CHANNELS, *size, device=device)
     if layout == "channels_last":
         convolution = convolution.to(memory_format=torch.channels_last)
         features = features.contiguous(memory_format=torch.channels_last)
@@ -43,9 +48,9 @@ def test_values_and_gradients(
     exact = functional.conv2d(
         exact_features, exact_weight, None, stride, padding, dilation, CHANNELS
     )
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
         output = convolution(features)
-    gradient = torch.randn(exact.shape)
+    gradient = torch.randn(exact.shape, device=device)
     exact.backward(gradient.double())
     output.backward(gradient.to(output.dtype))
 

@@ -1,12 +1,9 @@
-import itertools
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import nn
 
 from nas_core.errors import CandidateError
-from nas_core.training.steps import StepLog, one_ahead, optimise, shuffled_batches
+from nas_core.training.steps import StepLog, optimise, shuffled_batches
 
 
 def _step(scale: float, max_norm: float = 1e9) -> tuple[torch.Tensor, bool, StepLog]:
@@ -61,25 +58,3 @@ def test_batches_are_full_and_shuffled() -> None:
 def test_fewer_images_than_a_batch_are_one_batch() -> None:
     (batch,) = shuffled_batches(3, 8, torch.Generator().manual_seed(0))
     assert sorted(batch.tolist()) == [0, 1, 2]
-
-
-def test_items_made_one_ahead_are_the_same_in_order() -> None:
-    assert list(one_ahead(iter([3, 1, 2]))) == [3, 1, 2]
-    assert list(one_ahead(iter([]))) == []
-
-
-def test_an_error_of_an_item_made_ahead_comes_when_it_is_due() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        raise CandidateError("of the second")
-
-    found = one_ahead(items())
-    assert next(found) == 1
-    with pytest.raises(CandidateError, match="of the second"):
-        next(found)
-
-
-def test_items_made_one_ahead_may_be_left() -> None:
-    found = one_ahead(itertools.count(1))
-    assert next(found) == 1
-    found.close()
