@@ -76,7 +76,7 @@ def test_a_captured_segmenter_computes_the_same(precision: str) -> None:
     network = compute.place(Segmenter(Encoder(), Decoder(ARCHITECTURES["arch0"], 11, 64, 2)))
     other = copy.deepcopy(network)
     captured = GraphedNetwork(network)
-    tolerance = 1e-3 if precision == "fp32" else 3e-2
+    tolerance = 5e-3 if precision == "fp32" else 3e-2  # in fp32, convolutions are of TF32
     for _ in range(3):
         images = compute.send(torch.randn(4, 3, 96, 128))
         with compute.autocast():
@@ -90,4 +90,4 @@ def test_a_captured_segmenter_computes_the_same(precision: str) -> None:
     assert captured.captured
     network.eval(), other.eval()
     with torch.no_grad():
-        torch.testing.assert_close(network(images), other(images), atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(network(images), other(images), atol=5e-3, rtol=5e-3)
