@@ -89,7 +89,7 @@ def join_phases(phases: Tensor, num_phases: int, shape: torch.Size) -> Tensor:
 
 
 def _convolve(features: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """ "Same" padding: (N, C, H, W) with (C, 1, k, k) to (N, C, H/stride, W/stride)."""
+    """Depthwise, "same" padding: (N, C, H, W) with (C, 1, k, k) to (N, C, H/stride, W/stride)."""
     padding = weight.shape[2] // 2
     return functional.conv2d(features, weight, None, stride, padding, groups=len(weight))
 
