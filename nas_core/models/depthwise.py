@@ -10,7 +10,7 @@ So a dilated convolution is carried out as an undilated one on its phases, the g
 kernel as that of four 3x3 kernels or, on maps as small as phases are, from the products of all
 pairs of pixels (a fifth to a third of the time), and the input's gradient with a stride in fp32.
 
-On a GPU cuDNN has slow kernels for dilation in channels_last, and phases help likewise.
+On a GPU, where cuDNN's kernels for dilation are slow in channels_last, phases do without them.
 """
 
 from __future__ import annotations

@@ -38,9 +38,9 @@ class CompiledNetwork:
 class GraphedNetwork:
     """A network whose passes a GPU replays as CUDA graphs, for training batches of one shape.
 
-    The CPU takes longer to launch the kernels of a small network one by one than the GPU takes to
-    compute them. The network is captured at the first call, with the autocast that it has there,
-    which must not cache. From then on it cannot be copied; in evaluation mode it runs as it is.
+    That spares the CPU the launching of each of its many short kernels. The network is captured at
+    the first call, with the autocast that it has there, which must not cache. From then on it
+    cannot be copied; in evaluation mode it runs as it is.
     """
 
     def __init__(self, network: nn.Module) -> None:
