@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import inspect
 import io
 import json
@@ -35,7 +36,6 @@ from nas_core.paths import results_folder
 
 app = typer.Typer(
     name="nas",
-    help="Search for compact semantic segmentation networks, train and compare them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -61,6 +61,22 @@ Reference = Annotated[
         help="A name (arch0, arch1, camvid0), an id from a search, or a JSON file.",
     ),
 ]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(importlib.metadata.version("nas-seg"))
+        raise typer.Exit
+
+
+@app.callback()
+def nas(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Search for compact semantic segmentation networks, train and compare them."""
 
 
 class Stage(StrEnum):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,11 @@ def test_a_malformed_genotype_file_is_named(nas: Nas, tmp_path: Path, content: s
 def test_bad_usage_shows_the_usage(nas: Nas, arguments: list[str]) -> None:
     code, _, err = nas(*arguments)
     assert code == 2 and "Usage" in err
+
+
+def test_the_version_is_the_projects(nas: Nas) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert nas("--version") == (0, f"{version}\n", "")
 
 
 def test_every_command_has_help(nas: Nas) -> None:
