@@ -33,15 +33,11 @@ from nas_core.data.prepared import PreparedData, Split, prepare
 from nas_core.errors import NasError, SettingsError
 from nas_core.files import digest_of, read_json, write_json
 from nas_core.genotype import Genotype
-from nas_core.models.checkpoint import NetworkCard, load_segmenter, save_segmenter
 from nas_core.models.encoder import load_encoder_weights
-from nas_core.models.segmenter import Segmenter
 from nas_core.paths import artifacts_folder, prepared_folder
 from nas_core.training.full import train_fully, training_identity
 
 RECIPE = "recipe"
-DISTILLED = "distilled"
-TEACHER_SEEDS = (0, 1)
 
 
 def variants(recipe: TrainSettings) -> dict[str, TrainSettings]:
@@ -56,8 +52,6 @@ def variants(recipe: TrainSettings) -> dict[str, TrainSettings]:
         "poly": {"schedule": "poly"},
         "no averaging": {"averaging": 0.0},
         "no jitter": {"jitter": 0.0},
-        "auxiliary heads": {"auxiliary": 0.4},
-        DISTILLED: {},
         "more jitter": {"jitter": 0.7},
         "fixed scale": {"min_scale": 1.0, "max_scale": 1.0},
         "half the rates": _rates(recipe, 0.5),
@@ -68,9 +62,7 @@ def variants(recipe: TrainSettings) -> dict[str, TrainSettings]:
         "weight decay 0.01": {"weight_decay": 0.01},
     }
     found = {name: recipe.model_copy(update=change) for name, change in changes.items()}
-    return {
-        name: one for name, one in found.items() if name in (RECIPE, DISTILLED) or one != recipe
-    }
+    return {name: one for name, one in found.items() if name == RECIPE or one != recipe}
 
 
 def _rates(recipe: TrainSettings, factor: float) -> dict[str, float]:
@@ -122,13 +114,7 @@ def score(
     compute = Compute.from_settings(settings.compute)
     recipe = variants(settings.train)[variant]
     about = (data, genotype, encoder_state, settings.network, recipe, compute)
-    teachers: list[Segmenter] = []
-    if variant == DISTILLED:
-        teachers = [
-            load_segmenter(artifacts_folder(root) / "recipe" / folder / "model.safetensors")[0]
-            for folder in (f"{label}-{training_identity(*about, one)}" for one in TEACHER_SEEDS)
-        ]
-    identity = training_identity(*about, seed, teachers)
+    identity = training_identity(*about, seed)
     folder = artifacts_folder(root) / "recipe" / f"{label}-{identity}"
     outcome = folder / "outcome.json"
     if not outcome.exists():
@@ -137,7 +123,6 @@ def score(
             *about,
             seed=seed,
             checkpoint=folder / "checkpoint.pt",
-            teachers=teachers,
             on_epoch=lambda row: print(
                 f"{variant}, seed {seed}: epoch {row['epoch']:.0f}, loss {row['loss']:.4f}, "
                 f"{row['seconds']:.0f} s",
@@ -145,11 +130,6 @@ def score(
             ),
         )
         assert result.val is not None, "checked by main"
-        network = settings.network
-        card = NetworkCard(
-            genotype, data.classes, data.colours, network.agg_size, network.sep_repeats
-        )
-        save_segmenter(folder / "model.safetensors", result.segmenter, card)
         write_json(
             outcome,
             {

@@ -28,13 +28,7 @@ SEARCH = (
     "training/early_stopping.py",
     "training/proxy.py",
 )
-TRAINING = (
-    *_SHARED,
-    "labelling.py",
-    "training/auxiliary.py",
-    "training/compiling.py",
-    "training/full.py",
-)
+TRAINING = (*_SHARED, "labelling.py", "training/compiling.py", "training/full.py")
 # What decides the reward of an architecture that no rule stops early.
 PROXY = (*_SHARED, "training/proxy.py")
 

@@ -252,9 +252,6 @@ class TrainSettings(CropSettings):
     jaccard: float = Field(
         0.0, ge=0, le=100, description="Weight of the soft Jaccard loss beside the cross-entropy."
     )
-    auxiliary: float = Field(
-        0.0, ge=0, le=100, description="Weight of the loss of heads on the decoder's layers."
-    )
     learning_rate: float = Field(6e-3, gt=0, le=1, description="AdamW, decoder, at its peak.")
     learning_rate_encoder: float = Field(3e-3, ge=0, le=1, description="AdamW, encoder.")
     weight_decay: float = Field(1e-4, ge=0, description="AdamW's weight decay.")

@@ -139,17 +139,9 @@ class Decoder(nn.Module):
 
         h and w are the largest size among the layers that the head collects.
         """
-        return self.head(self.feature_maps(taps))
-
-    def feature_maps(self, taps: Sequence[Tensor]) -> list[Tensor]:
-        """The taps and, after them, the output of each layer."""
         pool = list(taps)
         for (in1, in2), layer in zip(self.inputs, self.layers, strict=True):
             pool.append(layer(pool[in1], pool[in2]))
-        return pool
-
-    def head(self, pool: Sequence[Tensor]) -> Tensor:
-        """`feature_maps` to logits, as `forward` returns them."""
         collected = [pool[entry] for entry in self.head_entries]
         size = max(features.shape[2:] for features in collected)
         joined = concatenate([resize(features, size) for features in collected])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -30,15 +30,9 @@ from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
 from nas_core.models.state import DAMAGED, load_plain, state_digest
 from nas_core.seeds import seeded
-from nas_core.training.auxiliary import WithAuxiliaryHeads
 from nas_core.training.averaging import polyak_average
 from nas_core.training.compiling import CompiledNetwork, GraphedNetwork
-from nas_core.training.losses import (
-    auxiliary_loss,
-    class_weights,
-    distillation_loss,
-    segmentation_loss,
-)
+from nas_core.training.losses import class_weights, segmentation_loss
 from nas_core.training.steps import StepLog, optimise, shuffled_batches
 
 CHECKPOINT_FORMAT = 1
@@ -67,7 +61,6 @@ def train_fully(
     *,
     seed: int,
     checkpoint: Path,
-    teachers: Sequence[Segmenter] = (),
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> FullResult:
     """Train an architecture, or go on from its checkpoint.
@@ -78,7 +71,6 @@ def train_fully(
     Args:
         encoder_state: weights that the encoder starts from; random ones if None.
         checkpoint: file that is replaced after every epoch.
-        teachers: networks whose mean probabilities are half of the truth (distillation).
         on_epoch: called with each new row of the history.
 
     Raises:
@@ -86,7 +78,7 @@ def train_fully(
         CandidateError: no step of an epoch had a finite loss.
     """
     keep_freed_memory()
-    training = _Training(data, genotype, encoder_state, network, settings, compute, seed, teachers)
+    training = _Training(data, genotype, encoder_state, network, settings, compute, seed)
     if checkpoint.exists():
         training.load(checkpoint)
     for epoch in range(len(training.history), settings.epochs):
@@ -104,7 +96,6 @@ def training_identity(
     settings: TrainSettings,
     compute: Compute,
     seed: int,
-    teachers: Sequence[Segmenter] = (),
 ) -> str:
     """A digest of all that decides a training's outcome, the code included."""
     return digest_of(
@@ -112,7 +103,6 @@ def training_identity(
         genotype.to_dict(),
         network.model_dump(),
         settings.model_dump(exclude={"top", "also"}),
-        [state_digest(teacher.state_dict()) for teacher in teachers],
         state_digest(encoder_state),
         data.data_hash,
         compute.bf16,
@@ -149,16 +139,14 @@ class _Training:
         settings: TrainSettings,
         compute: Compute,
         seed: int,
-        teachers: Sequence[Segmenter] = (),
     ) -> None:
         self.data, self.settings, self.compute, self.seed = data, settings, compute, seed
         self.splits = [data.split(name) for name in settings.splits.split("+")]
         self.num_images = sum(len(split) for split in self.splits)
         self.steps_per_epoch = max(1, self.num_images // settings.batch_size)
         self.identity = training_identity(
-            data, genotype, encoder_state, network, settings, compute, seed, teachers
+            data, genotype, encoder_state, network, settings, compute, seed
         )
-        self.teachers = [compute.place(teacher).eval() for teacher in teachers]
         self.architecture = genotype.id
         self.segmenter = seeded(
             seed,
@@ -169,15 +157,10 @@ class _Training:
         )
         if encoder_state is not None:
             self.segmenter.encoder.load_state_dict(encoder_state)
-        self.trained: nn.Module = (
-            seeded(seed, lambda: WithAuxiliaryHeads(self.segmenter, data.num_classes))
-            if settings.auxiliary
-            else self.segmenter
-        )
-        compute.place(self.trained)
+        compute.place(self.segmenter)
         self.average = polyak_average(self.segmenter, settings.averaging)
         self.forward = self._forward()
-        self.optimizer = _optimizer(self.trained, self.segmenter, settings, compute.device)
+        self.optimizer = _optimizer(self.segmenter, settings, compute.device)
         self.schedule = LambdaLR(self.optimizer, learning_rate_factor(settings, self.num_steps))
         shares = torch.as_tensor(data.label_shares)
         weights = class_weights(shares) if settings.class_weighting else torch.ones(len(shares))
@@ -194,9 +177,7 @@ class _Training:
     def num_steps(self) -> int:
         return self.steps_per_epoch * self.settings.epochs
 
-    def _forward(self) -> Callable[[Tensor], Any]:
-        if self.settings.auxiliary:
-            return self.trained
+    def _forward(self) -> Callable[[Tensor], Tensor]:
         if self.compute.compile:
             return CompiledNetwork(self.segmenter)
         if self.compute.device.type == "cuda":
@@ -211,8 +192,7 @@ class _Training:
         for rows in shuffled_batches(self.num_images, self.settings.batch_size, generator):
             images, masks = self._batch(rows.tolist(), generator)
             with self.compute.autocast():
-                outputs = self.forward(images)
-            logits, *auxiliary = outputs if self.settings.auxiliary else (outputs,)
+                logits = self.forward(images)
             loss = segmentation_loss(
                 logits,
                 masks,
@@ -221,23 +201,10 @@ class _Training:
                 hard_share=self.settings.hard_share,
                 jaccard=self.settings.jaccard,
             )
-            if self.teachers:
-                soft = distillation_loss(
-                    logits,
-                    self._taught(images),
-                    masks,
-                    self.class_weights,
-                    self.data.ignore_index,
-                )
-                loss = (loss + soft) / 2
-            if self.settings.auxiliary:
-                loss = loss + self.settings.auxiliary * auxiliary_loss(
-                    auxiliary, masks, self.class_weights, self.data.ignore_index
-                )
             if optimise(
                 loss,
                 self.optimizer,
-                list(self.trained.parameters()),
+                list(self.segmenter.parameters()),
                 self.settings.max_gradient_norm,
                 log,
             ):
@@ -286,11 +253,6 @@ class _Training:
                 masks.append(labels)
         return torch.cat(images), torch.cat(masks)
 
-    @torch.no_grad()
-    def _taught(self, images: Tensor) -> Tensor:
-        with self.compute.autocast():
-            return torch.stack([t(images).float().softmax(1) for t in self.teachers]).mean(0)
-
     def validate(self) -> ConfusionMatrix | None:
         if "val" in self.settings.splits.split("+"):
             return None
@@ -307,7 +269,7 @@ class _Training:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "segmenter": self.trained.state_dict(),
+            "segmenter": self.segmenter.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -360,22 +322,17 @@ class _Training:
         if len(history) > self.settings.epochs:
             raise ValueError(f"{len(history)} epochs of {self.settings.epochs}")
         self.history = [{str(key): float(value) for key, value in row.items()} for row in history]
-        self.trained.load_state_dict(state["segmenter"])
+        self.segmenter.load_state_dict(state["segmenter"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
 
 
-def _optimizer(
-    trained: nn.Module, segmenter: Segmenter, settings: TrainSettings, device: torch.device
-) -> Optimizer:
-    encoder = list(segmenter.encoder.parameters())
-    of_encoder = {id(parameter) for parameter in encoder}
-    others = [one for one in trained.parameters() if id(one) not in of_encoder]
+def _optimizer(segmenter: Segmenter, settings: TrainSettings, device: torch.device) -> Optimizer:
     return AdamW(
         [
-            {"params": encoder, "lr": settings.learning_rate_encoder},
-            {"params": others, "lr": settings.learning_rate},
+            {"params": segmenter.encoder.parameters(), "lr": settings.learning_rate_encoder},
+            {"params": segmenter.decoder.parameters(), "lr": settings.learning_rate},
         ],
         weight_decay=settings.weight_decay,
         # On a GPU one kernel in place of some hundred; on the CPU as by default.

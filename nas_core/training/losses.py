@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -49,37 +47,6 @@ def segmentation_loss(
     if jaccard:
         loss = loss + jaccard * jaccard_loss(logits, masks, ignore_index)
     return loss
-
-
-def auxiliary_loss(
-    logits: Sequence[Tensor], masks: Tensor, weights: Tensor, ignore_index: int
-) -> Tensor:
-    """The mean over heads of the weighted cross-entropy, at the size of each head's logits.
-
-    Args:
-        logits: of each head (N, C, h, w).
-        masks, weights, ignore_index: as in `segmentation_loss`.
-    """
-    losses = []
-    for one in logits:
-        labels = F.interpolate(masks[:, None].float(), one.shape[2:], mode="nearest-exact")
-        target = labels[:, 0].long()
-        losses.append(F.cross_entropy(one.float(), target, weights, ignore_index=ignore_index))
-    return torch.stack(losses).mean()
-
-
-def distillation_loss(
-    logits: Tensor, probabilities: Tensor, masks: Tensor, weights: Tensor, ignore_index: int
-) -> Tensor:
-    """Weighted cross-entropy with a teacher's probabilities, over the labelled pixels.
-
-    Args:
-        probabilities: (N, C, H, W), in place of the truth.
-        logits, masks, weights, ignore_index: as in `segmentation_loss`.
-    """
-    labelled = masks != ignore_index
-    weighted = probabilities * weights[:, None, None] * labelled[:, None]
-    return -(weighted * logits.float().log_softmax(1)).sum() / weighted.sum()
 
 
 def jaccard_loss(logits: Tensor, masks: Tensor, ignore_index: int) -> Tensor:
