@@ -78,15 +78,16 @@ class Rounds:
             RunError: too many candidates failed in a row, nothing new is proposed any more, or the
                 disk is full.
         """
-        if len(self.journal.candidates) >= self.search.num_candidates:
-            return False
         number = run.current_round(self.folder)
-        _check_novelty(self.journal, number)
-        last = number + self.search.rounds_ahead
-        for ahead in range(max(self.planned_rounds, number), last + 1):
-            self._plan(ahead)
-        while self.pending and self.pending[0].round == number:
-            self._settle_oldest()
+        if len(self.journal.candidates) < self.search.num_candidates:
+            _check_novelty(self.journal, number)
+            last = number + self.search.rounds_ahead
+            for ahead in range(max(self.planned_rounds, number), last + 1):
+                self._plan(ahead)
+            while self.pending and self.pending[0].round == number:
+                self._settle_oldest()
+        # Of a search that was killed after its last candidate, the last round may be full and not
+        # learned from.
         rewards = [record.reward for record in self._of_round(number)]
         if len(rewards) < self.search.batch_size:
             return False

@@ -316,6 +316,22 @@ def test_a_search_in_two_parts_equals_one_in_one(whole: Path, project: Path) -> 
     assert parent.info.status == "FINISHED"
 
 
+def test_a_search_killed_before_its_last_update_makes_it(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(whole / "artifacts/prepared", again / "artifacts/prepared")
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(make_project(again)))
+    search = SearchSettings(num_candidates=2)
+    nas_search(stage="search", search=search)
+    (folder,) = again.glob("artifacts/searches/*")
+    learned = {name: (folder / name).read_bytes() for name in ("strategy.pt", "rounds.jsonl")}
+    for name in learned:
+        (folder / name).unlink()
+    nas_search(stage="search", search=search)
+    assert learned == {name: (folder / name).read_bytes() for name in learned}
+
+
 @pytest.mark.parametrize(
     ("num_workers", "ahead", "needed"), [(4, 0, None), (5, 0, 1), (8, 1, None), (64, 1, 15)]
 )
