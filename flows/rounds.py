@@ -81,11 +81,11 @@ class Rounds:
         number = run.current_round(self.folder)
         if len(self.journal.candidates) < self.search.num_candidates:
             _check_novelty(self.journal, number)
-            last = number + self.search.rounds_ahead
-            for ahead in range(max(self.planned_rounds, number), last + 1):
-                self._plan(ahead)
-            while self.pending and self.pending[0].round == number:
-                self._settle_oldest()
+        last = number + self.search.rounds_ahead
+        for ahead in range(max(self.planned_rounds, number), last + 1):
+            self._plan(ahead)
+        while self.pending and self.pending[0].round == number:
+            self._settle_oldest()
         # Of a search that was killed after its last candidate, the last round may be full and not
         # learned from.
         rewards = [record.reward for record in self._of_round(number)]
