@@ -59,6 +59,7 @@ class Predictor:
         Raises:
             DataError: the file cannot be read as a picture.
             ValueError: the array has another shape or type, or no pixels.
+            WeightsError: the network's output is not finite.
         """
         array = image if isinstance(image, np.ndarray) else read_picture(Path(image))
         return predict_labels(self.segmenter, array)
@@ -103,6 +104,7 @@ def predict_files(
         DataError: two pictures have one stem, a picture or mask would be overwritten, `masks` is
             no folder, or `out` cannot be written. All but a disk that gets full is found before
             any work.
+        WeightsError: the network's output is not finite.
     """
     if masks is not None and not masks.is_dir():
         raise DataError(f"masks: {masks} is not a folder: give one with STEM.png of each image")

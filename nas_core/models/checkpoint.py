@@ -23,7 +23,7 @@ from nas_core.genotype import Genotype
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
-from nas_core.models.state import DAMAGED
+from nas_core.models.state import DAMAGED, check_finite
 
 # One entry: the order in which safetensors writes several differs from process to process.
 METADATA_KEY = "nas_segmenter"
@@ -130,6 +130,7 @@ def load_segmenter(path: Path) -> tuple[Segmenter, NetworkCard]:
     with torch.device("meta"):
         segmenter = card.build()
     segmenter.load_state_dict(state, assign=True)
+    segmenter.source = str(path)
     return segmenter.to(memory_format=torch.channels_last).eval(), card
 
 
@@ -147,5 +148,4 @@ def _check_state(state: dict[str, Tensor], card: NetworkCard, source: str) -> No
                 f"{source}: {name} is {found.dtype} {list(found.shape)}, "
                 f"expected {wanted.dtype} {list(wanted.shape)}"
             )
-        if not found.isfinite().all():
-            raise WeightsError(f"{source}: {name} has values that are not finite")
+    check_finite(state, source)

@@ -24,11 +24,12 @@ from nas_core.genotype import Genotype
 from nas_core.metrics import ConfusionMatrix
 from nas_core.models.decoder import Decoder, resize
 from nas_core.models.encoder import Encoder
-from nas_core.models.segmenter import Segmenter
+from nas_core.models.segmenter import Segmenter, most_likely
+from nas_core.models.state import check_finite
 from nas_core.seeds import seeded
 from nas_core.training.averaging import polyak_average
 from nas_core.training.losses import class_weights, segmentation_loss
-from nas_core.training.steps import StepLog, optimise, shuffled_batches
+from nas_core.training.steps import StepLog, optimise, shuffled_batches, validation
 
 Taps = tuple[Tensor, Tensor]
 
@@ -58,11 +59,6 @@ class ProxyTask:
     def num_classes(self) -> int:
         return len(self.classes)
 
-    @property
-    def num_validations(self) -> int:
-        """One after stage A, one after each epoch of stage B."""
-        return 1 + self.settings.epochs_b
-
     def to(self, device: torch.device) -> ProxyTask:
         """The same task, trained on another device."""
 
@@ -87,6 +83,7 @@ class ProxyResult:
     scores: list[float]
     """The reward at each validation; the last one is the candidate's."""
     stopped_early: bool
+    """Whether it lacks scores: a threshold ended it before its last validation."""
     losses: dict[str, list[float]] = field(default_factory=dict)
     """Mean training loss of each epoch of stage `a` and `b`."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -135,20 +132,27 @@ def build_proxy_task(
 
 
 def train_candidate(
-    task: ProxyTask, genotype: Genotype, *, seed: int, thresholds: Sequence[float] = ()
+    task: ProxyTask, genotype: Genotype, *, seed: int, thresholds: Sequence[float] | None = None
 ) -> ProxyResult:
     """Train and score one candidate.
 
     The same arguments give the same result, bit for bit, on the same machine's CPU.
 
     Args:
-        thresholds: scores below which the training stops, one a validation.
+        thresholds: scores below which the training stops, one a validation; that of the last one
+            has no effect. None: it goes to its end.
 
     Raises:
-        CandidateError: no step of an epoch had a finite loss.
+        CandidateError: no step of an epoch had a finite loss, or weights or logits are not finite
+            at a validation.
+        ValueError: another number of thresholds than of validations.
     """
     settings, compute = task.settings, task.compute
-    thresholds = list(thresholds) or [0.0] * task.num_validations
+    num_validations = settings.num_validations
+    if thresholds is None:
+        thresholds = [0.0] * num_validations
+    if len(thresholds) != num_validations:
+        raise ValueError(f"{len(thresholds)} thresholds for {num_validations} validations")
     segmenter = seeded(
         seed,
         lambda: Segmenter(
@@ -165,10 +169,9 @@ def train_candidate(
     _train_decoder(task, segmenter, generator, result)
     result.seconds["stage_a"] = time.perf_counter() - started
     _validate(task, result, lambda rows: segmenter.decoder(_rows(task.val_taps, rows)))
-    if result.scores[-1] < thresholds[0]:
-        result.stopped_early = True
-    else:
-        _train_end_to_end(task, segmenter, generator, result, thresholds[1:])
+    result.stopped_early = _stops(result, thresholds)
+    if not result.stopped_early:
+        _train_end_to_end(task, segmenter, generator, result, thresholds)
     result.segmenter.eval()
     return result
 
@@ -215,7 +218,7 @@ def _train_end_to_end(
         fused=True,
     )
     average = polyak_average(segmenter, settings.averaging_b)
-    for threshold in thresholds:
+    for _ in range(settings.epochs_b):
         started = time.perf_counter()
         segmenter.train()
         log = StepLog()
@@ -241,9 +244,15 @@ def _train_end_to_end(
                 normalise(task.meta_val.images[rows.numpy()]).to(task.compute.device)
             ),
         )
-        if result.scores[-1] < threshold:
-            result.stopped_early = True
+        result.stopped_early = _stops(result, thresholds)
+        if result.stopped_early:
             return
+
+
+def _stops(result: ProxyResult, thresholds: Sequence[float]) -> bool:
+    """Whether the latest validation ends the training early, which the last one never does."""
+    number = len(result.scores)
+    return number < len(thresholds) and result.scores[-1] < thresholds[number - 1]
 
 
 @torch.inference_mode()
@@ -253,11 +262,13 @@ def _validate(task: ProxyTask, result: ProxyResult, predict: Callable[[Tensor], 
     result.segmenter.eval()
     confusion = ConfusionMatrix(task.num_classes, task.ignore_index, task.compute.device)
     masks = torch.from_numpy(task.meta_val.masks)
-    for rows in torch.arange(len(masks)).split(task.settings.batch_size):
-        with task.compute.autocast():
-            logits = predict(rows)
-        logits = resize(logits.float(), masks.shape[1:])
-        confusion.update(logits.argmax(1), masks[rows].to(task.compute.device))
+    with validation(f"validation {len(result.scores) + 1} of {task.settings.num_validations}"):
+        for rows in torch.arange(len(masks)).split(task.settings.batch_size):
+            with task.compute.autocast():
+                logits = predict(rows)
+            logits = resize(logits.float(), masks.shape[1:])
+            confusion.update(most_likely(logits), masks[rows].to(task.compute.device))
+        check_finite(result.segmenter.state_dict(), result.segmenter.source)
     result.confusion = confusion
     result.scores.append(confusion.reward)
     result.seconds["validation"] = (

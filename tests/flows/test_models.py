@@ -213,6 +213,25 @@ def test_bad_input_is_a_message(
     assert sorted(project.rglob("*")) == before
 
 
+def test_a_network_whose_logits_are_not_finite_labels_nothing(nas: Nas, project: Path) -> None:
+    model = project / "huge.safetensors"
+    card = NetworkCard(ARCHITECTURES["arch1"], camvid.CLASSES, camvid.PALETTE, 8, 1)
+    segmenter = seeded(1, card.build)
+    with torch.no_grad():
+        for parameter in segmenter.parameters():
+            parameter.fill_(3e38)  # finite, but no sum of two such is
+    save_segmenter(model, segmenter, card)
+    out = project / "out"
+    for arguments in (
+        ["predict", "--model", model, project / "images", "--out", out],
+        ["export", model, "--out", project / "huge.onnx"],
+    ):
+        code, _, err = nas(*arguments)
+        assert code == 1 and len(err.strip().splitlines()) <= 2
+        assert "huge.safetensors gives logits that are not finite" in err.replace("\n", " ")
+    assert not list(out.iterdir()) and not (project / "huge.onnx").exists()
+
+
 @pytest.mark.parametrize("command", ["ship", "predict", "export", "bench"])
 def test_every_command_has_help(nas: Nas, command: str) -> None:
     code, text, _ = nas(command, "--help")
