@@ -262,6 +262,26 @@ def test_what_is_left_of_another_choice_goes(
     assert pictures == {f"{best}-{name}" for name in PICTURES}
 
 
+def test_one_network_by_two_names_is_trained_once(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(whole, again)
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(again))
+    same = again / "same.json"
+    same.write_text(json.dumps(ARCHITECTURES["arch1"].to_dict()))
+    train = {**PARAMS["train"], "also": ["arch1", str(same)]}
+    (again / "params.yaml").write_text(yaml.safe_dump({**PARAMS, "train": train}))
+    before = sorted(path.name for path in (again / "artifacts" / "trainings").iterdir())
+    trained, tested = (nas_search(stage=stage)[stage] for stage in ("train", "evaluate"))
+    assert sorted(path.name for path in (again / "artifacts" / "trainings").iterdir()) == before
+    best = max(records(whole), key=lambda record: record.reward or 0).id
+    other = ARCHITECTURES["arch1"].id
+    assert set(trained) == set(tested) == {best, "arch1", other}
+    assert trained[other] == trained["arch1"] and tested[other] == tested["arch1"]
+    assert len(runs_of(again, "training")) == len(before) == 2
+
+
 def test_what_the_stage_train_left_is_enough_to_evaluate(
     whole: Path, project: Path, tmp_path: Path
 ) -> None:
