@@ -80,9 +80,12 @@ class StandInCosts:
     def __init__(self, *about: Any) -> None:
         pass
 
-    def of(self, genotype: Genotype) -> CandidateCost:
+    def of(self, genotype: Genotype, *, latency: bool) -> CandidateCost:
         number = int(genotype.id[:4], 16)
-        return CandidateCost(100_000 + number, 10**8 + number, 10 + number / 10**4)
+        return CandidateCost(100_000 + number, 10**8 + number, None)
+
+    def latency(self, genotype: Genotype) -> float:
+        return 10 + int(genotype.id[:4], 16) / 10**4
 
     def refusal(self, genotype: Genotype, limits: ConstraintSettings) -> str | None:
         return None

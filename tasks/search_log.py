@@ -17,7 +17,7 @@ from nas_core.search.journal import Journal, Record
 from nas_core.search.run import round_diagnostics
 from nas_core.training.record import read_object
 from tasks.tracking.store import Logger, patiently
-from tasks.tracking.tracker import CandidateEntry, Tracker
+from tasks.tracking.tracker import LATENCY, CandidateEntry, Tracker
 
 # Metrics of the parent run that count what is recorded completely: a search that goes on records
 # the rest.
@@ -140,7 +140,7 @@ class SearchLog:
 
 def _metrics(record: Record) -> dict[str, float]:
     """Scores and cost; `reward` is what the strategy learned from, cost included."""
-    known = {"reward": record.reward, "quality": record.quality, "latency_ms": record.latency_ms}
+    known = {"reward": record.reward, "quality": record.quality, LATENCY: record.latency_ms}
     return record.metrics | {name: value for name, value in known.items() if value is not None}
 
 

@@ -37,7 +37,6 @@ from nas_core.training.early_stopping import stopping_thresholds
 UNBINDING = {"num_candidates", "max_failures"}
 STATE_FILE = "strategy.pt"
 ROUNDS_FILE = "rounds.jsonl"
-LATENCY_FILE = "latencies.json"
 
 
 def search_identity(
