@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,9 @@ import torch
 from nas_core.analysis.pareto import pareto_front, pareto_fronts
 from nas_core.architectures import ARCHITECTURES
 from nas_core.compute import Compute
-from nas_core.config import ConstraintSettings, NetworkSettings, RewardSettings
+from nas_core.config import ConstraintSettings, NetworkSettings, RewardSettings, SearchSettings
 from nas_core.errors import RunError
-from nas_core.search.costs import CandidateCost, Costs, shaped_reward
+from nas_core.search.costs import CandidateCost, Costs, needs_latency, shaped_reward
 
 ARCH0, ARCH1 = ARCHITECTURES["arch0"], ARCHITECTURES["arch1"]
 COMPUTE = Compute(torch.device("cpu"), bf16=False)
@@ -72,6 +73,19 @@ def test_a_damaged_file_of_latencies(tmp_path: Path, content: str) -> None:
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(RunError, match=r"latencies\.json is no file of latencies: delete it"):
         costs_at(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "needed"),
+    [
+        ({}, False),
+        ({"constraints": {"max_macs": 10**9}, "reward": {"cost": "macs"}}, False),
+        ({"constraints": {"max_latency_ms": 30.0}}, True),
+        ({"reward": {"cost": "latency_ms"}}, True),
+    ],
+)
+def test_a_limit_or_the_reward_needs_latency(changes: dict[str, Any], needed: bool) -> None:
+    assert needs_latency(SearchSettings(**changes)) == needed
 
 
 def test_reward_with_cost() -> None:
