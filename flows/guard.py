@@ -8,6 +8,7 @@ own lead there (DNS rebinding). But it says truly which host it asks (`Host`), o
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,8 @@ HOSTS_VARIABLE = "NAS_ALLOWED_HOSTS"
 LOOPBACK = ("127.0.0.1", "localhost")
 ALL_ADDRESSES = "0.0.0.0"
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
+
+logger = logging.getLogger("uvicorn.error")  # that of the server which runs the application
 
 
 class Guard:
@@ -47,7 +50,12 @@ class Guard:
         reason = None if scope["type"] == "lifespan" else self._refusal(scope)
         if reason is None:
             await self._app(scope, receive, send_unframed)
-        elif scope["type"] == "websocket":
+            return
+        headers = Headers(scope=scope)
+        logger.warning(
+            "Refused: %s; Host %r, Origin %r", reason, headers.get("host"), headers.get("origin")
+        )
+        if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": reason})
         else:
             await PlainTextResponse(f"Refused: {reason}.\n", 403)(scope, receive, send)

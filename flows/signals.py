@@ -63,9 +63,9 @@ def not_kept_by_a_lost_server(answers: Callable[[], bool], message: str) -> Iter
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
 
     def watch() -> None:
-        with reader:
-            while (received := reader.recv(1)) and received[0] not in (SIGINT, SIGTERM, SIGHUP):
-                continue
+        # The reader stays open: later signals are written too.
+        while (received := reader.recv(1)) and received[0] not in (SIGINT, SIGTERM, SIGHUP):
+            continue
         if not received:
             return
         time.sleep(SECONDS_TO_TELL)
