@@ -69,9 +69,9 @@ def refusals(project: Project) -> int:
     return sum(log.read_text().count("Refused: ") for log in logs)
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
-    with pages.browser(tmp_path_factory.mktemp("chromium")) as context:
+@pytest.fixture
+def chromium(tmp_path: Path) -> Iterator[BrowserContext]:
+    with pages.browser(tmp_path) as context:
         yield context
 
 
