@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -327,11 +326,20 @@ def up(
     mlflow_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port of the MLflow UI, else 5000.")
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST[:PORT]",
+            help="A further name by which the servers may be called, as that of a proxy before "
+            "them; again for more.",
+        ),
+    ] = None,
 ) -> None:
     """Bring up local Prefect, the MLflow UI and the deployments, where they are not up yet."""
     from flows import services
 
-    services.up(project_dir(), services.Options(host, prefect_port, mlflow_port), console)
+    options = services.Options(host, prefect_port, mlflow_port, tuple(allow_host or ()))
+    services.up(project_dir(), options, console)
 
 
 @app.command()
@@ -401,7 +409,7 @@ def _fail(kind: str, message: str) -> NoReturn:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Around a flow in this process: it has a server to report to; Ctrl-C and SIGTERM end it.
+    """Around a flow in this process: it has a server to report to; a signal ends it.
 
     What is done by then is on the disk.
 
@@ -410,30 +418,25 @@ def _stoppable() -> Iterator[None]:
     """
     from prefect.client.orchestration import get_client
 
-    from flows import orphans
-    from flows.prefect_server import check_configured, start_temporary
-    from flows.signals import Terminated, signal_of
+    from flows import orphans, prefect_server, signals
 
-    def terminate(signal_number: int, frame: FrameType | None) -> NoReturn:
-        raise Terminated
-
-    # Prefect ends the flow as crashed and then calls the handler that it found. The default one
-    # would end the process before Prefect's temporary server is stopped.
-    before = signal.signal(signal.SIGTERM, terminate)
+    stopped = "stopped; the same command goes on from here"
+    untold = f"{stopped}. The Prefect server is gone: the next command closes the run there"
     try:
-        orphans.end_processes()
-        orphans.mark_processes()
-        if check_configured() is None:
-            start_temporary()
-        with get_client(sync_client=True) as client:
-            for run in orphans.crash_runs(client):
-                errors.print(f"run {run.name} had lost its process: now marked as Crashed")
-        yield
+        with signals.raised():
+            orphans.end_processes()
+            orphans.mark_processes()
+            with (
+                prefect_server.for_command() as url,
+                signals.not_kept_by_a_lost_server(lambda: prefect_server.answers(url), untold),
+            ):
+                with get_client(sync_client=True) as client:
+                    for run in orphans.crash_runs(client):
+                        errors.print(f"run {run.name} had lost its process: now marked as Crashed")
+                yield
     except KeyboardInterrupt as stop:
-        errors.print("stopped; the same command goes on from here")
-        raise typer.Exit(128 + (signal_of(stop) or signal.SIGINT)) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        errors.print(stopped)
+        raise typer.Exit(128 + (signals.signal_of(stop) or signal.SIGINT)) from None
 
 
 def _find(reference: str) -> tuple[str, Any]:

@@ -229,7 +229,7 @@ def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(tmp_path: Path) 
         "train": {"top": 0, "also": []},
     }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    # No address: Prefect's temporary server, which is in the process group that Ctrl-C goes to.
+    # No address: a temporary server, which is in the process group that Ctrl-C goes to.
     environment = {
         **{name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"},
         "NAS_PROJECT_DIR": str(tmp_path),
