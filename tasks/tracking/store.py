@@ -176,9 +176,14 @@ def _check_form(uri: str) -> None:
         raise ServiceError(
             f"tracking URI {shown!r} is malformed: {without_credentials(str(error), uri)}"
         ) from None
+    if parts.scheme.split("+")[0] not in ("http", "https", "sqlite", *DATABASE_PORTS):
+        raise ServiceError(
+            f"tracking URI {shown!r} is an unsupported URI: expected https://host, "
+            "sqlite:///path.db or postgresql://host/database"
+        )
     if parts.scheme in ("http", "https") and not has_host:
         raise ServiceError(f"tracking URI {shown!r} names no host")
-    if parts.scheme == "sqlite" and (
+    if parts.scheme.startswith("sqlite") and (
         not uri.startswith(SQLITE) or _sqlite_path(uri).name in ("", ":memory:")
     ):
         raise ServiceError(
