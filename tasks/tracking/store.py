@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from nas_core.addresses import redacted, without_credentials
 from nas_core.errors import ServiceError, UnavailableError
 from nas_core.files import write_atomically
+from nas_core.http import answers_in_time
 from nas_core.locks import exclusive
 from nas_core.paths import artifacts_folder
 
@@ -87,6 +88,8 @@ def connect(uri: str) -> MlflowClient:
         with service_errors(uri):
             # Once: MLflow would try ten times, for minutes, before it says what is wrong.
             create_engine(uri, poolclass=NullPool).connect().close()
+    if parts.scheme in ("http", "https"):
+        _check_pace(uri)
     with service_errors(uri):
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
@@ -225,6 +228,16 @@ def _create_database(path: Path, uri: str) -> None:
 
 def _create_tables(path: Path) -> None:
     MlflowClient(_sqlite_uri(path))
+
+
+def _check_pace(uri: str) -> None:
+    # Without the password, which HTTP clients log: to be refused is an answer, too.
+    request = f"{redacted(uri).rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1"
+    if not answers_in_time(request, SECONDS_TO_ANSWER):
+        raise UnavailableError(
+            f"MLflow at {redacted(uri)}: it does not answer within {SECONDS_TO_ANSWER} s; "
+            f"{WHERE_SET}"
+        )
 
 
 def _check_port(uri: str, host: str, port: int) -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
-from flows import services
+from flows import prefect_server, services
 from flows.prefect_server import check_configured
 from flows.processes import Record
 from nas_core.addresses import (
@@ -37,7 +38,7 @@ from nas_core.training.record import read_trainings
 from nas_core.yaml_files import parse_yaml
 from tasks.tracking.store import connect, tracking_uri
 from tasks.tracking.tracker import Tracker
-from tests.robustness.cases import CORPUS, SECRET, listed
+from tests.robustness.cases import ANSWERS_WITHOUT_END, CORPUS, SECRET, listed, serving
 from tests.robustness.test_files import prepared
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -319,6 +320,21 @@ def test_a_prefect_address_with_a_password_is_shown_without(host: str, tmp_path:
             Console(file=io.StringIO()),
         )
     assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ANSWERS_WITHOUT_END)
+def test_a_prefect_server_that_never_ends_its_answer(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefect_server, "SECONDS_TO_ANSWER", 1)
+    began = time.monotonic()
+    with (
+        serving(name) as address,
+        temporary_settings({PREFECT_API_URL: f"{address}/api"}),
+        pytest.raises(ServiceError, match=f"no Prefect server answers at {address}/api"),
+    ):
+        check_configured()
+    assert time.monotonic() - began < 20
 
 
 def test_servers_listen_on_this_machine_alone_and_say_so_when_told(
