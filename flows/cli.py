@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 
 from flows import data, models, tables
+from flows.places import check_places
 from nas_core.config import (
     SECTIONS,
     NetworkSettings,
@@ -98,7 +99,7 @@ def search(
 
     Stopped with Ctrl-C, the same command goes on from where it was.
     """
-    settings = load_settings(profile, overrides or ())
+    settings = _settings(profile, overrides)
     from flows.search import nas_search
 
     # Every section is complete here, so the flow takes nothing from the profile.
@@ -119,7 +120,7 @@ def train(
     ] = False,
 ) -> None:
     """Train one architecture fully, from its last checkpoint if there is one."""
-    settings = load_settings(profile, overrides or ())
+    settings = _settings(profile, overrides)
     from flows.train import nas_train
 
     with _stoppable():
@@ -150,7 +151,7 @@ def compare(
     at the same time; a command that names all of them gathers them. Time is that of the clock: it
     compares fairly what ran under the same load.
     """
-    settings = load_settings(profile, overrides or ())
+    settings = _settings(profile, overrides)
     from nas_core.analysis.comparison import plan_searches
 
     plan_searches(settings, strategy or (), seed or ())  # refuses before Prefect starts
@@ -189,7 +190,7 @@ def fidelity(
 
     Trains each on the proxy task and fully. Stopped with Ctrl-C, the same command goes on.
     """
-    settings = load_settings(profile, overrides or ())
+    settings = _settings(profile, overrides)
     variants = [
         load_settings(profile, [*(overrides or ()), *_proxy_changes(text)]).search.proxy
         for text in proxy or ()
@@ -231,7 +232,7 @@ def verify(
     """
     from nas_core.architectures import ARCHITECTURES
 
-    settings = load_settings(profile, overrides or ())
+    settings = _settings(profile, overrides)
     references, seeds = tuple(architecture or ARCHITECTURES), tuple(seed or [settings.seed])
     check_once("--seed", seeds)  # refuses before Prefect starts
     for reference in references:
@@ -336,6 +337,7 @@ def up(
     ] = None,
 ) -> None:
     """Bring up local Prefect, the MLflow UI and the deployments, where they are not up yet."""
+    check_places(project_dir())
     from flows import services
 
     options = services.Options(host, prefect_port, mlflow_port, tuple(allow_host or ()))
@@ -364,6 +366,7 @@ def run_deployment(
 ) -> None:
     """Run a deployment through Prefect with a live view, and show what it found."""
     parameters = dict(map(_parameter, param or ()))
+    check_places(project_dir())
     from flows.watch import run_deployment_live
 
     if run_deployment_live(deployment, parameters, console) is None:
@@ -397,6 +400,13 @@ def main() -> None:
         if error.filename is None:
             raise
         _fail("file", f"{os.fsdecode(error.filename)}: {error.strerror}")
+
+
+def _settings(profile: str, overrides: list[str] | None) -> Settings:
+    """The settings of a command that needs the servers, and a place for what they write."""
+    settings = load_settings(profile, overrides or ())
+    check_places(project_dir())
+    return settings
 
 
 def _fail(kind: str, message: str) -> NoReturn:

@@ -40,8 +40,10 @@ from flows.guard import HOSTS_VARIABLE, allowed_hosts
 from flows.processes import ProfileChange
 from nas_core.addresses import redacted
 from nas_core.errors import ServiceError
+from nas_core.http import answers_in_time
 
 ACTIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+SECONDS_TO_ANSWER = 5.0
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "0.0.0.0")
 HOST = "127.0.0.1"
 SECONDS_TO_START = 300.0  # see flows.services
@@ -55,10 +57,12 @@ def configured_url() -> str | None:
 
 def answers(url: str) -> bool:
     """Whether a Prefect API answers there, within seconds."""
+    if not answers_in_time(f"{url}/health", SECONDS_TO_ANSWER):
+        return False
     settings = {PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}
     with (
         temporary_settings(settings),
-        get_client(httpx_settings={"timeout": 5}, sync_client=True) as client,
+        get_client(httpx_settings={"timeout": SECONDS_TO_ANSWER}, sync_client=True) as client,
     ):
         return client.api_healthcheck() is None
 

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -45,6 +46,22 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         if isinstance(error.filename, str) and error.filename != str(temporary):
             reason += f": {error.filename}"
         raise RunError(f"{path} cannot be written: {reason}") from error
+
+
+def check_writable(folder: Path, remedy: str) -> None:
+    """See that files can be made in a folder, or the folder itself; nothing is left there.
+
+    Args:
+        remedy: what to do if not, for the message.
+
+    Raises:
+        RunError: they cannot.
+    """
+    try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error.strerror}): {remedy}") from None
 
 
 def flush_folder(folder: Path) -> None:

@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from nas_core.addresses import redacted, without_credentials
 from nas_core.errors import ServiceError, UnavailableError
 from nas_core.files import write_atomically
+from nas_core.http import answers_in_time
 from nas_core.locks import exclusive
 from nas_core.paths import artifacts_folder
 
@@ -87,6 +88,8 @@ def connect(uri: str) -> MlflowClient:
         with service_errors(uri):
             # Once: MLflow would try ten times, for minutes, before it says what is wrong.
             create_engine(uri, poolclass=NullPool).connect().close()
+    if parts.scheme in ("http", "https"):
+        _check_pace(uri)
     with service_errors(uri):
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
@@ -176,9 +179,14 @@ def _check_form(uri: str) -> None:
         raise ServiceError(
             f"tracking URI {shown!r} is malformed: {without_credentials(str(error), uri)}"
         ) from None
+    if parts.scheme.split("+")[0] not in ("http", "https", "sqlite", *DATABASE_PORTS):
+        raise ServiceError(
+            f"tracking URI {shown!r} is an unsupported URI: expected https://host, "
+            "sqlite:///path.db or postgresql://host/database"
+        )
     if parts.scheme in ("http", "https") and not has_host:
         raise ServiceError(f"tracking URI {shown!r} names no host")
-    if parts.scheme == "sqlite" and (
+    if parts.scheme.startswith("sqlite") and (
         not uri.startswith(SQLITE) or _sqlite_path(uri).name in ("", ":memory:")
     ):
         raise ServiceError(
@@ -220,6 +228,16 @@ def _create_database(path: Path, uri: str) -> None:
 
 def _create_tables(path: Path) -> None:
     MlflowClient(_sqlite_uri(path))
+
+
+def _check_pace(uri: str) -> None:
+    # Without the password, which HTTP clients log: to be refused is an answer, too.
+    request = f"{redacted(uri).rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1"
+    if not answers_in_time(request, SECONDS_TO_ANSWER):
+        raise UnavailableError(
+            f"MLflow at {redacted(uri)}: it does not answer within {SECONDS_TO_ANSWER} s; "
+            f"{WHERE_SET}"
+        )
 
 
 def _check_port(uri: str, host: str, port: int) -> None:

@@ -6,9 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,7 @@ import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import cli
+from flows.places import check_places
 from nas_core.architectures import ARCHITECTURES
 from nas_core.search.journal import Header, Journal, Record
 from nas_core.space import sample
@@ -79,6 +82,47 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 REFERENCE = json.loads((ROOT / "tests/reference/architectures.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["search"], ["train", "arch0"], ["compare"], ["fidelity"], ["verify"], ["up"], ["run", "a/b"]],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("name", ["HOME", "PREFECT_HOME", "TMPDIR", "artifacts"])
+def test_a_place_that_cannot_be_written_is_named_in_one_line(
+    nas: Nas, project: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], name: str
+) -> None:
+    file = project / "file"
+    file.touch()
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    named = str(file)
+    if name == "artifacts":
+        (project / "artifacts").rename(project / "elsewhere")
+        (project / "artifacts").touch()
+        named = str(project / "artifacts")
+    elif name == "TMPDIR":
+        nowhere = FileNotFoundError("No usable temporary directory found")
+        monkeypatch.setattr(tempfile, "gettempdir", mock.Mock(side_effect=nowhere))
+        named = "set TMPDIR"
+    else:
+        monkeypatch.setenv(name, f"{file}/home")
+    began = time.monotonic()
+    code, out, err = nas(*command)
+    assert time.monotonic() - began < 60
+    assert code == 1 and named in err and out == "" and len(err.splitlines()) == 1, (out, err)
+    assert name not in ("HOME", "PREFECT_HOME") or "set PREFECT_HOME (or HOME) to" in err
+
+
+def test_prefects_own_settings_may_name_another_home(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "file").touch()
+    (project / "prefect.toml").write_text(f'home = "{project}/state"\n')
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(project / "file"))
+    monkeypatch.chdir(project)
+    check_places(project)
 
 
 @pytest.mark.parametrize("name", ["arch0", "arch1"])

@@ -11,6 +11,7 @@ from nas_core.errors import ServiceError
 from tasks.tracking import store
 from tasks.tracking.store import connect, ensure_experiment, tracking_uri
 from tasks.tracking.tracker import Tracker
+from tests.robustness.cases import ANSWERS_WITHOUT_END, serving
 
 
 @pytest.fixture
@@ -84,9 +85,19 @@ def test_an_address_that_refuses(closed_port: int, scheme: str) -> None:
 
 def test_a_server_that_never_answers(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.SECONDS_TO_ANSWER <= 10
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(store, "SECONDS_TO_ANSWER", 1)
     with pytest.raises(ServiceError, match="does not answer"):
         connect(f"http://127.0.0.1:{silent_port}")
+
+
+@pytest.mark.parametrize("name", ANSWERS_WITHOUT_END)
+def test_a_server_that_never_ends_its_answer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read succeeds, so the time-outs of reads do not help."""
+    monkeypatch.setattr(store, "SECONDS_TO_ANSWER", 1)
+    began = time.monotonic()
+    with serving(name) as address, pytest.raises(ServiceError, match="does not answer within 1 s"):
+        connect(address.replace("http://", "http://user:secret@"))
+    assert time.monotonic() - began < 20
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
