@@ -30,6 +30,7 @@ from nas_core.config import (
     project_dir,
 )
 from nas_core.errors import NasError, SettingsError, shown
+from nas_core.labels import MAX_CLASSES
 from nas_core.paths import results_folder
 
 # torch, prefect and mlflow take seconds to import: commands import what they need themselves.
@@ -249,7 +250,7 @@ def verify(
 @app.command()
 def describe(
     genotype: Reference,
-    num_classes: Annotated[int, typer.Option(min=2, max=1000, help="Classes.")] = 11,
+    num_classes: Annotated[int, typer.Option(min=2, max=MAX_CLASSES, help="Classes.")] = 11,
     agg_size: Annotated[
         int, typer.Option(min=1, max=1024, help="Channels of the decoder's head.")
     ] = NetworkSettings().agg_size,

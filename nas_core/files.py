@@ -81,7 +81,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+    # A lone surrogate, as of a name that is not UTF-8, becomes the escape that JSON has for it.
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -117,6 +119,19 @@ def read_limited(path: Path, limit: int) -> bytes:
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
     return content
+
+
+def read_text(path: Path, limit: int) -> str:
+    """The text of a file that a person made, with or without a byte order mark.
+
+    Raises:
+        OSError: see `read_limited`.
+        ValueError: it is no UTF-8.
+    """
+    try:
+        return read_limited(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start}: save it as UTF-8") from None
 
 
 def read_json(path: Path) -> Any:
@@ -181,7 +196,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 def digest_of(*values: Any, length: int = 8) -> str:
     """A short hexadecimal SHA-256 of JSON values, the same in every process and machine."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:length]
 
 
 def file_digest(path: Path) -> str:

@@ -84,7 +84,7 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
         The path of the weights.
 
     Raises:
-        SettingsError: the name cannot be used.
+        SettingsError: the name or the licence cannot be used.
         RunError: the folder is no finished training, or a file cannot be written.
         WeightsError: its weights cannot be read.
     """
@@ -92,6 +92,12 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
         raise SettingsError(
             f"{name!r} cannot name a model: use lower-case letters, digits, '.', '_' and '-'"
         )
+    try:
+        licence.encode()
+    except UnicodeEncodeError:
+        raise SettingsError(
+            f"the licence {shown(licence)} is not UTF-8: write it in UTF-8"
+        ) from None
     weights = training / TRAINED
     record = _read(training / "training.json")
     test_file = training / "test.json"

@@ -23,6 +23,7 @@ from nas_core.analysis.pictures import (
 )
 from nas_core.compute import Compute
 from nas_core.config import Settings
+from nas_core.data.lettering import Lettering
 from nas_core.data.prepared import PreparedData
 from nas_core.files import write_atomically, write_bytes, write_json
 from nas_core.genotype import Genotype
@@ -263,6 +264,8 @@ def draw_pictures(settings: Settings, root: Path, label: str, folder: Path) -> l
     write_atomically(paths[1], lambda temporary: confusion.savefig(temporary, dpi=110))
     write_atomically(paths[2], lambda temporary: sheet.save(temporary))
     write_atomically(paths[3], lambda temporary: public.save(temporary))
+    if note := Lettering(data.classes).note:
+        get_run_logger().warning(note)
     return paths
 
 

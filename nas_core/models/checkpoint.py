@@ -20,6 +20,7 @@ from nas_core.config import NetworkSettings
 from nas_core.errors import GenotypeError, WeightsError, first_line, shown
 from nas_core.files import check_regular, write_bytes
 from nas_core.genotype import Genotype
+from nas_core.labels import MAX_CLASSES
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
@@ -28,7 +29,6 @@ from nas_core.models.state import DAMAGED, check_finite
 # One entry: the order in which safetensors writes several differs from process to process.
 METADATA_KEY = "nas_segmenter"
 FORMAT = 1
-MAX_CLASSES = 1000
 _MALFORMED = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
 
 Colour = tuple[int, int, int]
@@ -72,6 +72,8 @@ class NetworkCard:
         if not all(0 <= channel <= 255 for colour in palette for channel in colour):
             raise ValueError("a colour is out of 0 to 255")
         classes = tuple(str(name) for name in value["classes"])
+        if not all(map(str.isprintable, classes)):
+            raise ValueError("the name of a class is no text")
         if len(palette) != len(classes):
             raise ValueError(f"{len(palette)} colours for {len(classes)} classes")
         if not 1 <= len(classes) <= MAX_CLASSES:

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from nas_core.compute import Compute
 from nas_core.config import ProxySettings
+from nas_core.data.inspection import MIN_TRAIN_IMAGES
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch, normalise, resized
+from nas_core.errors import DataError
 from nas_core.genotype import Genotype
 from nas_core.metrics import ConfusionMatrix
 from nas_core.models.decoder import Decoder, resize
@@ -101,12 +103,18 @@ def build_proxy_task(
 ) -> ProxyTask:
     """Divide the training split into meta-train and meta-val and compute the encoder's outputs.
 
+    Images that have no label at the size of the proxy are left out: they teach and measure nothing.
+
     Args:
         encoder_state: weights of the encoder; random ones, drawn from `seed`, if None.
+
+    Raises:
+        DataError: too few images are left.
     """
-    meta_train, meta_val = divide(
-        resized(data.split("train"), settings.height, settings.width), meta_val_fraction, seed
+    train = _labelled(
+        resized(data.split("train"), settings.height, settings.width), data.ignore_index
     )
+    meta_train, meta_val = divide(train, meta_val_fraction, seed)
     encoder = seeded(seed, Encoder)
     if encoder_state is not None:
         encoder.load_state_dict(encoder_state)
@@ -300,10 +308,23 @@ def _upsample(logits: Tensor, size: torch.Size) -> Tensor:
     return height @ (logits.contiguous() @ width.T)
 
 
+def _labelled(split: Split, ignore_index: int) -> Split:
+    """The images with a labelled pixel."""
+    labelled = np.array([bool((mask != ignore_index).any()) for mask in split.masks])
+    if labelled.sum() < MIN_TRAIN_IMAGES:
+        height, width = split.masks.shape[1:]
+        raise DataError(
+            f"train: {labelled.sum()} of {len(split)} images have a labelled pixel at {width}x"
+            f"{height}, and a search needs {MIN_TRAIN_IMAGES}: label more of them, or raise "
+            "search.proxy.height and search.proxy.width"
+        )
+    return split if labelled.all() else split.rows(np.flatnonzero(labelled))
+
+
 def divide(split: Split, meta_val_fraction: float, seed: int) -> tuple[Split, Split]:
-    """Meta-train and meta-val, drawn from `seed`; each has one image at least."""
+    """Meta-train and meta-val, drawn from `seed`, of two and of one image at least."""
     order = np.random.default_rng(seed).permutation(len(split))
-    num_val = min(max(1, round(len(split) * meta_val_fraction)), len(split) - 1)
+    num_val = max(1, min(round(len(split) * meta_val_fraction), len(split) - 2))
     return split.rows(np.sort(order[num_val:])), split.rows(np.sort(order[:num_val]))
 
 

@@ -48,6 +48,7 @@ logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 PATIENCE = 600.0  # seconds
 SECONDS_BETWEEN_TRIES = 5.0
 WHERE_SET = "the address comes from tracking.uri in params.yaml or from MLFLOW_TRACKING_URI"
+_ENCODED = re.compile("%[0-9A-Fa-f]{2}")
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -57,12 +58,18 @@ def tracking_uri(setting: str, root: Path) -> str:
     The path of an SQLite file becomes absolute; a relative one starts at `root`.
 
     Raises:
-        ServiceError: the URI is malformed.
+        ServiceError: the URI is malformed, or MLflow could not load a model from this folder.
     """
     uri = setting or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri:
+        _check_form(uri)
+    if artifact_location(uri, root) and (encoded := _ENCODED.search(str(root.absolute()))):
+        raise ServiceError(
+            f"the project's folder {root.absolute()} holds {encoded[0]}, which MLflow reads as "
+            f"{unquote(encoded[0])!r} when it loads a model: rename the folder"
+        )
     if not uri:
         return _sqlite_uri(artifacts_folder(root).absolute() / "mlflow.db")
-    _check_form(uri)
     return _sqlite_uri(root.absolute() / _sqlite_path(uri)) if uri.startswith("sqlite") else uri
 
 

@@ -146,6 +146,12 @@ def test_describe_takes_a_file_and_all_options(nas: Nas, tmp_path: Path) -> None
     assert "267,147" in text and "sep_conv_5x5" in text
 
 
+def test_describe_knows_the_limit_of_classes(nas: Nas) -> None:
+    assert nas("describe", "arch0", "--num-classes", "255")[0] == 0
+    code, _, err = nas("describe", "arch0", "--num-classes", "256")
+    assert code == 2 and "255" in err and "Traceback" not in err
+
+
 def test_describe_finds_what_a_search_trained(nas: Nas, project: Path) -> None:
     _, out, _ = nas("leaderboard", "--json")
     best = json.loads(out)[0]["id"]

@@ -7,9 +7,9 @@ import torch
 from nas_core.architectures import ARCHITECTURES
 from nas_core.compute import Compute
 from nas_core.config import ProxySettings
-from nas_core.data.prepared import PreparedData
+from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import normalise, resized
-from nas_core.errors import CandidateError
+from nas_core.errors import CandidateError, DataError
 from nas_core.metrics import ConfusionMatrix
 from nas_core.models.decoder import Decoder, resize
 from nas_core.models.encoder import Encoder
@@ -17,7 +17,7 @@ from nas_core.models.segmenter import Segmenter
 from nas_core.seeds import seeded
 from nas_core.space import sample
 from nas_core.training.losses import segmentation_loss
-from nas_core.training.proxy import ProxyTask, build_proxy_task, train_candidate
+from nas_core.training.proxy import ProxyTask, build_proxy_task, divide, train_candidate
 
 SETTINGS = ProxySettings(height=48, width=64, batch_size=6, epochs_a=2, epochs_b=1, agg_size=16)
 ARCH0 = ARCHITECTURES["arch0"]
@@ -35,11 +35,43 @@ def test_the_training_split_is_divided_once(scenes: PreparedData, task: ProxyTas
     assert train | val == set(scenes.split("train").names)
 
 
-@pytest.mark.parametrize(("fraction", "num_val"), [(0.001, 1), (0.999, 19)])
+@pytest.mark.parametrize(("fraction", "num_val"), [(0.001, 1), (0.999, 18)])
 def test_both_parts_have_an_image(scenes: PreparedData, fraction: float, num_val: int) -> None:
     compute = Compute(torch.device("cpu"), bf16=False)
     task = build_proxy_task(scenes, None, SETTINGS, compute, meta_val_fraction=fraction, seed=0)
     assert len(task.meta_val) == num_val and len(task.meta_train) == 20 - num_val
+
+
+def with_labels_in(scenes: PreparedData, rows: list[int]) -> PreparedData:
+    """The dataset with all other training images void."""
+    train = scenes.split("train")
+    masks = np.full_like(train.masks, scenes.ignore_index)
+    masks[rows] = train.masks[rows]
+    return replace(scenes, splits={"train": Split(train.images, masks, train.names)})
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_images_without_a_label_are_left_out(scenes: PreparedData, seed: int) -> None:
+    compute = Compute(torch.device("cpu"), bf16=False)
+    data = with_labels_in(scenes, [3, 7, 11, 15])
+    task = build_proxy_task(data, None, SETTINGS, compute, meta_val_fraction=0.1, seed=seed)
+    names = [scenes.split("train").names[row] for row in (3, 7, 11, 15)]
+    assert sorted((*task.meta_train.names, *task.meta_val.names)) == names
+    assert len(task.meta_val) == 1
+
+
+def test_too_few_images_with_a_label_are_counted(scenes: PreparedData) -> None:
+    compute = Compute(torch.device("cpu"), bf16=False)
+    data = with_labels_in(scenes, [3, 7])
+    with pytest.raises(DataError, match="train: 2 of 20 images have a labelled pixel at 64x48"):
+        build_proxy_task(data, None, SETTINGS, compute, meta_val_fraction=0.1, seed=0)
+
+
+def test_the_draw_of_a_dataset_in_which_all_is_labelled(scenes: PreparedData) -> None:
+    order = np.random.default_rng(4).permutation(20)
+    names = scenes.split("train").names
+    _, meta_val = divide(scenes.split("train"), 0.2, 4)
+    assert meta_val.names == tuple(names[row] for row in sorted(order[:4]))
 
 
 def test_cached_taps_are_what_the_encoder_gives(task: ProxyTask) -> None:

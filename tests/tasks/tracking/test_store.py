@@ -53,6 +53,14 @@ def test_a_folder_with_an_odd_name(tmp_path: Path) -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_a_folder_whose_models_could_not_be_loaded_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "a%2Fb"
+    for setting in ("", "sqlite:///m.db", "postgresql://host/db"):
+        with pytest.raises(ServiceError, match=r"a%2Fb holds %2F, which MLflow reads as '/'"):
+            tracking_uri(setting, root)
+    assert tracking_uri("http://host", root) == "http://host"  # the server has the artifacts
+
+
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
