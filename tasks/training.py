@@ -109,6 +109,7 @@ def train_architecture(
             "identity": identity,
             "num_parameters": cost.num_parameters,
             "macs": cost.macs,
+            "input_size": [data.height, data.width],
             "seed": settings.seed,
             "splits": settings.train.splits,
             # What a model card tells beside the scores.
