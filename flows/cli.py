@@ -258,19 +258,31 @@ def describe(
         int, typer.Option(min=1, max=4, help="Repeats inside a separable convolution.")
     ] = NetworkSettings().sep_repeats,
     input_size: Annotated[str, typer.Option(metavar="HxW", help="Size of an image.")] = "360x480",
+    drawing: Annotated[
+        Path | None,
+        typer.Option("--draw", metavar="FILE", help="Draw it too, into a .svg or .png file."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Parameters, multiply-accumulates, output size and a readable description."""
+    if drawing:
+        models.check_output("--draw", drawing, (".svg", ".png"))
     from nas_core.models.cost import measure_cost
 
     name, architecture = _find(genotype)
-    cost = measure_cost(
-        architecture,
-        num_classes=num_classes,
-        agg_size=agg_size,
-        sep_repeats=sep_repeats,
-        input_size=_size(input_size),
-    )
+    form: dict[str, Any] = {
+        "num_classes": num_classes,
+        "agg_size": agg_size,
+        "sep_repeats": sep_repeats,
+        "input_size": _size(input_size),
+    }
+    cost = measure_cost(architecture, **form)
+    if drawing:
+        from nas_core.analysis.drawing import draw
+        from nas_core.files import write_bytes
+
+        file_format: Any = drawing.suffix.removeprefix(".")
+        write_bytes(drawing, draw(architecture, name, **form, file_format=file_format))
     values = {
         "id": architecture.id,
         "num_parameters": cost.num_parameters,
@@ -286,6 +298,8 @@ def describe(
     console.print(f"MACs         {cost.macs / 1e9:.3f} G for an image of {input_size}")
     console.print(f"output size  {height}x{width}, resized to the image")
     console.print(architecture.describe(), markup=False, highlight=False)
+    if drawing:
+        console.print(f"written: {drawing}", soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command()

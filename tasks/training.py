@@ -149,6 +149,7 @@ def _keep_training(
             "id": architecture.id,
             "num_parameters": cost.num_parameters,
             "macs": cost.macs,
+            "input_size": [data.height, data.width],
             "seed": settings.seed,
             "splits": settings.train.splits,
             # What a model card tells beside the scores.

@@ -17,6 +17,7 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
+from PIL import Image
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import cli
@@ -152,6 +153,23 @@ def test_describe_knows_the_limit_of_classes(nas: Nas) -> None:
     assert code == 2 and "255" in err and "Traceback" not in err
 
 
+def test_describe_draws_what_it_describes(nas: Nas, tmp_path: Path) -> None:
+    path = tmp_path / "arch1.svg"
+    code, out, _ = nas("describe", "arch1", "--num-classes", "19", "--draw", str(path))
+    assert code == 0 and out.splitlines()[-1] == f"written: {path}"
+    text = path.read_text()
+    assert "arch1 · " in text and "19 classes" in text and "image" in text and "480×360" in text
+    # Again, with other settings: it takes the place of the old one.
+    options = ["--input-size", "1024x2048", "--json"]
+    code, out, _ = nas("describe", "arch1", *options, "--draw", str(path))
+    assert code == 0 and json.loads(out)["macs"] > 10**10
+    assert "2048×1024" in path.read_text()
+    picture = tmp_path / "arch1.png"
+    assert nas("describe", "arch1", "--draw", str(picture))[0] == 0
+    assert Image.open(picture).width == 1200
+    assert sorted(tmp_path.iterdir()) == [picture, path]
+
+
 def test_describe_finds_what_a_search_trained(nas: Nas, project: Path) -> None:
     _, out, _ = nas("leaderboard", "--json")
     best = json.loads(out)[0]["id"]
@@ -189,6 +207,8 @@ def test_leaderboard_of_nothing_says_so(
         (["describe", "missing.json"], "missing.json"),
         (["describe", "arch0", "--input-size", "360"], "expected HxW"),
         (["describe", "arch0", "--input-size", "16x999"], "expected HxW"),
+        (["describe", "arch0", "--draw", "a.pdf"], "--draw a.pdf: expected the path of a file"),
+        (["describe", "arch0", "--draw", "no/a.svg"], "--draw no/a.svg: the folder no does not"),
         (["search", "-S", "search.num_candidate=8"], "did you mean 'search.num_candidates'"),
         (["search", "-S", "search.num_candidates=-3"], "search.num_candidates = -3"),
         (["search", "-p", "nowhere"], "unknown profile 'nowhere'"),

@@ -153,7 +153,12 @@ def test_mlflow_has_a_finished_run_a_candidate(whole: Path) -> None:
         assert run.data.metrics["reward"] == record.reward
         assert run.data.metrics["mean_iou"] == record.metrics["mean_iou"]
         files = {file.path for file in client_of(whole).list_artifacts(run.info.run_id)}
-        assert {"genotype.json", "weights.safetensors", "confusion_matrix.csv"} <= files
+        assert {
+            "genotype.json",
+            "weights.safetensors",
+            "confusion_matrix.csv",
+            "architecture.svg",
+        } <= files
     for run in (parent, *candidates):
         assert {"commit", "data_hash", "seed", "device"} <= set(run.data.tags)
 

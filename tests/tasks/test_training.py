@@ -80,6 +80,7 @@ def test_a_training_records_what_its_card_tells(trained: Path, tmp_path: Path) -
     assert card["data"]["name"] == "small" and card["data"]["sha256"] == training["data_hash"]
     assert card["recipe"]["train"]["batch_size"] == 2
     assert card["recipe"]["encoder"] == {"weights": "none"}
+    assert f"{SIZE['width']}×{SIZE['height']}" in path.with_suffix(".svg").read_text()
     assert card["commit"] == "unknown"  # there is no git repository
     assert card["epochs"] == 1 and 0 <= card["val"]["mean_iou"] <= 1 and card["test"] == {}
 
