@@ -94,22 +94,27 @@ class Strategy(ABC):
                 drawn again; it teaches the strategy nothing.
 
         Raises:
-            RunError: after `MAX_DRAWS` draws for each proposal too few were within the limits.
+            RunError: after `MAX_DRAWS` draws for each proposal too few were within the limits,
+                known ones included.
         """
         kept: list[Proposal] = []
         kept_ids: set[str] = set()
         refused: Counter[str] = Counter()
-        num_known = 0
+        known: list[Proposal] = []
         most = MAX_DRAWS * num_proposals
         while len(kept) < num_proposals:
             if refused.total() + len(kept) >= most:
-                raise RunError(_too_few(len(kept), refused))
+                num_missing = num_proposals - len(kept)
+                if len(known) < num_missing:
+                    raise RunError(_too_few(len(kept), refused))
+                kept += known[:num_missing]
+                break
             # As many as in all, since a controller draws one in the time of several.
             for proposal in self._draw(num_proposals):
                 name = proposal.genotype.id
                 if name in self._known or name in kept_ids:
-                    num_known += 1
-                    if num_known <= most:
+                    known.append(proposal)
+                    if len(known) <= most:
                         continue
                 elif limit := refusal(proposal.genotype):
                     refused[limit] += 1
@@ -119,7 +124,7 @@ class Strategy(ABC):
                 if len(kept) == num_proposals:
                     break
         self._known |= kept_ids
-        self._open.append(_Round(tuple(kept), refused.total(), num_known))
+        self._open.append(_Round(tuple(kept), refused.total(), len(known)))
         return kept
 
     def tell(self, results: Sequence[Result]) -> dict[str, float]:

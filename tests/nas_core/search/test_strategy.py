@@ -463,3 +463,16 @@ def test_known_networks_count_toward_no_limit() -> None:
     shares = strategy.tell([Result(proposal, 0.5) for proposal in proposals])
     assert shares["refused_share"] == pytest.approx(num_refused / (num_refused + 6))
     assert shares["known_share"] > 0
+
+
+def test_where_all_that_is_new_is_refused_a_round_repeats(
+    make_small: Callable[[int], Strategy],
+) -> None:
+    """As of a controller that has converged beside a limit."""
+    strategy = make_small(0)
+    (seen,) = explore(strategy, 1, size=4)
+    proposals = strategy.ask(3, lambda genotype: "max_macs")
+    assert {proposal.genotype.id for proposal in proposals} <= {*seen}
+    restored = make_small(1)
+    restored.load_state_dict(through_disk(strategy.state_dict()))
+    assert restored.open_rounds == strategy.open_rounds == [proposals]
