@@ -228,11 +228,13 @@ def _start_mlflow(root: Path, record: Record, options: Options, console: Console
         end_service(record.services.pop("mlflow"))
         console.print(f"{running.name:<16} ended; the tracking URI has changed")
     # Here, for this import takes longer than anything else that `nas up` does a second time.
+    from tasks.tracking.location import adopt_artifacts
     from tasks.tracking.store import artifact_location, connect, tracking_uri
 
     uri = tracking_uri(setting, root)
     # Two processes that create the same database at a time would break each other.
     connect(uri)
+    adopt_artifacts(uri, root)
     if not uri.startswith(DATABASES):
         console.print(f"MLflow           answers at {redacted(uri)}; nothing to start")
         return
