@@ -12,6 +12,7 @@ import pandas as pd
 from nas_core.errors import RunError
 from nas_core.genotype import Genotype
 from nas_core.search.journal import Journal, Record
+from nas_core.search.latencies import LATENCY_FILE, read_latencies, with_latencies
 
 METRICS = ("mean_iou", "frequency_weighted_iou", "mean_accuracy")
 COUNTS = ("rank", "candidate", "num_parameters", "macs")
@@ -58,7 +59,7 @@ def read_search(searches: Path, name: str | None = None) -> tuple[str, list[Reco
         name: of the search's folder; the one that was written to last if None.
 
     Raises:
-        RunError: there is none, or none of this name, or its journal cannot be read.
+        RunError: there is none, or none of this name, or its journal or latencies cannot be read.
     """
     journals = {path.parent.name: path for path in _journals(searches)}
     if not journals:
@@ -67,7 +68,8 @@ def read_search(searches: Path, name: str | None = None) -> tuple[str, list[Reco
         name = max(journals, key=lambda known: journals[known].stat().st_mtime)
     if name not in journals:
         raise RunError(f"{searches}: no search {name!r}; there are: {', '.join(journals)}")
-    return name, Journal.read(journals[name]).candidates
+    latencies = read_latencies(journals[name].parent / LATENCY_FILE)
+    return name, with_latencies(Journal.read(journals[name]).candidates, latencies)
 
 
 def searched_genotypes(searches: Path) -> dict[str, Genotype]:

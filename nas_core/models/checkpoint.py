@@ -20,15 +20,15 @@ from nas_core.config import NetworkSettings
 from nas_core.errors import GenotypeError, WeightsError, first_line, shown
 from nas_core.files import check_regular, write_bytes
 from nas_core.genotype import Genotype
+from nas_core.labels import MAX_CLASSES
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
-from nas_core.models.state import DAMAGED
+from nas_core.models.state import DAMAGED, check_finite
 
 # One entry: the order in which safetensors writes several differs from process to process.
 METADATA_KEY = "nas_segmenter"
 FORMAT = 1
-MAX_CLASSES = 1000
 _MALFORMED = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
 
 Colour = tuple[int, int, int]
@@ -72,6 +72,8 @@ class NetworkCard:
         if not all(0 <= channel <= 255 for colour in palette for channel in colour):
             raise ValueError("a colour is out of 0 to 255")
         classes = tuple(str(name) for name in value["classes"])
+        if not all(map(str.isprintable, classes)):
+            raise ValueError("the name of a class is no text")
         if len(palette) != len(classes):
             raise ValueError(f"{len(palette)} colours for {len(classes)} classes")
         if not 1 <= len(classes) <= MAX_CLASSES:
@@ -130,6 +132,7 @@ def load_segmenter(path: Path) -> tuple[Segmenter, NetworkCard]:
     with torch.device("meta"):
         segmenter = card.build()
     segmenter.load_state_dict(state, assign=True)
+    segmenter.source = str(path)
     return segmenter.to(memory_format=torch.channels_last).eval(), card
 
 
@@ -147,5 +150,4 @@ def _check_state(state: dict[str, Tensor], card: NetworkCard, source: str) -> No
                 f"{source}: {name} is {found.dtype} {list(found.shape)}, "
                 f"expected {wanted.dtype} {list(wanted.shape)}"
             )
-        if not found.isfinite().all():
-            raise WeightsError(f"{source}: {name} has values that are not finite")
+    check_finite(state, source)

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from nas_core.errors import first_line
+from nas_core.errors import WeightsError, first_line
 from nas_core.files import check_regular
 
 # What torch.load, zipfile and safetensors raise for damaged files, beside OSError.
@@ -47,6 +47,17 @@ def state_digest(state: Mapping[str, Tensor] | None) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse values that are not finite, batch norm's statistics included.
+
+    Raises:
+        WeightsError: there is one. The message begins with `source`.
+    """
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise WeightsError(f"{source}: {name} has values that are not finite")
 
 
 def load_plain(path: Path) -> Any:

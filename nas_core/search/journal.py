@@ -65,7 +65,8 @@ class Record(Line):
     num_parameters: Count
     macs: Count
     latency_ms: float | None = None
-    """For one image on this machine; None in journals that are older than it."""
+    """For one image on this machine; None if the search does not depend on it, see
+    `search.latencies`."""
     seed: Count
     seconds: dict[str, float] = {}
     """Time of each part of the training."""
