@@ -238,6 +238,19 @@ def test_all_problems_come_together(root: Path) -> None:
     ]
 
 
+def test_a_palette_of_the_declared_colours_is_looked_up_by_colour(root: Path) -> None:
+    """Whatever its order; colours that no pixel has do not count."""
+    classes = RNG.integers(0, 4, (6, 8))
+    indices = np.array([2, 0, 3, 1], np.uint8)
+    palette = np.full((256, 3), 5, np.uint8)
+    palette[indices] = COLOURS
+    mask = Image.frombytes("P", (8, 6), indices[classes].tobytes())
+    mask.putpalette(palette.tobytes())
+    mask.save(root / "train/masks/train_0.png")
+    found = prepare_it(root).split("train").masks[0]
+    np.testing.assert_array_equal(found, np.where(classes == 3, 255, classes))
+
+
 def test_a_palette_of_other_colours_is_refused(root: Path) -> None:
     mask = Image.frombytes("P", (8, 6), bytes([7] * 48))
     mask.putpalette(bytes([5, 5, 5] * 256))
