@@ -29,8 +29,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from nas_core.config import DatasetSettings
 from nas_core.data import camvid, cityscapes, synthetic
 from nas_core.data import folder as own_folder
+from nas_core.data.containers import MAX_PIXELS
 from nas_core.data.folder import Channel
-from nas_core.data.images import MAX_PIXELS
 from nas_core.data.inspection import Inspected, Size, all_problems, frame_size, inspect_sample
 from nas_core.data.listing import SPLITS, Listing, Sample, report
 from nas_core.errors import DataError

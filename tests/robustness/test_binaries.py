@@ -27,7 +27,6 @@ from nas_core.config import (
     validate_settings,
 )
 from nas_core.data.images import read_image
-from nas_core.data.pictures import read_picture
 from nas_core.data.prepared import PreparedData
 from nas_core.genotype import Genotype
 from nas_core.models.checkpoint import load_segmenter
@@ -400,10 +399,10 @@ FUZZED: dict[str, Callable[[Path, _Training], object]] = {
     "candidates.parquet": lambda path, _: read_candidates(path),
     "journal.jsonl": lambda path, _: Journal.read(path),
     "a.png": lambda path, _: read_image(path),
-    "a.jpg": lambda path, _: (read_image(path), read_picture(path)),
-    "a.tif": lambda path, _: read_picture(path),
-    "a.webp": lambda path, _: read_picture(path),
-    "a.bmp": lambda path, _: read_picture(path),
+    "a.jpg": lambda path, _: read_image(path, upright=True),
+    "a.tif": lambda path, _: read_image(path, upright=True),
+    "a.webp": lambda path, _: read_image(path, upright=True),
+    "a.bmp": lambda path, _: read_image(path),
     "genotype.json": lambda path, _: Genotype.load(path),
     "params.yaml": lambda path, _: load_settings(root=path.parent),
 }
