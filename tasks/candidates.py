@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from nas_core.compute import Compute
@@ -18,6 +18,7 @@ from nas_core.paths import prepared_folder
 from nas_core.search import run
 from nas_core.search.candidates import keep_files, proxy_task, score_candidate
 from nas_core.search.costs import CandidateCost, Costs
+from nas_core.search.journal import Record
 from nas_core.workers import Workers
 
 
@@ -64,6 +65,26 @@ def aggregate_rewards(
     """Teach the strategy the rewards of round `number`; returns its diagnostics."""
     costs = _costs(folder, settings, root)
     return run.learn(folder, settings.search, settings.seed, costs, rewards)
+
+
+@task(name="rebuild diagnostics", cache_policy=NO_CACHE)
+def rebuild_diagnostics(
+    folder: Path, settings: Settings, root: Path, records: Sequence[Record]
+) -> None:
+    """Make the diagnostics of the search's rounds again, where they are lost."""
+    logger, closed = get_run_logger(), run.current_round(folder)
+    path = folder / run.ROUNDS_FILE
+    logger.warning("%s lacks rounds that the search has learned from: making it again", path)
+    costs = _costs(folder, settings, root)
+    rebuilt = run.rebuild_diagnostics(folder, settings.search, settings.seed, costs, records)
+    if rebuilt < closed:
+        logger.warning(
+            "%s: after round %d of %d this machine proposes otherwise than the search did; the "
+            "rounds from there on stay without diagnostics, which changes no result",
+            path,
+            rebuilt,
+            closed,
+        )
 
 
 @lru_cache(maxsize=1)
