@@ -54,7 +54,10 @@ $(INSTALLED_TOOLS):
 
 # Strict: a package of which nothing could be learned is an error.
 audit: $(INSTALLED_TOOLS)
-	$(TOOLS)/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+	@$(TOOLS)/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt || { \
+		echo 'Not passed. A table above lists packages with holes: raise them in constraints.txt.' \
+		'Else the last line above says why nothing was learned: https://pypi.org/pypi must answer.' >&2; \
+		exit 1; }
 
 licences: $(INSTALLED_TOOLS) $(INSTALLED_DEV)
 	printf '%s\n' '# Licences of the dependencies' '' \

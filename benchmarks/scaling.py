@@ -87,7 +87,7 @@ def _train_pair(
     epochs_b: bool = True,
 ) -> float:
     """Seconds in which `num` of the workers train an architecture twice."""
-    thresholds = [0.0 if epochs_b else float("inf")] * (1 + settings.search.proxy.epochs_b)
+    thresholds = [0.0 if epochs_b else float("inf")] * settings.search.proxy.num_validations
     shared = workers.share(proxy_task, settings, root)
     started = time.perf_counter()
     with ThreadPoolExecutor(num) as threads:

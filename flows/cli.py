@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
 from flows import data, models, tables
+from flows.places import check_places
 from nas_core.config import (
     SECTIONS,
     NetworkSettings,
@@ -30,6 +30,7 @@ from nas_core.config import (
     project_dir,
 )
 from nas_core.errors import NasError, SettingsError, shown
+from nas_core.labels import MAX_CLASSES
 from nas_core.paths import results_folder
 
 # torch, prefect and mlflow take seconds to import: commands import what they need themselves.
@@ -99,7 +100,7 @@ def search(
 
     Stopped with Ctrl-C, the same command goes on from where it was.
     """
-    settings = load_settings(profile, overrides or ())
+    settings = _settings(profile, overrides)
     from flows.search import nas_search
 
     # Every section is complete here, so the flow takes nothing from the profile.
@@ -120,7 +121,7 @@ def train(
     ] = False,
 ) -> None:
     """Train one architecture fully, from its last checkpoint if there is one."""
-    settings = load_settings(profile, overrides or ())
+    settings = _settings(profile, overrides)
     from flows.train import nas_train
 
     with _stoppable():
@@ -151,7 +152,7 @@ def compare(
     at the same time; a command that names all of them gathers them. Time is that of the clock: it
     compares fairly what ran under the same load.
     """
-    settings = load_settings(profile, overrides or ())
+    settings = _settings(profile, overrides)
     from nas_core.analysis.comparison import plan_searches
 
     plan_searches(settings, strategy or (), seed or ())  # refuses before Prefect starts
@@ -190,7 +191,7 @@ def fidelity(
 
     Trains each on the proxy task and fully. Stopped with Ctrl-C, the same command goes on.
     """
-    settings = load_settings(profile, overrides or ())
+    settings = _settings(profile, overrides)
     variants = [
         load_settings(profile, [*(overrides or ()), *_proxy_changes(text)]).search.proxy
         for text in proxy or ()
@@ -232,7 +233,7 @@ def verify(
     """
     from nas_core.architectures import ARCHITECTURES
 
-    settings = load_settings(profile, overrides or ())
+    settings = _settings(profile, overrides)
     references, seeds = tuple(architecture or ARCHITECTURES), tuple(seed or [settings.seed])
     check_once("--seed", seeds)  # refuses before Prefect starts
     for reference in references:
@@ -249,7 +250,7 @@ def verify(
 @app.command()
 def describe(
     genotype: Reference,
-    num_classes: Annotated[int, typer.Option(min=2, max=1000, help="Classes.")] = 11,
+    num_classes: Annotated[int, typer.Option(min=2, max=MAX_CLASSES, help="Classes.")] = 11,
     agg_size: Annotated[
         int, typer.Option(min=1, max=1024, help="Channels of the decoder's head.")
     ] = NetworkSettings().agg_size,
@@ -257,19 +258,31 @@ def describe(
         int, typer.Option(min=1, max=4, help="Repeats inside a separable convolution.")
     ] = NetworkSettings().sep_repeats,
     input_size: Annotated[str, typer.Option(metavar="HxW", help="Size of an image.")] = "360x480",
+    drawing: Annotated[
+        Path | None,
+        typer.Option("--draw", metavar="FILE", help="Draw it too, into a .svg or .png file."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Parameters, multiply-accumulates, output size and a readable description."""
+    if drawing:
+        models.check_output("--draw", drawing, (".svg", ".png"))
     from nas_core.models.cost import measure_cost
 
     name, architecture = _find(genotype)
-    cost = measure_cost(
-        architecture,
-        num_classes=num_classes,
-        agg_size=agg_size,
-        sep_repeats=sep_repeats,
-        input_size=_size(input_size),
-    )
+    form: dict[str, Any] = {
+        "num_classes": num_classes,
+        "agg_size": agg_size,
+        "sep_repeats": sep_repeats,
+        "input_size": _size(input_size),
+    }
+    cost = measure_cost(architecture, **form)
+    if drawing:
+        from nas_core.analysis.drawing import draw
+        from nas_core.files import write_bytes
+
+        file_format: Any = drawing.suffix.removeprefix(".")
+        write_bytes(drawing, draw(architecture, name, **form, file_format=file_format))
     values = {
         "id": architecture.id,
         "num_parameters": cost.num_parameters,
@@ -285,6 +298,8 @@ def describe(
     console.print(f"MACs         {cost.macs / 1e9:.3f} G for an image of {input_size}")
     console.print(f"output size  {height}x{width}, resized to the image")
     console.print(architecture.describe(), markup=False, highlight=False)
+    if drawing:
+        console.print(f"written: {drawing}", soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command()
@@ -327,11 +342,21 @@ def up(
     mlflow_port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Port of the MLflow UI, else 5000.")
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST[:PORT]",
+            help="A further name by which the servers may be called, as that of a proxy before "
+            "them; again for more.",
+        ),
+    ] = None,
 ) -> None:
     """Bring up local Prefect, the MLflow UI and the deployments, where they are not up yet."""
+    check_places(project_dir())
     from flows import services
 
-    services.up(project_dir(), services.Options(host, prefect_port, mlflow_port), console)
+    options = services.Options(host, prefect_port, mlflow_port, tuple(allow_host or ()))
+    services.up(project_dir(), options, console)
 
 
 @app.command()
@@ -356,6 +381,7 @@ def run_deployment(
 ) -> None:
     """Run a deployment through Prefect with a live view, and show what it found."""
     parameters = dict(map(_parameter, param or ()))
+    check_places(project_dir())
     from flows.watch import run_deployment_live
 
     if run_deployment_live(deployment, parameters, console) is None:
@@ -391,6 +417,13 @@ def main() -> None:
         _fail("file", f"{os.fsdecode(error.filename)}: {error.strerror}")
 
 
+def _settings(profile: str, overrides: list[str] | None) -> Settings:
+    """The settings of a command that needs the servers, and a place for what they write."""
+    settings = load_settings(profile, overrides or ())
+    check_places(project_dir())
+    return settings
+
+
 def _fail(kind: str, message: str) -> NoReturn:
     # Of a line that is longer than anybody reads, the beginning and the reason at its end.
     lines = (f"{x[:500]} ... {x[-400:]}" if len(x) > 1000 else x for x in message.splitlines())
@@ -401,7 +434,7 @@ def _fail(kind: str, message: str) -> NoReturn:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Around a flow in this process: it has a server to report to; Ctrl-C and SIGTERM end it.
+    """Around a flow in this process: it has a server to report to; a signal ends it.
 
     What is done by then is on the disk.
 
@@ -410,30 +443,25 @@ def _stoppable() -> Iterator[None]:
     """
     from prefect.client.orchestration import get_client
 
-    from flows import orphans
-    from flows.prefect_server import check_configured, start_temporary
-    from flows.signals import Terminated, signal_of
+    from flows import orphans, prefect_server, signals
 
-    def terminate(signal_number: int, frame: FrameType | None) -> NoReturn:
-        raise Terminated
-
-    # Prefect ends the flow as crashed and then calls the handler that it found. The default one
-    # would end the process before Prefect's temporary server is stopped.
-    before = signal.signal(signal.SIGTERM, terminate)
+    stopped = "stopped; the same command goes on from here"
+    untold = f"{stopped}. The Prefect server is gone: the next command closes the run there"
     try:
-        orphans.end_processes()
-        orphans.mark_processes()
-        if check_configured() is None:
-            start_temporary()
-        with get_client(sync_client=True) as client:
-            for run in orphans.crash_runs(client):
-                errors.print(f"run {run.name} had lost its process: now marked as Crashed")
-        yield
+        with signals.raised():
+            orphans.end_processes()
+            orphans.mark_processes()
+            with (
+                prefect_server.for_command() as url,
+                signals.not_kept_by_a_lost_server(lambda: prefect_server.answers(url), untold),
+            ):
+                with get_client(sync_client=True) as client:
+                    for run in orphans.crash_runs(client):
+                        errors.print(f"run {run.name} had lost its process: now marked as Crashed")
+                yield
     except KeyboardInterrupt as stop:
-        errors.print("stopped; the same command goes on from here")
-        raise typer.Exit(128 + (signal_of(stop) or signal.SIGINT)) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        errors.print(stopped)
+        raise typer.Exit(128 + (signals.signal_of(stop) or signal.SIGINT)) from None
 
 
 def _find(reference: str) -> tuple[str, Any]:

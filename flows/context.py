@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nas_core.analysis.drawing import draw
 from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.architectures import find_architecture
 from nas_core.compute import Compute, visible_gpus
@@ -128,7 +129,17 @@ class Context:
         return Journal.create(path, header)
 
     def track_search(self, folder: Path, journal: Journal, logger: Logger) -> SearchLog:
-        return SearchLog(self.tracker, folder, journal, self.settings, logger)
+        def draw_candidate(genotype: Genotype) -> bytes:
+            return draw(
+                genotype,
+                genotype.id,
+                num_classes=self.data.num_classes,
+                agg_size=self.settings.network.agg_size,
+                sep_repeats=self.settings.network.sep_repeats,
+                input_size=(self.data.height, self.data.width),
+            )
+
+        return SearchLog(self.tracker, folder, journal, self.settings, logger, draw_candidate)
 
     def workers(self) -> Workers:
         runner = self.settings.runner

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from nas_core.config import DatasetSettings, load_settings, profiles, project_dir
-from nas_core.errors import DataError, SettingsError
+from nas_core.errors import DataError, SettingsError, printable
 from nas_core.files import write_atomically, write_bytes
 from nas_core.paths import artifacts_folder
 
@@ -57,6 +60,7 @@ def check(
     Draws a few samples with their labels. The exit code is 0 if a search can run on it.
     """
     from nas_core.data.check import check_dataset, find_kind, profile_values, sample_picture
+    from nas_core.data.lettering import Lettering
     from nas_core.data.listing import report as all_of
     from nas_core.data.prepared import list_dataset
 
@@ -68,9 +72,7 @@ def check(
         if profile in profiles(root):
             raise SettingsError(f"the profile {profile} exists: choose another name")
         load_settings(sections={"name": profile}, root=root)  # a name that is not valid is refused
-    listing = list_dataset(
-        DatasetSettings.model_validate({"kind": chosen, "path": str(source)}), root
-    )
+    listing = list_dataset(_dataset(chosen, source), root)
     report = check_dataset(listing)
     _print(report, chosen)
     drawn = sample_picture(listing)
@@ -81,6 +83,8 @@ def check(
         except (OSError, ValueError) as error:
             raise DataError(f"{place}: the picture cannot be written: {error}") from None
         console.print(f"samples: {place}", soft_wrap=True, markup=False, highlight=False)
+        if note := Lettering(listing.classes).note:
+            console.print(note, soft_wrap=True, markup=False, highlight=False)
     if report.problems:
         raise all_of(source, report.problems)
     if profile is not None:
@@ -92,25 +96,45 @@ def check(
         console.print(f"profile: {target}; start with `nas search -p {profile}`", soft_wrap=True)
 
 
+def _dataset(kind: str, source: Path) -> DatasetSettings:
+    try:
+        return DatasetSettings.model_validate({"kind": kind, "path": str(source)})
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise DataError(f"{source}: {reason}; rename or move the folder") from None
+
+
+def _share(share: float) -> str:
+    """A share in per cent; NaN, where nothing could be counted, is a dash."""
+    return "-" if math.isnan(share) else f"{share:.2%}"
+
+
 def _print(report: Report, kind: str) -> None:
     listing = report.listing
     table = Table(
-        "class", title=f"{escape(listing.root.name)} ({kind}): share of the labelled pixels"
+        "class",
+        title=f"{escape(printable(listing.root.name))} ({kind}): share of the labelled pixels",
     )
     for split, count in report.counts.items():
         table.add_column(f"{split} ({count})", justify="right")
     for number, name in enumerate(listing.classes):
         shares = (report.label_shares[split][number] for split in report.counts)
-        table.add_row(name, *(f"{share:.2%}" for share in shares))
+        table.add_row(Text(name), *map(_share, shares))
     table.add_section()
-    table.add_row("(ignored)", *(f"{report.ignored[split]:.2%}" for split in report.counts))
+    table.add_row("(ignored)", *(_share(report.ignored[split]) for split in report.counts))
     console.print(table)
     common = [
         f"{width}x{height} ({count})"
         for (height, width), count in report.sizes.most_common(_SHOWN_SIZES)
     ]
     more = len(report.sizes) - len(common)
-    console.print(f"sizes: {', '.join(common)}" + (f" and {more} more" if more > 0 else ""))
+    if common:
+        console.print(f"sizes: {', '.join(common)}" + (f" and {more} more" if more > 0 else ""))
+    if any(report.unlabelled.values()):
+        counts = (
+            f"{n} of {report.counts[split]} in {split}" for split, n in report.unlabelled.items()
+        )
+        console.print(f"images without a labelled pixel: {', '.join(counts)}")
     if report.padding:
         height, width = report.frame
         console.print(
@@ -121,7 +145,7 @@ def _print(report: Report, kind: str) -> None:
     train = report.label_shares.get("train")
     absent = (
         []
-        if train is None
+        if train is None or math.isnan(train[0])
         else [name for name, share in zip(listing.classes, train, strict=True) if not share > 0]
     )
     if absent:

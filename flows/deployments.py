@@ -31,6 +31,8 @@ FLOWS = {
 TAG = "nas"
 SECONDS_BETWEEN_POLLS = 5  # Prefect's default of 10 leaves a new run waiting for long
 RUNS_AT_A_TIME = 1  # two would fight for the same processor
+# What people set on a deployment in Prefect's UI or command line, and is theirs.
+SET_BY_HAND = {"schedules", "paused", "concurrency_limit", "concurrency_options"}
 
 
 def deployment_names(root: Path) -> list[str]:
@@ -86,6 +88,8 @@ def build_deployments(root: Path) -> list[RunnerDeployment]:
             # Only what is set is written: this takes an earlier `prefect deploy` off its pool.
             deployment.work_pool_name = None
             deployment.work_queue_name = None
+            # And what is not set stays as it is on a deployment that is registered already.
+            deployment.model_fields_set.difference_update(SET_BY_HAND)
             deployments.append(deployment)
     return deployments
 

@@ -30,12 +30,19 @@ def ship(
     name: Annotated[str, typer.Argument(metavar="NAME", help="For example arch0-camvid.")],
     data_licence: Annotated[str, typer.Option(metavar="TEXT", help="Of the training data.")],
 ) -> None:
-    """Put a finished training's network into models/ with a card: NAME.safetensors, .json, .md."""
+    """Put a finished training's network into models/ with a card and a drawing.
+
+    NAME.safetensors, .json, .md and .svg.
+    """
     from nas_core.shipping import models_folder
     from nas_core.shipping import ship as write
 
     path = write(training, name, data_licence, models_folder(project_dir()))
-    console.print(f"written: {path}, with its card as .json and .md", soft_wrap=True, markup=False)
+    console.print(
+        f"written: {path}, with its card as .json and .md and its drawing as .svg",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def predict(
@@ -99,10 +106,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a network as ONNX for any batch and image size, checked against PyTorch."""
-    if out.suffix != ".onnx" or out.is_dir():
-        raise SettingsError(f"--out {out}: expected the path of a file that ends in .onnx")
-    if not out.absolute().parent.is_dir():
-        raise RunError(f"--out {out}: the folder {out.parent} does not exist")
+    check_output("--out", out, (".onnx",))
     from nas_core.data.pictures import find_pictures, picture_size, read_picture
     from nas_core.export import export_onnx
     from nas_core.labelling import check_memory
@@ -149,6 +153,15 @@ def bench(
         print(json.dumps(rows, indent=1))
     else:
         tables.print_latencies(console, rows)
+
+
+def check_output(option: str, path: Path, suffixes: tuple[str, ...]) -> None:
+    """Refuse a file to write that has another suffix or lies in no folder."""
+    if path.suffix not in suffixes or path.is_dir():
+        expected = " or ".join(suffixes)
+        raise SettingsError(f"{option} {path}: expected the path of a file that ends in {expected}")
+    if not path.absolute().parent.is_dir():
+        raise RunError(f"{option} {path}: the folder {path.parent} does not exist")
 
 
 def _size(text: str) -> tuple[int, int]:

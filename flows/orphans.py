@@ -1,4 +1,4 @@
-"""What commands that were killed left behind: runs that Prefect shows as running, and servers.
+"""What commands that were killed left behind: runs that Prefect shows as running, and processes.
 
 Every flow run has a tag that names its process, and every process that a command starts has the
 same mark in its environment. The next command closes what belongs to a process that is gone.
@@ -54,7 +54,7 @@ def mark_processes() -> None:
 
 
 def end_processes() -> list[int]:
-    """End the processes that commands started which are gone, as Prefect's temporary servers.
+    """End the processes that commands started which are gone, as a temporary server that hangs.
 
     Returns:
         Their pids.

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -22,6 +28,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_UI_URL,
     get_current_settings,
     load_profiles,
     save_profiles,
@@ -29,12 +36,18 @@ from prefect.settings import (
 )
 from prefect.states import Cancelled, Crashed
 
+from flows.guard import HOSTS_VARIABLE, allowed_hosts
 from flows.processes import ProfileChange
 from nas_core.addresses import redacted
 from nas_core.errors import ServiceError
+from nas_core.http import answers_in_time
 
 ACTIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+SECONDS_TO_ANSWER = 5.0
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "0.0.0.0")
+HOST = "127.0.0.1"
+SECONDS_TO_START = 300.0  # see flows.services
+SECONDS_TO_END = 5.0
 
 
 def configured_url() -> str | None:
@@ -44,16 +57,18 @@ def configured_url() -> str | None:
 
 def answers(url: str) -> bool:
     """Whether a Prefect API answers there, within seconds."""
+    if not answers_in_time(f"{url}/health", SECONDS_TO_ANSWER):
+        return False
     settings = {PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}
     with (
         temporary_settings(settings),
-        get_client(httpx_settings={"timeout": 5}, sync_client=True) as client,
+        get_client(httpx_settings={"timeout": SECONDS_TO_ANSWER}, sync_client=True) as client,
     ):
         return client.api_healthcheck() is None
 
 
 def check_configured() -> str | None:
-    """The configured address; None if there is none, and Prefect starts a server for each run.
+    """The configured address; None if there is none, and each command starts a server.
 
     Raises:
         ServiceError: nothing answers there, or the server refuses the password.
@@ -71,17 +86,67 @@ def check_configured() -> str | None:
     return url
 
 
-def start_temporary() -> None:
-    """Start Prefect's temporary server, which it else starts at the first need and keeps.
+@contextmanager
+def for_command() -> Iterator[str]:
+    """The address of the server that a command reports to: as configured, or a temporary one.
 
-    A terminal sends Ctrl-C to every process of its foreground group. The server must outlive the
-    flow, which reports its end to it: so it starts with the signal blocked, which it inherits.
+    Raises:
+        ServiceError: see `check_configured`; or the temporary server does not start.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if url := check_configured():
+        yield url
+        return
+    url = _temporary_url()
+    # It has no pages, so that flows shall not name one.
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_UI_URL: ""}):
+        yield url
+
+
+@cache
+def _temporary_url() -> str:
+    """The address of a server that is started now, and ends with this process.
+
+    In place of Prefect's own temporary server, which any web page could talk to. It must outlive
+    the flow, which reports its end to it, whoever sends a signal to whom: to the foreground group
+    of a terminal, or to all processes of a service or job. So it starts with the signals blocked,
+    which it inherits, and ends when the pipe to it is closed, also by a kill -9 of this process.
+    """
+    ends = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    with socket.create_server((HOST, 0)) as listener:
+        port = listener.getsockname()[1]
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+        try:
+            server = subprocess.Popen(
+                [sys.executable, "-m", "flows.guarded", str(listener.fileno())],
+                env={**os.environ, HOSTS_VARIABLE: ",".join(allowed_hosts(HOST, port))},
+                stdin=subprocess.PIPE,
+                pass_fds=[listener.fileno()],
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    # After what Prefect has still to tell it, which registers later.
+    atexit.register(_end, server)
     try:
-        get_client(sync_client=True)
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        # The listener is there already: the answer comes once the server is ready.
+        answer = httpx.get(
+            f"http://{HOST}:{port}/api/health", timeout=SECONDS_TO_START, trust_env=False
+        )
+        answer.raise_for_status()
+    except httpx.HTTPError as error:
+        raise ServiceError(
+            f"the temporary Prefect server did not start ({error}); `nas up` starts one that stays"
+        ) from None
+    return f"http://{HOST}:{port}/api"
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    assert server.stdin is not None
+    server.stdin.close()
+    try:
+        server.wait(SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def is_local(url: str) -> bool:

@@ -30,6 +30,7 @@ class Service:
     created: when it started, in seconds since the epoch. It tells the process from a later one
         that got the same pid.
     about: what it was started for, to be compared with what is wanted later.
+    hosts: what a request may call it, see `flows.guard`.
     """
 
     __pydantic_config__: ClassVar[Any] = ConfigDict(extra="forbid")
@@ -40,6 +41,7 @@ class Service:
     url: str
     log: str
     about: str = ""
+    hosts: tuple[str, ...] = ()
 
     @property
     def process(self) -> psutil.Process | None:
@@ -128,6 +130,7 @@ def start_service(
     environment: dict[str, str],
     url: str,
     about: str = "",
+    hosts: tuple[str, ...] = (),
 ) -> Service:
     """Start `command` in the background; its output replaces the file `log`."""
     with log.open("wb") as output:
@@ -141,7 +144,7 @@ def start_service(
             start_new_session=True,
         )
     created = psutil.Process(process.pid).create_time()
-    return Service(name, process.pid, created, url, str(log), about)
+    return Service(name, process.pid, created, url, str(log), about, hosts)
 
 
 def end_service(service: Service, patience: float = PATIENCE) -> bool:

@@ -19,7 +19,7 @@ from flows.progress import Progress
 from nas_core.errors import CandidateError, RunError
 from nas_core.genotype import Genotype
 from nas_core.search import run
-from nas_core.search.costs import CandidateCost, shaped_reward
+from nas_core.search.costs import CandidateCost, needs_latency, shaped_reward
 from nas_core.search.journal import Journal, Record
 from nas_core.workers import Workers
 from tasks.candidates import aggregate_rewards, sample_candidates, train_on_proxy
@@ -91,6 +91,7 @@ class Rounds:
         rewards = [record.reward for record in self._of_round(number)]
         if len(rewards) < self.search.batch_size:
             return False
+        self._quieten()
         aggregate_rewards(self.folder, self.context.settings, self.context.root, number, rewards)
         self.log.update()
         return True
@@ -103,6 +104,7 @@ class Rounds:
         self.planned_rounds = number + 1
         if self._num_planned() >= self.search.num_candidates:
             return
+        self._quieten()
         context = self.context
         proposals = sample_candidates(self.folder, context.settings, context.root, number)
         known = {record.id for record in self.journal.candidates}
@@ -113,6 +115,11 @@ class Rounds:
             new = None if genotype.id in known else self._num_planned() + 1
             known.add(genotype.id)
             self.pending.append(_Pending(genotype, cost, number, new))
+
+    def _quieten(self) -> None:
+        """Wait until nothing is in training, if latencies may be measured next."""
+        if needs_latency(self.search):
+            concurrent.futures.wait(_in_training(self.pending))
 
     def _num_planned(self) -> int:
         return len(self.journal.candidates) + sum(one.number is not None for one in self.pending)
@@ -143,7 +150,8 @@ class Rounds:
         self._keep_workers_busy()
         oldest = self.pending[0]
         while oldest.is_training:
-            _wait_for_any([one.training for one in self.pending if one.is_training])
+            futures = _in_training(self.pending)
+            concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_COMPLETED)
             self._keep_workers_busy()
         record = self._record(oldest)
         self.pending.popleft()
@@ -188,9 +196,12 @@ def _done(training: PrefectFuture[dict[str, Any]]) -> bool:
     return training.wrapped_future.done()
 
 
-def _wait_for_any(trainings: Iterable[PrefectFuture[dict[str, Any]] | None]) -> None:
-    futures = [one.wrapped_future for one in trainings if isinstance(one, PrefectConcurrentFuture)]
-    concurrent.futures.wait(futures, return_when=concurrent.futures.FIRST_COMPLETED)
+def _in_training(pending: Iterable[_Pending]) -> list[concurrent.futures.Future[Any]]:
+    return [
+        one.training.wrapped_future
+        for one in pending
+        if one.is_training and isinstance(one.training, PrefectConcurrentFuture)
+    ]
 
 
 def _check_failures(journal: Journal, most: int) -> None:

@@ -34,7 +34,8 @@ from nas_core.config import (
 from nas_core.paths import results_folder
 from nas_core.search import run
 from nas_core.search.journal import Record
-from tasks.candidates import rebuild_diagnostics
+from nas_core.search.latencies import with_latencies
+from tasks.candidates import measure_latencies, rebuild_diagnostics
 from tasks.dataset import prepare_dataset
 from tasks.results import write_search_results
 from tasks.tracking.store import patiently
@@ -111,14 +112,24 @@ def run_stages(settings: Settings, root: Path, stage: Stage) -> dict[str, Any]:
 def search_architectures(context: Context) -> dict[str, Any]:
     """Search, and leave the results of the stage search; see `write_search_results`.
 
+    Those of a candidate with all its scores include its latency, which is measured last, when
+    nothing is in training.
+
     Returns:
         The content of metrics.json.
     """
     folder, candidates = run_search(context)
+    finished = [record for record in candidates if record.status == "finished"]
+    latencies = measure_latencies(folder, context.settings, context.root, finished)
+    candidates = with_latencies(candidates, latencies)
     metrics = write_search_results(context.root, context.settings, folder, candidates)
     place = results_folder(context.root, context.settings, "search")
     patiently(
-        lambda: context.tracker.log_search_results(folder.name, sorted(place.iterdir())),
+        lambda: context.tracker.log_search_results(
+            folder.name,
+            sorted(place.iterdir()),
+            {record.candidate: record.latency_ms for record in candidates if record.candidate},
+        ),
         get_run_logger(),
     )
     return metrics

@@ -21,6 +21,8 @@ import httpx
 from rich.console import Console
 
 from flows.deployments import deployment_names
+from flows.guard import HOSTS_VARIABLE, LOOPBACK, allowed_hosts, origins
+from flows.guarded import MLFLOW_APP
 from flows.prefect_server import (
     answers,
     configured_url,
@@ -46,7 +48,6 @@ from nas_core.locks import exclusive
 from nas_core.paths import artifacts_folder
 
 HOST = "127.0.0.1"
-LOOPBACK = ("127.0.0.1", "localhost")
 PREFECT_PORT = 4200
 MLFLOW_PORT = 5000
 START_TIMEOUT = 300.0  # seconds; a server takes 13 s on a free machine, a multiple on a busy one
@@ -55,11 +56,15 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller of `nas up` asked for. None: the default, or what is up already."""
+    """What the caller of `nas up` asked for. None: the default, or what is up already.
+
+    allow_hosts: further names by which the servers may be called, as HOST or HOST:PORT.
+    """
 
     host: str | None = None
     prefect_port: int | None = None
     mlflow_port: int | None = None
+    allow_hosts: tuple[str, ...] = ()
 
     @property
     def bound(self) -> str:
@@ -70,6 +75,11 @@ class Options:
     def reached(self) -> str:
         """The address by which this machine reaches them."""
         return HOST if self.bound in (*LOOPBACK, "0.0.0.0") else self.bound
+
+    def hosts(self, url: str) -> tuple[str, ...]:
+        """What a server may be called that this machine reaches at `url`."""
+        called, port = urlsplit(url).hostname, urlsplit(url).port or 80
+        return allowed_hosts(self.bound, port, [f"{called}:{port}", *self.allow_hosts])
 
 
 def services_folder(root: Path) -> Path:
@@ -90,6 +100,11 @@ def up(root: Path, options: Options, console: Console) -> None:
         raise ServiceError(
             f"--host {shown(options.bound)}: expected a name of this machine or an IPv4 address"
         )
+    for name in options.allow_hosts:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}(:[0-9]{1,5})?", name):
+            raise ServiceError(
+                f"--allow-host {shown(name)}: expected HOST or HOST:PORT, as nas.example.org"
+            )
     names = deployment_names(root)
     path = services_folder(root) / "services.json"
     with exclusive(path):
@@ -136,7 +151,7 @@ def _start_prefect(root: Path, record: Record, options: Options, console: Consol
     """The API's address; its process is started if nothing answers there."""
     configured = configured_url()
     if running := _running(record, "prefect"):
-        _check_port(running, options.prefect_port, "--prefect-port")
+        _check_asked(running, options, options.prefect_port, "--prefect-port")
         if configured not in (None, running.url):
             raise ServiceError(
                 f"nas up serves at {redacted(running.url)}, but PREFECT_API_URL is "
@@ -159,13 +174,15 @@ def _start_prefect(root: Path, record: Record, options: Options, console: Consol
     _check_free(options.bound, port, "--prefect-port" if url != configured else "PREFECT_API_URL")
     _start(
         record, root, "prefect", "Prefect server",
-        ["prefect", "server", "start", "--host", options.bound, "--port", str(port)],
+        ["flows.guarded", options.bound, str(port)],
         {
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            # The UI runs in a browser: it must be told where the API is, seen from there.
-            "PREFECT_SERVER_UI_API_URL": url if options.bound in LOOPBACK else "/api",
+            # The UI's pages ask the host that they came from, whatever its name.
+            "PREFECT_SERVER_UI_API_URL": "/api",
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origins(options.hosts(url)),
         },
         url,
+        options,
     )  # fmt: skip
     return url
 
@@ -205,7 +222,7 @@ def _start_mlflow(root: Path, record: Record, options: Options, console: Console
     about = digest_of(setting, os.environ.get("MLFLOW_TRACKING_URI"))
     earlier = record.services.get("mlflow")
     if (running := _running(record, "mlflow")) and running.about == about:
-        _check_port(running, options.mlflow_port, "--mlflow-port")
+        _check_asked(running, options, options.mlflow_port, "--mlflow-port")
         return
     if running:
         end_service(record.services.pop("mlflow"))
@@ -221,16 +238,20 @@ def _start_mlflow(root: Path, record: Record, options: Options, console: Console
         return
     port = options.mlflow_port or (earlier and urlsplit(earlier.url).port) or MLFLOW_PORT
     _check_free(options.bound, port, "--mlflow-port")
+    url = f"http://{options.reached}:{port}"
     _start(
         record, root, "mlflow", "MLflow UI",
         ["mlflow", "server", "--host", options.bound, "--port", str(port), "--workers", "1",
-         "--default-artifact-root", artifact_location(uri, root) or ""],
+         "--default-artifact-root", artifact_location(uri, root) or "", "--app-name", MLFLOW_APP],
         {
             "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: it may hold a password
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(options.hosts(url)),
+            "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": origins(options.hosts(url)),
         },
-        f"http://{options.reached}:{port}",
+        url,
+        options,
         about,
     )  # fmt: skip
 
@@ -259,16 +280,19 @@ def _start(
     arguments: list[str],
     environment: dict[str, str],
     url: str,
+    options: Options,
     about: str = "",
 ) -> None:
+    hosts = options.hosts(url)
     record.services[key] = start_service(
         name,
         [sys.executable, "-m", *arguments],
         log=services_folder(root) / f"{key}.log",
         cwd=root,
-        environment=environment,
+        environment={**environment, HOSTS_VARIABLE: ",".join(hosts)},
         url=url,
         about=about,
+        hosts=hosts,
     )
     record.write()
 
@@ -292,12 +316,13 @@ def _await_start(
     console.print(f"{service.name:<16} {state} at {redacted(service.url).removesuffix('/api')}")
 
 
-def _check_port(running: Service, asked: int | None, option: str) -> None:
-    if asked and urlsplit(running.url).port != asked:
-        raise ServiceError(
-            f"{running.name} is up at {redacted(running.url).removesuffix('/api')}; "
-            f"for {option} {asked} run `nas down` first"
-        )
+def _check_asked(running: Service, options: Options, port: int | None, option: str) -> None:
+    at = f"{running.name} is up at {redacted(running.url).removesuffix('/api')}"
+    if port and urlsplit(running.url).port != port:
+        raise ServiceError(f"{at}; for {option} {port} run `nas down` first")
+    for name in options.allow_hosts:
+        if name not in running.hosts:
+            raise ServiceError(f"{at}; for --allow-host {name} run `nas down` first")
 
 
 def _check_free(host: str, port: int, option: str) -> None:

@@ -3,18 +3,83 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from signal import SIGINT, SIGTERM, Signals
+from signal import SIGHUP, SIGINT, SIGTERM, Signals
+from types import FrameType
+from typing import NoReturn
 
 from prefect.exceptions import TerminationSignal
 
 SECONDS_TO_REPEAT = 0.1
+SECONDS_TO_TELL = 8.0  # with the 5 that `answers` may take, an end within 15
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
+    """SIGTERM came, or SIGHUP, as where a terminal is closed."""
+
+    def __init__(self, number: Signals) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def raised() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise `Terminated`, as Ctrl-C raises KeyboardInterrupt.
+
+    Prefect ends the flow as crashed and then calls the handler that it found. The default one
+    would end the process before the flow's end is told.
+    """
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        raise Terminated(Signals(number))
+
+    # Below `nohup` a hangup is ignored, and stays so.
+    found = [n for n in (SIGTERM, SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, terminate) for number in found}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def not_kept_by_a_lost_server(answers: Callable[[], bool], message: str) -> Iterator[None]:
+    """A signal ends the process also where the Prefect server is gone.
+
+    Prefect tries for minutes to tell it of the end. From `SECONDS_TO_TELL` after a signal on, the
+    process ends at once, after `message`, when `answers` says no.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    # Whose handler it is that the signal finds, Prefect's, Python's or ours, does not matter here.
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        # The reader stays open: later signals are written too.
+        while (received := reader.recv(1)) and received[0] not in (SIGINT, SIGTERM, SIGHUP):
+            continue
+        if not received:
+            return
+        time.sleep(SECONDS_TO_TELL)
+        while answers():
+            time.sleep(1)
+        print(message, file=sys.stderr, flush=True)
+        os._exit(128 + received[0])
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        writer.close()
 
 
 @cache
@@ -39,6 +104,8 @@ def repeat_lost_signals() -> None:
 
 def signal_of(error: BaseException | None) -> Signals | None:
     """The signal whose handler, Prefect's, Python's or ours, raised this; None if none did."""
-    if isinstance(error, TerminationSignal | Terminated):
+    if isinstance(error, Terminated):
+        return error.number
+    if isinstance(error, TerminationSignal):
         return SIGTERM
     return SIGINT if isinstance(error, KeyboardInterrupt) else None

@@ -31,7 +31,7 @@ from tasks.training import (
 
 
 def train_best(context: Context) -> dict[str, Any]:
-    """Train the best of the search and those of train.also.
+    """Train the best of the search and those of train.also; one of two names once, for both.
 
     Leaves models/, curves.csv, metrics.json and trainings.json of the stage train. The last one is
     there only when all that it lists is.
@@ -42,11 +42,14 @@ def train_best(context: Context) -> dict[str, Any]:
     place = results_folder(context.root, context.settings, "train")
     search, best = _best_of_search(context)
     chosen = {**best, **context.architectures}
-    folders = {label: train(context, label, genotype) for label, genotype in chosen.items()}
+    folders: dict[str, Path] = {}
+    for label, genotype in chosen.items():
+        with naming(label):
+            folders[label] = train(context, label, genotype)
     trainings = {
         label: read_training(folder / "training.json") for label, folder in folders.items()
     }
-    for folder in folders.values():
+    for folder in dict.fromkeys(folders.values()):
         register(context, folder, search=search)
     (place / "trainings.json").unlink(missing_ok=True)
     fill_folder(

@@ -146,7 +146,9 @@ def _find(root: Path, references: Sequence[str]) -> dict[str, Genotype]:
 def _trained_and_scored(context: Context, label: str, genotype: Genotype) -> ScoredModel:
     folder = train(context, label, genotype)
     test = evaluate(context, folder)
-    return ScoredModel(folder.name, read_training(folder / "training.json"), test)
+    # Which may have been trained by another name.
+    training = {**read_training(folder / "training.json"), "label": label}
+    return ScoredModel(folder.name, training, test)
 
 
 def _report(

@@ -8,17 +8,29 @@ from __future__ import annotations
 
 import difflib
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from nas_core.addresses import has_credentials
 from nas_core.errors import SettingsError, shown
 from nas_core.yaml_files import parse_yaml, read_yaml
 
 _SHOWN_PROBLEMS = 8
+# Linux' limits, PATH_MAX and NAME_MAX, the former with room for the project's folder.
+_MAX_PATH = 3000
+_MAX_PART = 255
 
 # Strict: True is no number, where a flow takes a seed without a section around it.
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
@@ -28,6 +40,27 @@ Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 _MOST_COUNTED = 10**15
 _MOST_MILLISECONDS = 3_600_000
 _LARGEST_NORM = 1e6
+
+
+def _is_text(value: str) -> str:
+    """Settings are recorded: in journals, in MLflow, in Prefect's database."""
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in value):
+        raise ValueError("has a character that is no text (control character, or not UTF-8)")
+    return value
+
+
+def _is_path(value: str) -> str:
+    if len(value.encode()) > _MAX_PATH or any(
+        len(part.encode()) > _MAX_PART for part in value.split("/")
+    ):
+        raise ValueError(
+            f"too long: a path has {_MAX_PATH} bytes at most, and {_MAX_PART} between two slashes"
+        )
+    return value
+
+
+Text = Annotated[str, AfterValidator(_is_text)]
+PathText = Annotated[Text, AfterValidator(_is_path)]
 
 
 class Section(BaseModel):
@@ -70,14 +103,14 @@ class DatasetSettings(Section):
         "masks, described by dataset.yaml in it. synthetic: street scenes drawn into `path` when "
         "they are not there yet.",
     )
-    path: str = Field("data", description="Folder of the dataset, relative to params.yaml.")
+    path: PathText = Field("data", description="Folder of the dataset, relative to params.yaml.")
     synthetic: SyntheticSettings = SyntheticSettings()
 
 
 class EncoderSettings(Section):
     """The first blocks of MobileNetV2 that every candidate stands on."""
 
-    weights: str = Field(
+    weights: PathText = Field(
         "imagenet",
         description="imagenet: torchvision's weights, downloaded. none: random. Anything else: "
         "the path of a file with the weights (.pt state dict or .safetensors).",
@@ -195,6 +228,11 @@ class ProxySettings(CropSettings):
     agg_size: int = Field(48, ge=1, le=1024, description="Channels of the decoder's head.")
     sep_repeats: int = Field(1, ge=1, le=4, description="Repeats inside a separable convolution.")
 
+    @property
+    def num_validations(self) -> int:
+        """One after stage A, one after each epoch of stage B."""
+        return 1 + self.epochs_b
+
 
 class EarlyStoppingSettings(Section):
     """A candidate clearly below the running average of earlier ones stops at a validation."""
@@ -259,7 +297,7 @@ class TrainSettings(CropSettings):
     """Full training of the best architectures."""
 
     top: int = Field(2, ge=0, le=100, description="How many of the search's best are trained.")
-    also: tuple[str, ...] = Field(
+    also: tuple[PathText, ...] = Field(
         ("arch0",),
         strict=False,  # JSON and YAML have lists
         description="Architectures trained beside them, by name, id or JSON file.",
@@ -321,7 +359,7 @@ class ComputeSettings(Section):
 class RaySettings(Section):
     """The Ray cluster that trains candidates. No effect unless runner.kind is ray."""
 
-    address: str = Field(
+    address: Text = Field(
         "",
         description="HOST:PORT of a cluster that this machine is part of, or auto to find it. "
         "Empty: a cluster of this machine alone, which ends with the search.",
@@ -358,7 +396,7 @@ class TrackingSettings(Section):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    uri: str = Field(
+    uri: Text = Field(
         "",
         description="MLflow tracking URI. Empty: MLFLOW_TRACKING_URI, or else SQLite in artifacts.",
     )
@@ -407,17 +445,25 @@ def project_dir() -> Path:
     or else the checkout that this code lies in.
 
     Raises:
-        SettingsError: there is no params.yaml in any of them.
+        SettingsError: there is no params.yaml in any of them, or the path is no text.
     """
     if named := os.environ.get("NAS_PROJECT_DIR"):
         if not (Path(named) / "params.yaml").is_file():
             raise SettingsError(f"NAS_PROJECT_DIR is {named}, which has no params.yaml")
-        return Path(named).resolve()
+        return _with_text(Path(named).resolve())
     here = Path.cwd()
     for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
         if (folder / "params.yaml").is_file():
-            return folder
+            return _with_text(folder)
     raise SettingsError("no params.yaml here or above: change to the project's folder")
+
+
+def _with_text(root: Path) -> Path:
+    try:
+        _is_text(str(root))
+    except ValueError as error:
+        raise SettingsError(f"the project's folder {root} {error}: rename or move it") from None
+    return root
 
 
 def load_settings(

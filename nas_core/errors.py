@@ -9,8 +9,22 @@ import reprlib
 from typing import Any
 
 
+def printable(text: str) -> str:
+    r"""A text with all that cannot be shown as escapes: a name of a file need be no text.
+
+    Bytes that are not UTF-8 (which Python keeps as lone surrogates) would fail in every log, JSON
+    and CSV; control characters would act on the terminal.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 class NasError(Exception):
     """Base of all errors whose message is meant for the user."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(map(printable, message.split("\n"))))
 
 
 class SettingsError(NasError):

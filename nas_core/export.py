@@ -23,7 +23,7 @@ from nas_core.errors import RunError
 from nas_core.files import write_bytes
 from nas_core.models.checkpoint import NetworkCard
 from nas_core.models.depthwise import DepthwiseConv2d
-from nas_core.models.segmenter import Segmenter
+from nas_core.models.segmenter import Segmenter, most_likely
 from nas_core.shipping import normalisation
 
 INPUT, OUTPUT = "image", "logits"
@@ -70,6 +70,7 @@ def export_onnx(
     Raises:
         RunError: ONNX Runtime's logits or labels differ by more than MAX_LOGIT_DIFFERENCE or
             MAX_LABEL_SHARE, or the file cannot be written. Then there is no new file.
+        WeightsError: PyTorch's logits are not finite. Then there is none either.
     """
     model = onnx_model(segmenter, card)
     agreement = compare(segmenter, session(model), [image[None] for image in images])
@@ -134,17 +135,22 @@ def compare(
     runtime: onnxruntime.InferenceSession,
     batches: Sequence[npt.NDArray[np.uint8]] = (),
 ) -> Agreement:
-    """How far ONNX Runtime is from PyTorch on RGB images (N, H, W, 3), synthetic ones if empty."""
+    """How far ONNX Runtime is from PyTorch on RGB images (N, H, W, 3), synthetic ones if empty.
+
+    Raises:
+        WeightsError: PyTorch's logits are not finite.
+    """
     most, num_different, num_pixels, num_images = 0.0, 0, 0, 0
     for images in batches or _synthetic():
         inputs = normalise(images.copy())
-        expected = segmenter(inputs).numpy()
+        logits = segmenter(inputs)
+        expected, labels = logits.numpy(), most_likely(logits, segmenter.source).numpy()
         (found,) = runtime.run([OUTPUT], {INPUT: inputs.contiguous().numpy()})
         difference = np.abs(found - expected).max() if found.shape == expected.shape else np.inf
         most = max(most, float(np.nan_to_num(difference, nan=np.inf)))
         num_pixels += images[..., 0].size
         if np.isfinite(most):
-            num_different += int((found.argmax(1) != expected.argmax(1)).sum())
+            num_different += int((found.argmax(1) != labels).sum())
         num_images += len(images)
     return Agreement(most, num_different / num_pixels, num_images)
 

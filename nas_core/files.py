@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -47,6 +48,22 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise RunError(f"{path} cannot be written: {reason}") from error
 
 
+def check_writable(folder: Path, remedy: str) -> None:
+    """See that files can be made in a folder, or the folder itself; nothing is left there.
+
+    Args:
+        remedy: what to do if not, for the message.
+
+    Raises:
+        RunError: they cannot.
+    """
+    try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error.strerror}): {remedy}") from None
+
+
 def flush_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk, so that a new file survives the loss of power."""
     handle = os.open(folder, os.O_RDONLY)
@@ -64,7 +81,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+    # A lone surrogate, as of a name that is not UTF-8, becomes the escape that JSON has for it.
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -100,6 +119,19 @@ def read_limited(path: Path, limit: int) -> bytes:
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
     return content
+
+
+def read_text(path: Path, limit: int) -> str:
+    """The text of a file that a person made, with or without a byte order mark.
+
+    Raises:
+        OSError: see `read_limited`.
+        ValueError: it is no UTF-8.
+    """
+    try:
+        return read_limited(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start}: save it as UTF-8") from None
 
 
 def read_json(path: Path) -> Any:
@@ -164,7 +196,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 def digest_of(*values: Any, length: int = 8) -> str:
     """A short hexadecimal SHA-256 of JSON values, the same in every process and machine."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:length]
 
 
 def file_digest(path: Path) -> str:

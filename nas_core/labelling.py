@@ -9,7 +9,7 @@ import torch
 
 from nas_core.data.transforms import normalise
 from nas_core.errors import DataError
-from nas_core.models.segmenter import Segmenter
+from nas_core.models.segmenter import Segmenter, most_likely
 
 # Measured with arch0 and arch1 on the CPU at 2048x1024: 228 and 236.
 BYTES_PER_PIXEL = 240
@@ -52,6 +52,7 @@ def predict_labels(segmenter: Segmenter, image: npt.NDArray[np.uint8]) -> npt.ND
 
     Raises:
         ValueError: the image has another shape or type, or no pixels.
+        WeightsError: see `most_likely`.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"expected uint8 (H, W, 3), found {image.dtype} {image.shape}")
@@ -64,8 +65,12 @@ def predict_batch(segmenter: Segmenter, images: npt.NDArray[np.uint8]) -> npt.ND
     """The most likely class of each pixel of RGB images (N, H, W, 3), as class numbers (N, H, W).
 
     The segmenter is in eval mode, on any device.
+
+    Raises:
+        WeightsError: see `most_likely`.
     """
     device = next(segmenter.parameters()).device
     # A copy: torch takes neither read-only arrays nor mirrored ones.
     batch = torch.from_numpy(images.copy()).to(device)
-    return segmenter(normalise(batch)).argmax(1).to(torch.uint8).cpu().numpy()
+    labels = most_likely(segmenter(normalise(batch)), segmenter.source)
+    return labels.to(torch.uint8).cpu().numpy()

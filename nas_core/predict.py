@@ -7,6 +7,7 @@ labels = predictor("street.jpg")
 from __future__ import annotations
 
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,7 @@ class Predictor:
         Raises:
             DataError: the file cannot be read as a picture.
             ValueError: the array has another shape or type, or no pixels.
+            WeightsError: the network's output is not finite.
         """
         array = image if isinstance(image, np.ndarray) else read_picture(Path(image))
         return predict_labels(self.segmenter, array)
@@ -103,6 +105,7 @@ def predict_files(
         DataError: two pictures have one stem, a picture or mask would be overwritten, `masks` is
             no folder, or `out` cannot be written. All but a disk that gets full is found before
             any work.
+        WeightsError: the network's output is not finite.
     """
     if masks is not None and not masks.is_dir():
         raise DataError(f"masks: {masks} is not a folder: give one with STEM.png of each image")
@@ -135,7 +138,7 @@ def predict_files(
             report.num_written += 1
             if masks is not None:
                 try:
-                    _count(confusion, labels, masks / f"{path.stem}.png")
+                    _count(confusion, labels, _mask_of(path, masks))
                     num_scored += 1
                 except DataError as error:
                     report.problems.append(str(error))
@@ -177,7 +180,7 @@ def _check_outputs(
 ) -> None:
     sources = {path.resolve() for path in pictures}
     if masks is not None:
-        sources |= {(masks / f"{path.stem}.png").resolve() for path in pictures}
+        sources |= {_mask_of(path, masks).resolve() for path in pictures}
     written: dict[str, Path] = {}
     for path in pictures:
         for name in (path.stem + suffix for suffix in suffixes):
@@ -200,6 +203,13 @@ def _check_outputs(
     for name in (*written, METRICS_FILE):
         if (out / name).is_dir():
             raise DataError(f"{out / name} is a folder: remove it, or give another folder")
+
+
+def _mask_of(picture: Path, masks: Path) -> Path:
+    """STEM.png, whichever of Unicode's forms the names have."""
+    name = f"{picture.stem}.png"
+    names = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    return next((masks / name for name in names if (masks / name).exists()), masks / name)
 
 
 def _save(path: Path, picture: Image.Image) -> None:

@@ -1,4 +1,4 @@
-"""Models that are handed on: NAME.safetensors, and its card as NAME.json and NAME.md.
+"""Models that are handed on: NAME.safetensors, its card as NAME.json and NAME.md, its drawing.
 
 The weights file alone is enough to predict with. The card says where it comes from.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nas_core.architectures import ARCHITECTURES
 from nas_core.config import project_dir
 from nas_core.errors import RunError, SettingsError, WeightsError, first_line, shown
 from nas_core.files import expanded, file_digest, read_json, write_bytes, write_json
@@ -19,6 +20,8 @@ from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 FORMAT = 1
+INPUT_SIZE = (360, 480)
+"""Height and width of CamVid's images, for a training that does not say those of its own."""
 TRAINED = "model.safetensors"
 _NAME = r"[a-z0-9][a-z0-9._-]{0,60}"
 
@@ -70,7 +73,7 @@ def _shipped() -> dict[str, Path]:
 
 
 def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
-    """Copy a finished training's network into `folder` and write its card beside it.
+    """Copy a finished training's network into `folder`; write its card and drawing beside it.
 
     The weights come last, so that none is ever there without its card.
 
@@ -78,13 +81,13 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
         training: a folder of artifacts/trainings.
         name: of the model: lower-case letters, digits, `.`, `_` and `-`.
         licence: of the training data, in words.
-        folder: where the three files go; a model of that name is replaced.
+        folder: where the files go; a model of that name is replaced.
 
     Returns:
         The path of the weights.
 
     Raises:
-        SettingsError: the name cannot be used.
+        SettingsError: the name or the licence cannot be used.
         RunError: the folder is no finished training, or a file cannot be written.
         WeightsError: its weights cannot be read.
     """
@@ -92,6 +95,12 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
         raise SettingsError(
             f"{name!r} cannot name a model: use lower-case letters, digits, '.', '_' and '-'"
         )
+    try:
+        licence.encode()
+    except UnicodeEncodeError:
+        raise SettingsError(
+            f"the licence {shown(licence)} is not UTF-8: write it in UTF-8"
+        ) from None
     weights = training / TRAINED
     record = _read(training / "training.json")
     test_file = training / "test.json"
@@ -100,6 +109,7 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
     try:
         card = model_card(name, network, file_digest(weights), licence, record, test)
         text = render(card)
+        drawing = _drawing(network, record.get("input_size", INPUT_SIZE))
     except KeyError as error:
         raise RunError(f"{training / 'training.json'} has no {error}: train again") from None
     except (TypeError, ValueError, AttributeError) as error:
@@ -110,10 +120,29 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
     try:
         write_json(folder / f"{name}.json", card)
         write_bytes(folder / f"{name}.md", text.encode())
+        write_bytes(folder / f"{name}.svg", drawing)
         write_bytes(folder / f"{name}.safetensors", weights.read_bytes())
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror}") from None
     return folder / f"{name}.safetensors"
+
+
+def _drawing(network: NetworkCard, input_size: Sequence[int]) -> bytes:
+    from nas_core.analysis.drawing import draw  # brings matplotlib, which a prediction needs not
+
+    height, width = input_size
+    if not all(type(side) is int and 32 <= side <= 16384 for side in (height, width)):
+        raise ValueError(f"input_size is {shown(input_size)}")
+    identity = network.genotype.id
+    names = [name for name, known in ARCHITECTURES.items() if known.id == identity]
+    return draw(
+        network.genotype,
+        names[0] if names else identity,
+        num_classes=len(network.classes),
+        agg_size=network.agg_size,
+        sep_repeats=network.sep_repeats,
+        input_size=(height, width),
+    )
 
 
 def model_card(
@@ -215,6 +244,8 @@ def render(card: Mapping[str, Any]) -> str:
         for index, (label, colour) in enumerate(zip(card["classes"], card["palette"], strict=True))
     ]
     lines += ["", "## Classes", "", *table(("label", "class", "colour", "test IoU"), rows)]
+    picture = f"![the taps, the layers and the head]({card['name']}.svg)"
+    lines += ["", "## Architecture", "", picture]
     recipe = json.dumps(card["recipe"], indent=1) if card["recipe"] else "not recorded"
     for title, content in (
         ("Recipe", recipe),

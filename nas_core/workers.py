@@ -196,13 +196,15 @@ class _Worker:
                 initializer=_begin,
                 initargs=(self._num_threads, self._gpu),
             )
-            # A terminal sends Ctrl-C to every process of its group. A worker inherits the blocked
-            # signal: it is ended by the process that started it, when that has seen to the rest.
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            # Who ends a command may signal all its processes, as a terminal does with Ctrl-C. A
+            # worker inherits the blocked signals: it is ended by the process that started it, when
+            # that has seen to the rest. Else its candidate would count as one that failed.
+            ends = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
             try:
                 pid = executor.submit(os.getpid)
             finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self._executor, self._pid = executor, pid.result()
         return self._executor
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from nas_core.errors import first_line
-from nas_core.files import read_limited
+from nas_core.files import read_text
 
 MAX_BYTES = 2**20
 
@@ -54,9 +54,9 @@ def read_yaml(path: Path) -> Any:
         ValueError: it is no YAML; the message names the file, and the line where there is one.
     """
     try:
-        text = read_limited(path, MAX_BYTES).decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} cannot be read: not UTF-8 at byte {error.start}") from None
+        text = read_text(path, MAX_BYTES)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
     return parse_yaml(text, str(path))
 
 

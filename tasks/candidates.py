@@ -14,11 +14,13 @@ from nas_core.compute import Compute
 from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
 from nas_core.genotype import Genotype
+from nas_core.locks import RunLock
 from nas_core.paths import prepared_folder
 from nas_core.search import run
 from nas_core.search.candidates import keep_files, proxy_task, score_candidate
-from nas_core.search.costs import CandidateCost, Costs
+from nas_core.search.costs import CandidateCost, Costs, needs_latency
 from nas_core.search.journal import Record
+from nas_core.search.latencies import LATENCY_FILE, read_latencies
 from nas_core.workers import Workers
 
 
@@ -26,10 +28,16 @@ from nas_core.workers import Workers
 def sample_candidates(
     folder: Path, settings: Settings, root: Path, number: int
 ) -> list[tuple[Genotype, CandidateCost]]:
-    """What the strategy proposes in round `number`, within the limits, and what each costs."""
+    """What the strategy proposes in round `number`, within the limits, and what each costs.
+
+    With its latency only where the search depends on that: then nothing may be in training.
+    """
     costs = _costs(folder, settings, root)
     proposals = run.propose(folder, settings.search, settings.seed, costs, number)
-    return [(proposal.genotype, costs.of(proposal.genotype)) for proposal in proposals]
+    latency = needs_latency(settings.search)
+    return [
+        (proposal.genotype, costs.of(proposal.genotype, latency=latency)) for proposal in proposals
+    ]
 
 
 @task(
@@ -87,12 +95,31 @@ def rebuild_diagnostics(
         )
 
 
+@task(name="measure latencies", cache_policy=NO_CACHE)
+def measure_latencies(
+    folder: Path, settings: Settings, root: Path, candidates: Sequence[Record]
+) -> dict[str, float]:
+    """The latency of each of these candidates of a search, by id; nothing may be in training.
+
+    Those that are known are not measured again, so that an interruption loses none.
+
+    Raises:
+        RunError: another process works on the search.
+    """
+    costs = _costs(folder, settings, root)
+    known = read_latencies(folder / LATENCY_FILE)
+    if num_new := sum(one.id not in known for one in candidates):
+        get_run_logger().info(f"measuring the latency of {num_new} networks")
+    with RunLock(folder):
+        return {one.id: costs.latency(Genotype.from_dict(one.genotype)) for one in candidates}
+
+
 @lru_cache(maxsize=1)
 def _costs(folder: Path, settings: Settings, root: Path) -> Costs:
     """Kept in the process, so that no network is counted twice."""
     data = PreparedData.open(prepared_folder(root, settings))
     return Costs(
-        folder / run.LATENCY_FILE,
+        folder / LATENCY_FILE,
         settings.network,
         data.num_classes,
         (data.height, data.width),

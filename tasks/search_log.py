@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from nas_core.config import Settings
 from nas_core.errors import ServiceError, UnavailableError
+from nas_core.files import write_bytes
 from nas_core.genotype import Genotype
 from nas_core.search.candidates import candidate_files, damaged_files, read_losses
 from nas_core.search.journal import Journal, Record
 from nas_core.search.run import round_diagnostics
 from tasks.tracking.store import Logger, patiently
-from tasks.tracking.tracker import CandidateEntry, Tracker
+from tasks.tracking.tracker import LATENCY, CandidateEntry, Tracker
 
 # Metrics of the parent run that count what is recorded completely: a search that goes on records
 # the rest.
@@ -38,13 +39,18 @@ class SearchLog:
         journal: Journal,
         settings: Settings,
         logger: Logger,
+        draw: Callable[[Genotype], bytes],
     ) -> None:
         """Begin the parent run, or go on with it; record what is missing there.
+
+        Args:
+            draw: an architecture as the content of an SVG file.
 
         Raises:
             ServiceError: MLflow does not answer.
         """
         self.tracker, self.folder, self.journal, self.logger = tracker, folder, journal, logger
+        self._draw = draw
         params = flatten(settings.model_dump(mode="json", exclude={"train", "tracking"}))
         self.run_id = tracker.start_search(folder.name, folder.name, params)
         recorded = tracker.latest_metrics(self.run_id)
@@ -102,7 +108,10 @@ class SearchLog:
         assert record.candidate is not None
         new = record.candidate > self._num_tried
         self._num_tried = max(self._num_tried, record.candidate)
+        genotype = Genotype.from_dict(record.genotype)
         files = self._whole_files(record) if record.is_scored else {}
+        drawing = candidate_files(self.folder, record.id)["genotype"].with_name("architecture.svg")
+        write_bytes(drawing, self._draw(genotype))
         # Of one that failed, or whose weights are lost, the time is not known.
         ended = files.get("weights", self.journal.path)
         finished = ended.stat().st_mtime
@@ -116,7 +125,7 @@ class SearchLog:
             self.run_id,
             CandidateEntry(
                 number=record.candidate,
-                genotype=Genotype.from_dict(record.genotype),
+                genotype=genotype,
                 num_parameters=record.num_parameters,
                 macs=record.macs,
                 seed=record.seed,
@@ -126,7 +135,7 @@ class SearchLog:
                 curves=curves,
                 seconds=record.seconds,
                 stopped_early=record.status == "stopped early",
-                files=list(files.values()),
+                files=[drawing, *files.values()],
                 failure=record.reason,
             ),
             new=new,
@@ -156,7 +165,7 @@ class SearchLog:
 
 def _metrics(record: Record) -> dict[str, float]:
     """Scores and cost; `reward` is what the strategy learned from, cost included."""
-    known = {"reward": record.reward, "quality": record.quality, "latency_ms": record.latency_ms}
+    known = {"reward": record.reward, "quality": record.quality, LATENCY: record.latency_ms}
     return record.metrics | {name: value for name, value in known.items() if value is not None}
 
 

@@ -23,15 +23,17 @@ from nas_core.analysis.pictures import (
 )
 from nas_core.compute import Compute
 from nas_core.config import Settings
+from nas_core.data.lettering import Lettering
 from nas_core.data.prepared import PreparedData
 from nas_core.files import write_atomically, write_bytes, write_json
 from nas_core.genotype import Genotype
 from nas_core.labelling import predict_labels
+from nas_core.locks import RunLock, exclusive
 from nas_core.models.checkpoint import NetworkCard, load_segmenter, save_segmenter
 from nas_core.models.cost import measure_cost
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.paths import prepared_folder, trainings_folder
-from nas_core.training.full import evaluate, train_fully, training_identity
+from nas_core.training.full import FullResult, evaluate, train_fully, training_identity
 from nas_core.training.record import read_test
 from tasks.tracking.provenance import git_commit
 
@@ -52,7 +54,11 @@ def train_architecture(
 
     Returns:
         The training's folder, with model.safetensors, training.json and genotype.json. A training
-        that is complete is not repeated.
+        that is complete is not repeated, by whatever name of its network it was begun.
+
+    Raises:
+        RunError: another process works on it.
+        CandidateError: see `train_fully`.
     """
     architecture = Genotype.from_dict(genotype)
     compute = Compute.from_settings(settings.compute)
@@ -61,12 +67,11 @@ def train_architecture(
     identity = training_identity(
         data, architecture, encoder_state, settings.network, settings.train, compute, settings.seed
     )
-    folder = trainings_folder(root) / f"{label}-{identity}"
-    if (folder / "training.json").exists():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
     logger = get_run_logger()
-    started = time.time()
+    folder = _training_folder(root, label, identity)
+    if folder.name != f"{label}-{identity}":
+        logger.info(f"{label} is the network of {folder.name}, whose training serves both")
+        label = folder.name.removesuffix(f"-{identity}")
 
     def report(row: dict[str, float]) -> None:
         val = f" · val mIoU {row['val_mean_iou']:.4f}" if "val_mean_iou" in row else ""
@@ -77,23 +82,59 @@ def train_architecture(
             f" · about {left:.0f} min left"
         )
 
-    result = train_fully(
-        data,
-        architecture,
-        encoder_state,
-        settings.network,
-        settings.train,
-        compute,
-        seed=settings.seed,
-        checkpoint=folder / "checkpoint.pt",
-        on_epoch=report,
-    )
+    if (folder / "training.json").exists():
+        return folder
+    with RunLock(folder):
+        # Another process may have completed it in between.
+        if not (folder / "training.json").exists():
+            started = time.time()
+            result = train_fully(
+                data,
+                architecture,
+                encoder_state,
+                settings.network,
+                settings.train,
+                compute,
+                seed=settings.seed,
+                checkpoint=folder / "checkpoint.pt",
+                on_epoch=report,
+            )
+            about = {"label": label, "identity": identity, "started": started}
+            _keep_training(folder, settings, root, data, architecture, result, about)
+    return folder
+
+
+def _training_folder(root: Path, label: str, identity: str) -> Path:
+    """Where a training is, by whatever name of its network it was begun; else a new folder.
+
+    Of several the one that is complete, or that of this name.
+    """
+    trainings = trainings_folder(root)
+    own = trainings / f"{label}-{identity}"
+    with exclusive(own):
+        found = sorted(trainings.glob(f"*-{identity}"))
+        if not found:
+            own.mkdir()
+            return own
+    return max(found, key=lambda one: ((one / "training.json").exists(), one == own))
+
+
+def _keep_training(
+    folder: Path,
+    settings: Settings,
+    root: Path,
+    data: PreparedData,
+    architecture: Genotype,
+    result: FullResult,
+    about: dict[str, Any],
+) -> None:
+    """Write model.safetensors, genotype.json and, last, training.json, which includes `about`."""
     network = settings.network
     card = NetworkCard(
         architecture, data.classes, data.colours, network.agg_size, network.sep_repeats
     )
     save_segmenter(folder / "model.safetensors", result.segmenter, card)
-    write_json(folder / "genotype.json", genotype)
+    write_json(folder / "genotype.json", architecture.to_dict())
     cost = measure_cost(
         architecture,
         num_classes=data.num_classes,
@@ -104,11 +145,11 @@ def train_architecture(
     write_json(
         folder / "training.json",
         {
-            "label": label,
+            **about,
             "id": architecture.id,
-            "identity": identity,
             "num_parameters": cost.num_parameters,
             "macs": cost.macs,
+            "input_size": [data.height, data.width],
             "seed": settings.seed,
             "splits": settings.train.splits,
             # What a model card tells beside the scores.
@@ -120,13 +161,11 @@ def train_architecture(
                 "train": settings.train.model_dump(exclude={"top", "also"}),
             },
             "device": ", then ".join(result.devices),
-            "started": started,
             "finished": time.time(),
             "val": result.val.metrics() if result.val else {},
             "history": result.history,
         },
     )
-    return folder
 
 
 def restore_training(root: Path, training: dict[str, Any], weights: Path) -> Path:
@@ -140,6 +179,7 @@ def restore_training(root: Path, training: dict[str, Any], weights: Path) -> Pat
 
     Raises:
         WeightsError: `weights` is not such a file.
+        RunError: another process works on the training.
     """
     folder = trainings_folder(root) / f"{training['label']}-{training['identity']}"
     complete, model = folder / "training.json", folder / "model.safetensors"
@@ -147,13 +187,14 @@ def restore_training(root: Path, training: dict[str, Any], weights: Path) -> Pat
     if there and filecmp.cmp(weights, model, shallow=False):
         return folder
     _, card = load_segmenter(weights)
-    complete.unlink(missing_ok=True)
-    # The scores and pictures of other weights.
-    (folder / "test.json").unlink(missing_ok=True)
-    shutil.rmtree(folder / "pictures", ignore_errors=True)
-    write_bytes(model, weights.read_bytes())
-    write_json(folder / "genotype.json", card.genotype.to_dict())
-    write_json(complete, training)
+    with RunLock(folder):
+        complete.unlink(missing_ok=True)
+        # The scores and pictures of other weights.
+        (folder / "test.json").unlink(missing_ok=True)
+        shutil.rmtree(folder / "pictures", ignore_errors=True)
+        write_bytes(model, weights.read_bytes())
+        write_json(folder / "genotype.json", card.genotype.to_dict())
+        write_json(complete, training)
     return folder
 
 
@@ -224,6 +265,8 @@ def draw_pictures(settings: Settings, root: Path, label: str, folder: Path) -> l
     write_atomically(paths[1], lambda temporary: confusion.savefig(temporary, dpi=110))
     write_atomically(paths[2], lambda temporary: sheet.save(temporary))
     write_atomically(paths[3], lambda temporary: public.save(temporary))
+    if note := Lettering(data.classes).note:
+        get_run_logger().warning(note)
     return paths
 
 

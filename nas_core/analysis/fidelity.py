@@ -56,7 +56,7 @@ def proxies_of(variant: ProxySettings, default: ProxySettings) -> dict[str, dict
         last one is `variant` itself.
     """
     proxies = {}
-    for epochs_b in range(variant.epochs_b + 1):
+    for epochs_b in range(variant.num_validations):
         values = variant.model_dump(mode="json") | {"epochs_b": epochs_b}
         differing = {k: v for k, v in values.items() if v != getattr(default, k)}
         stages = f"A{variant.epochs_a}" + (f"+B{epochs_b}" if epochs_b else "")

@@ -14,6 +14,7 @@ import pandas as pd
 from nas_core.errors import GenotypeError, RunError
 from nas_core.genotype import Genotype
 from nas_core.search.journal import Journal, Record
+from nas_core.search.latencies import LATENCY_FILE, read_latencies, with_latencies
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def read_search(searches: Path, name: str | None = None) -> tuple[str, list[Reco
             journal can be read.
 
     Raises:
-        RunError: there is none, or none of this name, or its journal cannot be read.
+        RunError: there is none, or none of this name, or its journal or latencies cannot be read.
     """
     journals = {path.parent.name: path for path in _journals(searches)}
     if not journals:
@@ -77,7 +78,8 @@ def read_search(searches: Path, name: str | None = None) -> tuple[str, list[Reco
         )
     if name not in journals:
         raise RunError(f"{searches}: no search {name!r}; there are: {', '.join(journals)}")
-    return name, Journal.read(journals[name]).candidates
+    latencies = read_latencies(journals[name].parent / LATENCY_FILE)
+    return name, with_latencies(Journal.read(journals[name]).candidates, latencies)
 
 
 def searched_genotypes(searches: Path) -> dict[str, Genotype]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
+from nas_core.data.lettering import Lettering
 from nas_core.data.overlay import RIGHT, UNLABELLED, WRONG, colourise, error_map
 
 COLUMNS = ("image", "truth", "prediction", "errors")
@@ -75,19 +76,21 @@ def contact_sheet(
         columns: those of `COLUMNS` that are shown. Without "image" nothing shows the image, for
             data that may not be passed on: the errors lie on plain grey.
     """
-    sheet = _Sheet(len(columns) * (_PANEL + _GAP) + _GAP)
+    letters = Lettering(classes, (row.title for row in rows))
+    sheet = _Sheet(len(columns) * (_PANEL + _GAP) + _GAP, letters)
     for place, heading in enumerate(columns):
         sheet.text(_GAP + place * (_PANEL + _GAP), heading)
     sheet.skip(_LINE)
     for row in rows:
-        sheet.text(_GAP, row.title)
+        sheet.text(_GAP, letters.title(row.title))
         sheet.skip(_LINE)
         if "image" not in columns:
             row = replace(row, image=np.full_like(row.image, 128))
         panels = dict(zip(COLUMNS, _panels(row, palette), strict=True))
         sheet.panels([panels[column] for column in columns])
     colours = [tuple(int(value) for value in colour) for colour in palette]
-    sheet.legend([*zip(map(_short, classes), colours, strict=True), ("not labelled", UNLABELLED)])
+    names = map(_short, letters.class_names)
+    sheet.legend([*zip(names, colours, strict=True), ("not labelled", UNLABELLED)])
     sheet.legend([("errors: wrong", WRONG), ("right", RIGHT), ("not labelled", UNLABELLED)])
     return sheet.picture()
 
@@ -107,10 +110,12 @@ def confusion_picture(
     figure = Figure(figsize=(side + 1.2, side), layout="constrained")
     axes = figure.subplots()
     shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    names = [_short(name) for name in classes]
+    letters = Lettering(classes)
+    names = [_short(name) for name in letters.class_names]
     size = min(10.0, 55 * side / number)  # points that a row has
-    axes.set_xticks(range(number), names, rotation=45, ha="right", fontsize=size, parse_math=False)
-    axes.set_yticks(range(number), names, fontsize=size, parse_math=False)
+    font = letters.matplotlib(size)
+    axes.set_xticks(range(number), names, rotation=45, ha="right", font=font, parse_math=False)
+    axes.set_yticks(range(number), names, font=font, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(title, parse_math=False)
@@ -145,7 +150,9 @@ def class_iou_picture(
         axes.text(values[place] + 1, place, text, va="center", fontsize=9)
     mean = float(np.mean([100 * value for value in class_iou.values()]))
     axes.axvline(mean, color="0.2", linestyle="--", linewidth=1, zorder=0)
-    axes.set_yticks(range(number), [_short(name) for name in classes], parse_math=False)
+    letters = Lettering(classes)
+    names = [_short(name) for name in letters.class_names]
+    axes.set_yticks(range(number), names, font=letters.matplotlib(10), parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, 108)
     axes.set_xlabel(f"IoU, %; dashed: their mean, {mean:.1f}")
@@ -156,9 +163,9 @@ def class_iou_picture(
 class _Sheet:
     """A picture that grows downwards while it is drawn."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, letters: Lettering) -> None:
         self._width = width
-        self._font = ImageFont.load_default(_TEXT)
+        self._font = letters.pillow(_TEXT)
         self._top = _GAP
         self._picture = Image.new("RGB", (width, _GAP), "white")
 

@@ -13,7 +13,14 @@ from functools import partial
 from pathlib import Path
 
 from nas_core.data.images import read_mask
-from nas_core.data.listing import SPLITS, Listing, Sample, hash_files, list_files
+from nas_core.data.listing import (
+    SPLITS,
+    Listing,
+    Sample,
+    hash_files,
+    pair_files,
+    sample_name,
+)
 from nas_core.errors import DataError
 
 CLASSES = (
@@ -62,12 +69,11 @@ def list_dataset(root: Path) -> Listing:
         )
     samples: list[Sample] = []
     problems: list[str] = []
-    files: list[Path] = []
     for split in SPLITS:
-        found, missing, pngs = _list_split(root, split)
-        samples += found
-        problems += missing
-        files += pngs
+        pairs, found = pair_files(root, split, f"{split}annot", [".png"])
+        samples += [Sample(split, sample_name(name), *pair) for name, pair in pairs.items()]
+        problems += found
+    files = [path for sample in samples for path in (sample.image, sample.mask)]
     data_hash, unreadable = hash_files(root, files)
     return Listing(
         root=root,
@@ -80,26 +86,3 @@ def list_dataset(root: Path) -> Listing:
         problems=(*problems, *unreadable),
         data_hash=data_hash,
     )
-
-
-def _list_split(root: Path, split: str) -> tuple[list[Sample], list[str], list[Path]]:
-    """Samples, problems and all PNG files of a split."""
-    folders = (root / split, root / f"{split}annot")
-    missing = [f"{folder.name}/: folder is missing" for folder in folders if not folder.is_dir()]
-    if missing:
-        return [], missing, []
-    images, masks = (list_files(folder, [".png"]) for folder in folders)
-    if not images and not masks:
-        return [], [f"{split}/: no PNG image in it"], []
-    samples = [
-        Sample(split, path.stem, path, masks[name])
-        for name, path in images.items()
-        if name in masks
-    ]
-    problems = [
-        f"{split}/{name}: no mask {split}annot/{name}" for name in images if name not in masks
-    ]
-    problems += [
-        f"{split}annot/{name}: no image {split}/{name}" for name in masks if name not in images
-    ]
-    return samples, problems, [*images.values(), *masks.values()]

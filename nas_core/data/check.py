@@ -14,15 +14,25 @@ from PIL import Image, ImageDraw, ImageOps
 
 from nas_core.config import ProxySettings, TrainSettings
 from nas_core.data.images import read_image
-from nas_core.data.inspection import Inspected, Size, all_problems, frame_size, inspect_sample
-from nas_core.data.listing import Listing
+from nas_core.data.inspection import (
+    MIN_TRAIN_IMAGES,
+    Inspected,
+    Size,
+    all_problems,
+    frame_size,
+    inspect_sample,
+)
+from nas_core.data.lettering import Lettering
+from nas_core.data.listing import Listing, Sample
 from nas_core.data.overlay import overlay
 from nas_core.errors import DataError
 
 _PER_SPLIT = 2
 _PANEL = (320, 320)
 _LINE = 16
+_TEXT = 10
 _MIN_SIDE = 32
+_NO_PIXELS = np.zeros(256, np.int64)
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,8 @@ class Report:
         frame: the size (height, width) of the prepared images.
         label_shares: by split, each class's share of the labelled pixels, float64 (C,); NaN
             where no pixel is labelled.
-        ignored: by split, the share of ignored pixels.
+        ignored: by split, the share of ignored pixels; NaN where no mask could be read.
+        unlabelled: by split, how many readable masks have no labelled pixel.
         padding: share of the prepared pixels that pad smaller images.
         problems: all that keeps a search from running on it, one line each.
     """
@@ -46,6 +57,7 @@ class Report:
     frame: Size
     label_shares: dict[str, npt.NDArray[np.float64]]
     ignored: dict[str, float]
+    unlabelled: dict[str, int]
     padding: float
     problems: list[str]
 
@@ -53,16 +65,29 @@ class Report:
 def check_dataset(listing: Listing) -> Report:
     """Decode every file of a dataset; nothing is written and nothing kept but counts."""
     frame, oversize = frame_size(listing)
+    proxy = _proxy_size(frame)
+
+    def look(sample: Sample) -> tuple[Inspected, bool]:
+        inspected, _, mask = inspect_sample(listing, sample, frame)
+        return inspected, mask is not None and _has_label(listing, mask, frame, proxy)
+
     with ThreadPoolExecutor() as threads:
-        inspected = list(
-            threads.map(lambda sample: inspect_sample(listing, sample, frame)[0], listing.samples)
-        )
+        looks = list(threads.map(look, listing.samples))
+    inspected = [one for one, _ in looks]
+    problems = [*oversize, *all_problems(listing, inspected)]
+    if not problems:
+        seen = sum(labelled for one, labelled in looks if one.sample.split == "train")
+        problems += _too_few_for_proxy(listing, seen, proxy)
     sizes = Counter(one.size for one in inspected if one.size is not None)
     pixels = sum(height * width * count for (height, width), count in sizes.items())
     total = sizes.total() * frame[0] * frame[1]
-    shares, ignored = {}, {}
+    shares, ignored, unlabelled = {}, {}, {}
     for split in listing.splits:
-        shares[split], ignored[split] = _shares(listing, split, inspected)
+        counts = [one.label_counts for one in inspected if one.sample.split == split]
+        shares[split], ignored[split] = _shares(sum(counts, _NO_PIXELS), len(listing.classes))
+        unlabelled[split] = sum(
+            bool(count.any()) and not count[: len(listing.classes)].any() for count in counts
+        )
     return Report(
         listing=listing,
         counts={split: len(listing.of_split(split)) for split in listing.splits},
@@ -70,8 +95,9 @@ def check_dataset(listing: Listing) -> Report:
         frame=frame,
         label_shares=shares,
         ignored=ignored,
+        unlabelled=unlabelled,
         padding=max(0.0, 1 - pixels / total) if total else 0.0,
-        problems=[*oversize, *all_problems(listing, inspected)],
+        problems=problems,
     )
 
 
@@ -105,8 +131,8 @@ def profile_values(report: Report, name: str, path: str, kind: str) -> dict[str,
     training crop covers up to four fifths of an image, and about as many pixels as the default at
     most.
     """
-    for_proxy, for_training = ProxySettings(), TrainSettings()
-    proxy = _scaled(report.frame, for_proxy.height * for_proxy.width, 1.0)
+    for_training = TrainSettings()
+    proxy = _proxy_size(report.frame)
     crop = _scaled(report.frame, for_training.crop_height * for_training.crop_width, 0.8)
     return {
         "name": name,
@@ -114,6 +140,32 @@ def profile_values(report: Report, name: str, path: str, kind: str) -> dict[str,
         "search": {"proxy": {"height": proxy[0], "width": proxy[1]}},
         "train": {"crop_height": crop[0], "crop_width": crop[1]},
     }
+
+
+def _proxy_size(frame: Size) -> Size:
+    default = ProxySettings()
+    return _scaled(frame, default.height * default.width, 1.0)
+
+
+def _has_label(listing: Listing, mask: npt.NDArray[np.uint8], frame: Size, size: Size) -> bool:
+    """Whether a mask has a labelled pixel once it is padded to `frame` and scaled to `size`."""
+    rows, columns = (
+        # The nearest pixels, as torchvision's NEAREST_EXACT takes them.
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for old, new in zip(frame, size, strict=True)
+    )
+    scaled = mask[rows[rows < mask.shape[0]]][:, columns[columns < mask.shape[1]]]
+    return bool((scaled != listing.ignore_index).any())
+
+
+def _too_few_for_proxy(listing: Listing, labelled: int, size: Size) -> list[str]:
+    if labelled >= MIN_TRAIN_IMAGES:
+        return []
+    return [
+        f"train: {labelled} of {len(listing.of_split('train'))} images have a labelled pixel once "
+        f"they are scaled to the proxy's {size[1]}x{size[0]}; a search needs {MIN_TRAIN_IMAGES} "
+        "at least: label larger areas"
+    ]
 
 
 def _scaled(size: Size, max_pixels: int, max_share: float) -> Size:
@@ -128,22 +180,20 @@ def _scaled(size: Size, max_pixels: int, max_share: float) -> Size:
 
 
 def _shares(
-    listing: Listing, split: str, inspected: list[Inspected]
+    counts: npt.NDArray[np.int64], num_classes: int
 ) -> tuple[npt.NDArray[np.float64], float]:
-    counts = np.zeros(256, np.int64)
-    for one in inspected:
-        if one.sample.split == split:
-            counts += one.label_counts
-    labelled = counts[: len(listing.classes)]
-    if not labelled.any():
-        return np.full(len(labelled), np.nan), 1.0
-    return labelled / labelled.sum(), float(1 - labelled.sum() / counts.sum())
+    """Each class's share of the labelled pixels, and the ignored share; NaN where none is."""
+    labelled = counts[:num_classes]
+    with np.errstate(invalid="ignore"):
+        return labelled / labelled.sum(), float(1 - labelled.sum() / counts.sum())
 
 
 def _drawn(
     listing: Listing, rows: list[tuple[str, tuple[Image.Image, Image.Image]]]
 ) -> Image.Image:
     width = 2 * _PANEL[0]
+    letters = Lettering(listing.classes, (title for title, _ in rows))
+    font = letters.pillow(_TEXT)
     scaled = [
         (title, [ImageOps.contain(panel, _PANEL) for panel in panels]) for title, panels in rows
     ]
@@ -152,15 +202,15 @@ def _drawn(
     draw = ImageDraw.Draw(picture)
     top = 0
     for title, panels in scaled:
-        draw.text((4, top + 2), title, fill="black")
+        draw.text((4, top + 2), letters.title(title), "black", font)
         top += _LINE
         for number, panel in enumerate(panels):
             picture.paste(panel, (number * _PANEL[0], top))
         top += panels[0].height
-    for name, colour in zip(listing.classes, listing.palette, strict=True):
+    for name, colour in zip(letters.class_names, listing.palette, strict=True):
         top += _LINE
         draw.rectangle((4, top - 12, 28, top), fill=colour, outline="black")
-        draw.text((36, top - 13), name, fill="black")
+        draw.text((36, top - 13), name, "black", font)
     return picture
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nas_core.data.images import listed, read_grey
-from nas_core.data.listing import Listing, Sample, hash_files
+from nas_core.data.listing import Listing, Sample, hash_files, list_files, sample_name
 from nas_core.errors import DataError
+from nas_core.labels import IGNORED
 
 SPLITS = ("train", "val")
 # Label id, name and colour of each training class, in the order of the train ids.
@@ -43,11 +44,9 @@ _TRAINED = (
 LABEL_IDS = tuple(label for label, _, _ in _TRAINED)
 CLASSES = tuple(name for _, name, _ in _TRAINED)
 PALETTE = tuple(colour for _, _, colour in _TRAINED)
-IGNORED = 255
-"""Train id of all other labels."""
-
 NUM_LABEL_IDS = 34
 _IMAGE, _MASK = "_leftImg8bit.png", "_gtFine_labelIds.png"
+# IGNORED is the train id of all other labels.
 _TRAIN_IDS = np.full(NUM_LABEL_IDS, IGNORED, np.uint8)
 _TRAIN_IDS[list(LABEL_IDS)] = range(len(LABEL_IDS))
 
@@ -106,7 +105,10 @@ def _list_split(root: Path, split: str) -> tuple[list[Sample], list[str]]:
     if not images and not masks:
         return [], [f"leftImg8bit/{split}/: no *{_IMAGE} in its folders of cities"]
     names = [name for name in images if name in masks]
-    samples = [Sample(split, Path(name).name, images[name], masks[name]) for name in names]
+    samples = [
+        Sample(split, sample_name(name.rpartition("/")[2]), images[name], masks[name])
+        for name in names
+    ]
     problems = [
         f"leftImg8bit/{split}/{name}{_IMAGE}: no mask gtFine/{split}/{name}{_MASK}"
         for name in images
@@ -122,5 +124,8 @@ def _list_split(root: Path, split: str) -> tuple[list[Sample], list[str]]:
 
 def _by_name(folder: Path, suffix: str) -> dict[str, Path]:
     """Files in the folders of cities, by `CITY/CITY_SEQUENCE_FRAME`."""
-    paths = sorted(path for path in folder.glob(f"*/*{suffix}") if path.is_file())
-    return {path.relative_to(folder).as_posix().removesuffix(suffix): path for path in paths}
+    return {
+        name.removesuffix(suffix): path
+        for name, path in list_files(folder)
+        if name.endswith(suffix)
+    }

@@ -6,14 +6,16 @@
     test/images/    test/masks/
 
 or `images/` and `masks/` alone, divided by list files (train.txt, val.txt, test.txt: a file name of
-`images/` a line) or by `split` in dataset.yaml. Images are PNG or JPEG, masks PNG: 8-bit grey or
-palette, whose values are labels, or 8-bit RGB, whose colours stand for classes.
+`images/` a line) or by `split` in dataset.yaml. Both may hold folders: a mask lies at the path of
+its image. Images are PNG or JPEG, masks PNG: 8-bit grey or palette, whose values are labels, or
+8-bit RGB, whose colours stand for classes.
 """
 
 from __future__ import annotations
 
 import colorsys
 import hashlib
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,22 +25,30 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import regex
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nas_core.data.images import JPEG_SUFFIXES, listed, read_labels
-from nas_core.data.listing import SPLITS, Colour, Listing, Sample, hash_files, list_files, report
+from nas_core.data.listing import (
+    SPLITS,
+    Colour,
+    Listing,
+    Sample,
+    hash_files,
+    pair_files,
+    report,
+    sample_name,
+)
 from nas_core.errors import DataError, first_line, shown
-from nas_core.files import read_limited
+from nas_core.files import read_text
+from nas_core.labels import IGNORED, MAX_CLASSES
 from nas_core.yaml_files import read_yaml
 
 DESCRIPTION = "dataset.yaml"
-IGNORED = 255
-"""Label of ignored pixels in the prepared masks."""
-
-MAX_CLASSES = 254
 MAX_LIST_BYTES = 2**24
+_IMAGES = (".png", *JPEG_SUFFIXES)
+_CLASS_NAME = regex.compile(r"\w[\w .\-]{0,59}")
+_ENTRY = "{name: road, label: 7}"
 _UNKNOWN = -1
-_NOT_INSIDE = regex.compile(r"[/\\]")
 # Some expressions take longer than a lifetime for one name.
 _SECONDS_A_NAME = 1.0
 
@@ -53,10 +63,35 @@ class _Section(BaseModel):
 class ClassEntry(_Section):
     """A class: its name, its label in grey and palette masks, its colour in RGB masks."""
 
-    # What MLflow takes in the name of a metric.
-    name: str = Field(pattern=r"^\w[\w .\-]{0,59}$")
+    name: str
     label: Label | None = None
     colour: tuple[Channel, Channel, Channel] | None = Field(None, strict=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def is_name_or_entry(cls, entry: Any) -> Any:
+        if not isinstance(entry, dict):
+            return {"name": entry}
+        if "name" not in entry:
+            raise ValueError(f"expected road or {_ENTRY}, found {shown(entry)}")
+        return entry
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def is_name(cls, name: Any) -> str:
+        if isinstance(name, bool):
+            raise ValueError(
+                "yes, no, on and off are true or false in YAML: put the name in quotes, as 'no'"
+            )
+        if not isinstance(name, str):
+            raise ValueError(f"expected text, found {shown(name)}: put the name in quotes, as '7'")
+        # What MLflow takes in the name of a metric, but for the slash, which would divide it.
+        if not _CLASS_NAME.fullmatch(name):
+            raise ValueError(
+                "expected 1 to 60 letters, digits, '_', '-', '.' and spaces, the first of them a "
+                f"letter, digit or '_', found {shown(name)}"
+            )
+        return name
 
 
 class SplitEntry(_Section):
@@ -87,10 +122,13 @@ class Description(_Section):
 
     @field_validator("classes", mode="before")
     @classmethod
-    def names_are_entries(cls, classes: Any) -> Any:
+    def is_list(cls, classes: Any) -> Any:
         if not isinstance(classes, list):
-            return classes
-        return [{"name": entry} if isinstance(entry, str) else entry for entry in classes]
+            raise ValueError(
+                f"expected a list, as [road, sky] for the labels 0 and 1, or [{_ENTRY}, ...], "
+                f"found {shown(classes)}"
+            )
+        return classes
 
     @property
     def labels(self) -> list[int]:
@@ -210,11 +248,11 @@ def list_dataset(root: Path) -> Listing:
     elif in_splits:
         for split in SPLITS:
             if (root / split).is_dir() or split != "test":
-                pairs, found = _pairs(root, f"{split}/images", f"{split}/masks")
-                samples += [Sample(split, name, *pair) for name, pair in pairs.items()]
+                pairs, found = pair_files(root, f"{split}/images", f"{split}/masks", _IMAGES)
+                samples += [Sample(split, sample_name(name), *pair) for name, pair in pairs.items()]
                 problems += found
     else:
-        pairs, problems = _pairs(root, "images", "masks")
+        pairs, problems = pair_files(root, "images", "masks", _IMAGES)
         assigned, found = (
             _divide(pairs, description.split)
             if description.split is not None
@@ -222,7 +260,7 @@ def list_dataset(root: Path) -> Listing:
         )
         problems += found
         samples = [
-            Sample(split, name, *pairs[name])
+            Sample(split, sample_name(name), *pairs[name])
             for split in SPLITS
             for name in sorted(name for name, its in assigned.items() if its == split)
         ]
@@ -288,60 +326,31 @@ def _code(colour: Colour) -> int:
     return red << 16 | green << 8 | blue
 
 
-def _pairs(root: Path, images: str, masks: str) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
-    """Image and mask by name without suffix, and what has no counterpart."""
-    missing = [
-        f"{name}/: folder is missing" for name in (images, masks) if not (root / name).is_dir()
-    ]
-    if missing:
-        return {}, missing
-    problems = []
-    pictures: dict[str, Path] = {}
-    for path in list_files(root / images, [".png", *JPEG_SUFFIXES]).values():
-        if path.stem in pictures:
-            problems.append(f"{images}/{path.name}: {pictures[path.stem].name} has the same name")
-        pictures.setdefault(path.stem, path)
-    labels = {path.stem: path for path in list_files(root / masks, [".png"]).values()}
-    if not pictures and not labels:
-        return {}, [f"{images}/: no PNG or JPEG image in it"]
-    problems += [
-        f"{images}/{path.name}: no mask {masks}/{name}.png"
-        for name, path in pictures.items()
-        if name not in labels
-    ]
-    problems += [
-        f"{masks}/{path.name}: no image {name} in {images}/"
-        for name, path in labels.items()
-        if name not in pictures
-    ]
-    both = {name: (path, labels[name]) for name, path in pictures.items() if name in labels}
-    return both, problems
-
-
 def _read_lists(
     root: Path, lists: Iterable[Path], pairs: dict[str, tuple[Path, Path]]
 ) -> tuple[dict[str, str], list[str]]:
     """The split of each listed image, by name, and what is wrong with the lists."""
     assigned: dict[str, str] = {}
     problems = [f"{split}.txt: is missing" for split in ("train", "val")]
-    names = {path.name: name for name, (path, _) in pairs.items()} | {name: name for name in pairs}
+    names = {name + path.suffix: name for name, (path, _) in pairs.items()}
+    names |= {name: name for name in pairs}
     for path in lists:
         split = path.stem
         problems = [line for line in problems if line != f"{path.name}: is missing"]
         try:
-            lines = read_limited(path, MAX_LIST_BYTES).decode().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            problems.append(f"{path.name}: cannot be read: {reason}")
+            lines = read_text(path, MAX_LIST_BYTES).splitlines()
+        except OSError as error:
+            problems.append(f"{path.name}: cannot be read: {error.strerror}")
+            continue
+        except ValueError as error:
+            problems.append(f"{path.name}: cannot be read: {error}")
             continue
         for number, line in enumerate(lines, 1):
-            entry = line.strip()
+            entry = unicodedata.normalize("NFC", line.strip())
             where = f"{path.name}, line {number}: {entry[:80]}"
             if not entry:
                 continue
-            if _NOT_INSIDE.search(entry):
-                problems.append(f"{where}: expected the name of a file in images/, not a path")
-            elif entry not in names:
+            if entry not in names:
                 problems.append(f"{where}: no such image with a mask in images/")
             elif assigned.setdefault(names[entry], split) != split:
                 problems.append(f"{where}: is in {assigned[names[entry]]}.txt too")
@@ -362,18 +371,20 @@ def _divide(
     problems = []
     expression = regex.compile(split.group) if split.group is not None else None
     for name, (path, _) in pairs.items():
+        file = name + path.suffix
         try:
-            found = expression and expression.search(path.name, timeout=_SECONDS_A_NAME)
+            found = expression and expression.search(file, timeout=_SECONDS_A_NAME)
         except TimeoutError:
-            problem = f"split.group takes more than {_SECONDS_A_NAME:.0f} s for {path.name}"
+            problem = f"split.group takes more than {_SECONDS_A_NAME:.0f} s for {file}"
             return {}, [f"{DESCRIPTION}: {problem}: use a simpler expression"]
         if expression and found is None:
-            problems.append(f"images/{path.name}: split.group does not match it")
+            problems.append(f"images/{file}: split.group does not match it")
         group = name if found is None else found.group(1 if found.re.groups else 0)
         groups[str(group)].append(name)
 
     def order(group: str) -> str:
-        return hashlib.sha256(f"{split.seed}\0{group}".encode()).hexdigest()
+        content = f"{split.seed}\0{group}".encode(errors="surrogateescape")
+        return hashlib.sha256(content).hexdigest()
 
     left = sorted(groups, key=order)
     assigned: dict[str, str] = {}

@@ -110,7 +110,7 @@ def all_problems(listing: Listing, inspected: Sequence[Inspected]) -> list[str]:
         *(line for one in inspected for line in one.problems),
         *_shared_images(listing, inspected),
         *_unlabelled_splits(listing, inspected),
-        *_too_few(listing),
+        *_too_few(listing, inspected),
     ]
 
 
@@ -152,9 +152,11 @@ def _unlabelled_splits(listing: Listing, inspected: Sequence[Inspected]) -> list
     return problems
 
 
-def _too_few(listing: Listing) -> list[str]:
-    """Too few training images; said only where nothing else explains it."""
-    count = len(listing.of_split("train"))
-    if listing.problems or count >= MIN_TRAIN_IMAGES:
+def _too_few(listing: Listing, inspected: Sequence[Inspected]) -> list[str]:
+    """Too few training images with a label; said only where nothing else explains it."""
+    train = [one for one in inspected if one.sample.split == "train"]
+    labelled = sum(one.label_counts[: len(listing.classes)].any() for one in train)
+    if listing.problems or any(one.problems for one in train) or labelled >= MIN_TRAIN_IMAGES:
         return []
-    return [f"train: {count} images; a search needs {MIN_TRAIN_IMAGES} at least"]
+    have = f", {labelled} of them with a labelled pixel" if labelled < len(train) else ""
+    return [f"train: {len(train)} images{have}; a search needs {MIN_TRAIN_IMAGES} at least"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+import unicodedata
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nas_core.errors import DataError
+from nas_core.errors import DataError, printable
 from nas_core.files import file_digest
 
 SPLITS = ("train", "val", "test")
@@ -20,6 +21,16 @@ SPLITS = ("train", "val", "test")
 Colour = tuple[int, int, int]
 
 _SHOWN_PROBLEMS = 20
+# Of pictures that may lie where images or masks are looked for.
+_FORMATS = {
+    ".png": "PNG",
+    **dict.fromkeys((".jpg", ".jpeg", ".jfif"), "JPEG"),
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PNM"),
+    **dict.fromkeys((".jp2", ".j2k"), "JPEG 2000"),
+    **dict.fromkeys((".heic", ".heif"), "HEIF"),
+    **{f".{kind.lower()}": kind for kind in ("BMP", "WebP", "GIF", "AVIF", "TGA", "EXR")},
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +38,7 @@ class Sample:
     """An image and its mask.
 
     Attributes:
-        name: unique in its split; files that are made of the sample are called by it.
+        name: what people and files call it: its path in the folder of images, without suffix.
     """
 
     split: str
@@ -71,12 +82,12 @@ class Listing:
 
     def relative(self, path: Path) -> str:
         """A file's path as messages show it."""
-        return path.relative_to(self.root).as_posix()
+        return printable(path.relative_to(self.root).as_posix())
 
 
 def report(root: Path, problems: Iterable[str]) -> DataError:
     """One error for all problems of a dataset, with the first 20 of them."""
-    lines = list(problems)
+    lines = [printable(line) for line in problems]
     shown = lines[:_SHOWN_PROBLEMS]
     if len(lines) > len(shown):
         shown.append(f"and {len(lines) - len(shown)} more")
@@ -84,15 +95,108 @@ def report(root: Path, problems: Iterable[str]) -> DataError:
     return DataError("\n  ".join([f"dataset {root} has {count}:", *shown]))
 
 
-def list_files(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
-    """The visible files of a folder with one of these suffixes (in lower case), by name."""
-    accepted = set(suffixes)
-    paths = sorted(folder.iterdir(), key=lambda path: path.name)
-    return {
-        path.name: path
-        for path in paths
-        if path.suffix.lower() in accepted and not path.name.startswith(".") and path.is_file()
-    }
+def list_files(folder: Path) -> list[tuple[str, Path]]:
+    """The visible files of a folder and of those in it, with their path there, sorted by it.
+
+    The paths are in Unicode's form NFC: some systems write an accent as a character of its own.
+    Links are followed.
+    """
+
+    def in_order(item: tuple[str, Path]) -> list[str]:
+        return item[0].split("/")
+
+    found = []
+    folders, seen = [folder], set()
+    while folders:
+        place = folders.pop()
+        if (real := place.resolve()) in seen:  # a link back would have no end
+            continue
+        seen.add(real)
+        for path in place.iterdir():
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                folders.append(path)
+            elif path.is_file():
+                found.append((path.relative_to(folder).as_posix(), path))
+    return [
+        (unicodedata.normalize("NFC", name), path) for name, path in sorted(found, key=in_order)
+    ]
+
+
+def pair_files(
+    root: Path, images: str, masks: str, suffixes: Collection[str]
+) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
+    """Image and mask by their path in `images` and in `masks`, and what has no counterpart.
+
+    The paths are without suffix.
+
+    Args:
+        suffixes: of the files that are images, in lower case; masks are PNG files.
+    """
+    missing = [
+        f"{name}/: folder is missing" for name in (images, masks) if not (root / name).is_dir()
+    ]
+    if missing:
+        return {}, missing
+    pictures, other_pictures, problems = _by_stem(root, images, suffixes)
+    labels, other_labels, found = _by_stem(root, masks, [".png"])
+    kinds = " or ".join(dict.fromkeys(_FORMATS[suffix] for suffix in suffixes))
+    if not pictures and not labels and not other_pictures:
+        return {}, [f"{images}/: no {kinds} image in it"]
+    problems += found
+    problems += [
+        f"{images}/{name}{path.suffix}: a {_format(path)} image; expected {kinds}: convert it"
+        for name, path in other_pictures.items()
+    ]
+    problems += [
+        f"{masks}/{name}{path.suffix}: a {_format(path)} mask; expected PNG, which keeps every "
+        "label as it is: save it anew from its source"
+        for name, path in other_labels.items()
+        if name not in labels
+    ]
+    problems += [
+        f"{images}/{name}{path.suffix}: no mask {masks}/{name}.png"
+        for name, path in pictures.items()
+        if name not in labels and name not in other_labels
+    ]
+    problems += [
+        f"{masks}/{name}{path.suffix}: no image {name} in {images}/"
+        for name, path in labels.items()
+        if name not in pictures and name not in other_pictures
+    ]
+    both = {name: (path, labels[name]) for name, path in pictures.items() if name in labels}
+    return both, problems
+
+
+def sample_name(name: str) -> str:
+    """The name of a sample from the path of its image: it can be the name of a file."""
+    return printable(name).translate(str.maketrans("/\\", "_%"))[:255]
+
+
+def _by_stem(
+    root: Path, folder: str, suffixes: Collection[str]
+) -> tuple[dict[str, Path], dict[str, Path], list[str]]:
+    """Files of these suffixes by path without suffix, other pictures, and what is there twice."""
+    known: dict[str, Path] = {}
+    others: dict[str, Path] = {}
+    problems = []
+    for name, path in list_files(root / folder):
+        stem = name.removesuffix(path.suffix)
+        if path.suffix.lower() not in suffixes:
+            if path.suffix.lower() in _FORMATS:
+                others.setdefault(stem, path)
+            continue
+        first = known.setdefault(stem, path)
+        if first.suffix == path.suffix and first != path:
+            problems.append(f"{folder}/{name}: is there twice, with accents composed in two ways")
+        elif first != path:
+            problems.append(f"{folder}/{name}: {first.name} has the same name")
+    return known, others, problems
+
+
+def _format(path: Path) -> str:
+    return _FORMATS[path.suffix.lower()]
 
 
 def hash_files(root: Path, files: Iterable[Path]) -> tuple[str, list[str]]:
@@ -108,4 +212,5 @@ def hash_files(root: Path, files: Iterable[Path]) -> tuple[str, list[str]]:
     with ThreadPoolExecutor() as threads:
         digests = sorted(threads.map(digest, files))
     lines = "".join(f"{name}\0{value}\n" for name, value, _ in digests)
-    return hashlib.sha256(lines.encode()).hexdigest(), [line for *_, line in digests if line]
+    content = lines.encode(errors="surrogateescape")
+    return hashlib.sha256(content).hexdigest(), [line for *_, line in digests if line]

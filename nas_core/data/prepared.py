@@ -29,12 +29,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from nas_core.config import DatasetSettings
 from nas_core.data import camvid, cityscapes, synthetic
 from nas_core.data import folder as own_folder
-from nas_core.data.folder import MAX_CLASSES, Channel
+from nas_core.data.folder import Channel
 from nas_core.data.images import MAX_PIXELS
 from nas_core.data.inspection import Inspected, Size, all_problems, frame_size, inspect_sample
 from nas_core.data.listing import SPLITS, Listing, Sample, report
 from nas_core.errors import DataError
 from nas_core.files import inside, read_limited, replacing, write_json
+from nas_core.labels import MAX_CLASSES
 from nas_core.locks import exclusive
 
 _MANIFEST = "manifest.json"
@@ -200,14 +201,17 @@ def list_dataset(dataset: DatasetSettings, root: Path) -> Listing:
         DataError: there is no folder, or its description cannot be read.
     """
     source = root / dataset.path
-    match dataset.kind:
-        case "folder":
-            return own_folder.list_dataset(source)
-        case "cityscapes":
-            return cityscapes.list_dataset(source)
-        case "synthetic":
-            synthetic.draw_dataset(source, dataset.synthetic)
-    return camvid.list_dataset(source)
+    try:
+        match dataset.kind:
+            case "folder":
+                return own_folder.list_dataset(source)
+            case "cityscapes":
+                return cityscapes.list_dataset(source)
+            case "synthetic":
+                synthetic.draw_dataset(source, dataset.synthetic)
+        return camvid.list_dataset(source)
+    except OSError as error:
+        raise DataError(f"{error.filename or source}: cannot be read: {error.strerror}") from None
 
 
 def _not_prepared(folder: Path, problem: str) -> DataError:

@@ -23,6 +23,7 @@ from nas_core.config import NetworkSettings
 from nas_core.errors import GenotypeError, WeightsError, first_line, shown
 from nas_core.files import check_regular, file_digest, read_json, write_bytes
 from nas_core.genotype import Genotype
+from nas_core.labels import MAX_CLASSES
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
@@ -33,7 +34,6 @@ METADATA_KEY = "nas_segmenter"
 # Of the tensors, beside the entries of `NetworkCard.to_dict`.
 DIGEST_KEY = "sha256"
 FORMAT = 1
-MAX_CLASSES = 1000
 _MALFORMED = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
 
 Colour = tuple[int, int, int]
@@ -78,6 +78,8 @@ class NetworkCard:
         if not all(type(channel) is int and 0 <= channel <= 255 for channel in channels):
             raise ValueError("a colour is not of integers from 0 to 255")
         classes = tuple(str(name) for name in value["classes"])
+        if not all(map(str.isprintable, classes)):
+            raise ValueError("the name of a class is no text")
         if len(palette) != len(classes):
             raise ValueError(f"{len(palette)} colours for {len(classes)} classes")
         if not 1 <= len(classes) <= MAX_CLASSES:
@@ -145,6 +147,7 @@ def load_segmenter(path: Path) -> tuple[Segmenter, NetworkCard]:
     with torch.device("meta"):
         segmenter = card.build()
     segmenter.load_state_dict(state, assign=True)
+    segmenter.source = str(path)
     return segmenter.to(memory_format=torch.channels_last).eval(), card
 
 

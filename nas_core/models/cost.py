@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from nas_core.genotype import Genotype
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
+
+Shape = tuple[int, int, int]
+"""Channels, height, width."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,13 @@ class Cost:
         num_parameters: trainable parameters.
         macs: multiply-accumulates of the convolutions for one image.
         output_size: height and width of the logits, before they are resized to the image.
+        pool_shapes: of the taps, then of the layers' outputs.
     """
 
     num_parameters: int
     macs: int
     output_size: tuple[int, int]
+    pool_shapes: tuple[Shape, ...]
 
 
 def measure_cost(
@@ -38,12 +43,35 @@ def measure_cost(
     input_size: tuple[int, int],
 ) -> Cost:
     """The cost for one image of `input_size` (height, width). Computes shapes only, no values."""
+    return _measure(genotype, num_classes, agg_size, sep_repeats, input_size)
+
+
+@lru_cache(maxsize=1024)
+def _measure(
+    genotype: Genotype,
+    num_classes: int,
+    agg_size: int,
+    sep_repeats: int,
+    input_size: tuple[int, int],
+) -> Cost:
     encoder_parameters, encoder_macs, taps = _encoder_cost(input_size)
     with torch.device("meta"):
         decoder = Decoder(genotype, num_classes, agg_size, sep_repeats).eval()
+    pool = list(taps)
+
+    def keep_shape(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        pool.append(output.shape)
+
+    for layer in decoder.layers:
+        layer.register_forward_hook(keep_shape)
     macs, logits = _count_macs(decoder, [torch.empty(shape, device="meta") for shape in taps])
-    height, width = logits.shape[2:]
-    return Cost(encoder_parameters + _num_parameters(decoder), encoder_macs + macs, (height, width))
+    _, _, height, width = logits.shape
+    return Cost(
+        encoder_parameters + _num_parameters(decoder),
+        encoder_macs + macs,
+        (height, width),
+        tuple((channels, high, wide) for _, channels, high, wide in pool),
+    )
 
 
 def count_parameters(

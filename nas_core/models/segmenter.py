@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from nas_core.errors import WeightsError
 from nas_core.models.decoder import Decoder, resize
 from nas_core.models.encoder import Encoder
 
 
 class Segmenter(nn.Module):
-    """A segmentation network."""
+    """A segmentation network.
+
+    Attributes:
+        source: what messages call it; the path of its file where it has one.
+    """
+
+    source = "the network"
 
     def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
         super().__init__()
@@ -23,3 +30,18 @@ class Segmenter(nn.Module):
         """
         logits = self.decoder(self.encoder(images))
         return resize(logits.to(self.decoder.classify.weight.dtype), images.shape[2:])
+
+
+def most_likely(logits: Tensor, source: str = Segmenter.source) -> Tensor:
+    """The most likely class of each pixel, int64 (N, H, W), of logits (N, C, H, W).
+
+    Args:
+        source: what gave the logits, see `Segmenter`.
+
+    Raises:
+        WeightsError: a logit is not finite, so that the classes would mean nothing.
+    """
+    # A sum costs a tenth of looking at each logit. That of finite ones may overflow.
+    if not logits.sum().isfinite() and not logits.isfinite().all():
+        raise WeightsError(f"{source} gives logits that are not finite")
+    return logits.argmax(1)

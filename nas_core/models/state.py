@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from nas_core.errors import first_line, shown
+from nas_core.errors import WeightsError, first_line, shown
 from nas_core.files import check_regular
 
 # What torch.load, zipfile and safetensors raise for damaged files, beside OSError.
@@ -87,6 +87,19 @@ def state_digest(state: Mapping[str, Tensor] | None) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Refuse values that are not finite, batch norm's statistics included.
+
+    Raises:
+        WeightsError: there is one. The message begins with `source`.
+    """
+    for name, tensor in state.items():
+        try:
+            check_tensor(name, tensor, tensor)
+        except ValueError as error:
+            raise WeightsError(f"{source}: {error}") from None
 
 
 def load_plain(path: Path) -> Any:

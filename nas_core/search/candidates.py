@@ -43,7 +43,7 @@ def score_candidate(
         The outcome, and the contents of the files to keep, by the names of `candidate_files`.
 
     Raises:
-        CandidateError: no step of an epoch had a finite loss.
+        CandidateError: see `train_candidate`.
     """
     task = shared_task()
     device = Compute.from_settings(settings.compute).device  # sets the number of threads, too

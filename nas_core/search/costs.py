@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from nas_core.compute import Compute
-from nas_core.config import ConstraintSettings, NetworkSettings, RewardSettings
+from nas_core.config import ConstraintSettings, NetworkSettings, RewardSettings, SearchSettings
 from nas_core.errors import RunError
-from nas_core.files import read_json, write_json
+from nas_core.files import write_json
 from nas_core.genotype import Genotype
 from nas_core.latency import measure_encoder_latency, measure_latency
 from nas_core.models.cost import count_parameters, encoder_cost, measure_cost
+from nas_core.search.latencies import read_latencies
 
 # A limit of latency that none of so many networks meets is refused, rather than to measure on.
 MOST_TOO_SLOW = 60
@@ -25,22 +26,23 @@ class CandidateCost:
     Attributes:
         num_parameters: trainable parameters.
         macs: multiply-accumulates of the convolutions for one image.
-        latency_ms: milliseconds for one image on this machine.
+        latency_ms: milliseconds for one image on this machine; None if it was not measured.
     """
 
     num_parameters: int
     macs: int
-    latency_ms: float
+    latency_ms: float | None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class Costs:
-    """Counts and measures each network once.
+    """Counts each network once, and measures it once where its latency is asked for.
 
     A latency is never the same twice, and a search that goes on must refuse what it refused
-    before: so latencies are kept in the file `path`.
+    before: so latencies are kept in the file `path`. Who asks for one sees to it that the machine
+    does nothing else meanwhile.
 
     Args:
         input_size: height and width of an image.
@@ -66,11 +68,11 @@ class Costs:
         }
         self._parameters: dict[str, int] = {}
         self._counted: dict[str, tuple[int, int]] = {}
-        self._latencies = _read_latencies(path)
+        self._latencies = read_latencies(path)
 
-    def of(self, genotype: Genotype) -> CandidateCost:
-        """All costs of a network; measures its latency if that is not known."""
-        return CandidateCost(*self._count(genotype), self._latency(genotype))
+    def of(self, genotype: Genotype, *, latency: bool) -> CandidateCost:
+        """The costs of a network, with its latency or without."""
+        return CandidateCost(*self._count(genotype), self.latency(genotype) if latency else None)
 
     def check_limits(self, limits: ConstraintSettings) -> None:
         """See that the limits leave room for the encoder, which every network contains.
@@ -107,7 +109,7 @@ class Costs:
             return "max_parameters"
         if limits.max_macs is not None and self._count(genotype)[1] > limits.max_macs:
             return "max_macs"
-        if limits.max_latency_ms is not None and self._latency(genotype) > limits.max_latency_ms:
+        if limits.max_latency_ms is not None and self.latency(genotype) > limits.max_latency_ms:
             fastest = min(self._latencies.values())
             if len(self._latencies) >= MOST_TOO_SLOW and fastest > limits.max_latency_ms:
                 raise RunError(
@@ -133,7 +135,12 @@ class Costs:
             self._counted[genotype.id] = (cost.num_parameters, cost.macs)
         return self._counted[genotype.id]
 
-    def _latency(self, genotype: Genotype) -> float:
+    def latency(self, genotype: Genotype) -> float:
+        """Milliseconds for one image, measured if that is not known.
+
+        Raises:
+            RunError: the disk does not take it.
+        """
         if genotype.id not in self._latencies:
             latency = measure_latency(genotype, **self._form, compute=self.compute)
             self._latencies[genotype.id] = round(latency, 3)
@@ -148,6 +155,11 @@ def _no_room(key: str, most: float, least: str) -> str:
     )
 
 
+def needs_latency(settings: SearchSettings) -> bool:
+    """Whether what a search finds depends on latency: by a limit, or by the reward."""
+    return settings.constraints.max_latency_ms is not None or settings.reward.cost == "latency_ms"
+
+
 def shaped_reward(quality: float, cost: CandidateCost, settings: RewardSettings) -> float:
     """quality * (cost / target) ** exponent: Tan et al., "MnasNet", arXiv 1807.11626, equation 2,
     with one exponent on both sides of the target. The quality itself with `cost: none`."""
@@ -159,19 +171,6 @@ def shaped_reward(quality: float, cost: CandidateCost, settings: RewardSettings)
         case "macs":
             value = cost.macs
         case "latency_ms":
+            assert cost.latency_ms is not None
             value = cost.latency_ms
     return float(quality * (value / settings.target) ** settings.exponent)
-
-
-def _read_latencies(path: Path) -> dict[str, float]:
-    if not path.exists():
-        return {}
-    try:
-        content = read_json(path)
-    except (OSError, ValueError):
-        content = None
-    if not isinstance(content, dict) or not all(
-        type(value) is float and 0 < value < 1e9 for value in content.values()
-    ):
-        raise RunError(f"{path} is no file of latencies: delete it to measure them again")
-    return content

@@ -75,7 +75,8 @@ class Record(Line):
     num_parameters: Count
     macs: Count
     latency_ms: Value | None = None
-    """For one image on this machine; None in journals that are older than it."""
+    """For one image on this machine; None if the search does not depend on it, see
+    `search.latencies`."""
     seed: Count
     seconds: dict[str, Seconds] = {}
     """Time of each part of the training."""

@@ -39,7 +39,6 @@ from nas_core.training.early_stopping import stopping_thresholds
 UNBINDING = {"num_candidates", "max_failures"}
 STATE_FILE = "strategy.pt"
 ROUNDS_FILE = "rounds.jsonl"
-LATENCY_FILE = "latencies.json"
 _ROUND = TypeAdapter(dict[str, Value])
 
 
@@ -189,7 +188,7 @@ def candidate_thresholds(
     """
     rng = np.random.default_rng(derive_seed(seed, "thresholds", number - 1))
     scores = [record.scores for record in earlier if record.scores]
-    return stopping_thresholds(scores, 1 + settings.proxy.epochs_b, settings.early_stopping, rng)
+    return stopping_thresholds(scores, settings.proxy.num_validations, settings.early_stopping, rng)
 
 
 def _write_rounds(folder: Path, rounds: Mapping[int, Mapping[str, float]]) -> None:

@@ -28,12 +28,18 @@ from nas_core.metrics import ConfusionMatrix
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
-from nas_core.models.state import DAMAGED, check_tensor, load_plain, state_digest
+from nas_core.models.state import (
+    DAMAGED,
+    check_finite,
+    check_tensor,
+    load_plain,
+    state_digest,
+)
 from nas_core.seeds import seeded
 from nas_core.training.averaging import polyak_average
 from nas_core.training.compiling import CompiledNetwork, GraphedNetwork
 from nas_core.training.losses import class_weights, segmentation_loss
-from nas_core.training.steps import StepLog, optimise, shuffled_batches
+from nas_core.training.steps import StepLog, optimise, shuffled_batches, validation
 
 CHECKPOINT_FORMAT = 1
 
@@ -75,7 +81,8 @@ def train_fully(
 
     Raises:
         RunError: the checkpoint is unreadable or of another training.
-        CandidateError: no step of an epoch had a finite loss.
+        CandidateError: no step of an epoch had a finite loss, or weights or logits are not finite
+            at a validation.
     """
     keep_freed_memory()
     training = _Training(data, genotype, encoder_state, network, settings, compute, seed)
@@ -117,6 +124,9 @@ def evaluate(
     """One confusion matrix over a whole split, at the images' own size.
 
     In fp32, as a network is used, whatever it was trained in: bf16 may move a score by 0.1 points.
+
+    Raises:
+        WeightsError: a logit is not finite.
     """
     segmenter.eval()
     confusion = ConfusionMatrix(num_classes, ignore_index)
@@ -217,7 +227,7 @@ class _Training:
         }
         last = epoch + 1 == self.settings.epochs
         if (epoch + 1) % self.settings.validate_every == 0 or last:
-            val = self.validate()
+            val = self.validate(epoch + 1)
             if val is not None:
                 row |= {f"val_{name}": value for name, value in val.metrics().items()}
             if last:
@@ -253,18 +263,22 @@ class _Training:
                 masks.append(labels)
         return torch.cat(images), torch.cat(masks)
 
-    def validate(self) -> ConfusionMatrix | None:
-        if "val" in self.settings.splits.split("+"):
-            return None
-        return evaluate(
-            self.averaged,
-            self.data.split("val"),
-            self.data.num_classes,
-            self.data.ignore_index,
-        )
+    def validate(self, epoch: int) -> ConfusionMatrix | None:
+        """After so many epochs; None where it is trained on val: then its weights are checked."""
+        confusion = None
+        with validation(f"the validation of epoch {epoch}"):
+            if "val" not in self.settings.splits.split("+"):
+                confusion = evaluate(
+                    self.averaged,
+                    self.data.split("val"),
+                    self.data.num_classes,
+                    self.data.ignore_index,
+                )
+            check_finite(self.averaged.state_dict(), self.averaged.source)
+        return confusion
 
     def result(self) -> FullResult:
-        val = self.validate() if self.final_val is None else self.final_val
+        val = self.validate(len(self.history)) if self.final_val is None else self.final_val
         return FullResult(self.averaged.eval(), self.history, val, self.devices)
 
     def _state(self) -> dict[str, Any]:

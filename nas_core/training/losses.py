@@ -30,6 +30,8 @@ def segmentation_loss(
 ) -> Tensor:
     """Mean weighted cross-entropy over the labelled pixels, and the soft Jaccard loss.
 
+    A batch that is all void has a loss of 0, with a gradient of 0.
+
     Args:
         logits: (N, C, H, W), any floating type; the loss is computed in fp32.
         masks: (N, H, W) class indices, int64.
@@ -40,6 +42,8 @@ def segmentation_loss(
         jaccard: factor of `jaccard_loss`, which is added.
     """
     logits = logits.float()
+    if not (masks != ignore_index).any():
+        return 0.0 * logits.sum()
     if hard_share == 1.0:
         loss = F.cross_entropy(logits, masks, weights, ignore_index=ignore_index)
     else:

@@ -18,17 +18,20 @@ from torch import Tensor
 
 from nas_core.compute import Compute
 from nas_core.config import ProxySettings
+from nas_core.data.inspection import MIN_TRAIN_IMAGES
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch, normalise, resized
+from nas_core.errors import DataError
 from nas_core.genotype import Genotype
 from nas_core.metrics import ConfusionMatrix
 from nas_core.models.decoder import Decoder, resize
 from nas_core.models.encoder import Encoder
-from nas_core.models.segmenter import Segmenter
+from nas_core.models.segmenter import Segmenter, most_likely
+from nas_core.models.state import check_finite
 from nas_core.seeds import seeded
 from nas_core.training.averaging import polyak_average
 from nas_core.training.losses import class_weights, segmentation_loss
-from nas_core.training.steps import StepLog, optimise, shuffled_batches
+from nas_core.training.steps import StepLog, optimise, shuffled_batches, validation
 
 Taps = tuple[Tensor, Tensor]
 
@@ -58,11 +61,6 @@ class ProxyTask:
     def num_classes(self) -> int:
         return len(self.classes)
 
-    @property
-    def num_validations(self) -> int:
-        """One after stage A, one after each epoch of stage B."""
-        return 1 + self.settings.epochs_b
-
     def to(self, device: torch.device) -> ProxyTask:
         """The same task, trained on another device."""
 
@@ -87,6 +85,7 @@ class ProxyResult:
     scores: list[float]
     """The reward at each validation; the last one is the candidate's."""
     stopped_early: bool
+    """Whether it lacks scores: a threshold ended it before its last validation."""
     losses: dict[str, list[float]] = field(default_factory=dict)
     """Mean training loss of each epoch of stage `a` and `b`."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -104,12 +103,18 @@ def build_proxy_task(
 ) -> ProxyTask:
     """Divide the training split into meta-train and meta-val and compute the encoder's outputs.
 
+    Images that have no label at the size of the proxy are left out: they teach and measure nothing.
+
     Args:
         encoder_state: weights of the encoder; random ones, drawn from `seed`, if None.
+
+    Raises:
+        DataError: too few images are left.
     """
-    meta_train, meta_val = divide(
-        resized(data.split("train"), settings.height, settings.width), meta_val_fraction, seed
+    train = _labelled(
+        resized(data.split("train"), settings.height, settings.width), data.ignore_index
     )
+    meta_train, meta_val = divide(train, meta_val_fraction, seed)
     encoder = seeded(seed, Encoder)
     if encoder_state is not None:
         encoder.load_state_dict(encoder_state)
@@ -135,20 +140,27 @@ def build_proxy_task(
 
 
 def train_candidate(
-    task: ProxyTask, genotype: Genotype, *, seed: int, thresholds: Sequence[float] = ()
+    task: ProxyTask, genotype: Genotype, *, seed: int, thresholds: Sequence[float] | None = None
 ) -> ProxyResult:
     """Train and score one candidate.
 
     The same arguments give the same result, bit for bit, on the same machine's CPU.
 
     Args:
-        thresholds: scores below which the training stops, one a validation.
+        thresholds: scores below which the training stops, one a validation; that of the last one
+            has no effect. None: it goes to its end.
 
     Raises:
-        CandidateError: no step of an epoch had a finite loss.
+        CandidateError: no step of an epoch had a finite loss, or weights or logits are not finite
+            at a validation.
+        ValueError: another number of thresholds than of validations.
     """
     settings, compute = task.settings, task.compute
-    thresholds = list(thresholds) or [0.0] * task.num_validations
+    num_validations = settings.num_validations
+    if thresholds is None:
+        thresholds = [0.0] * num_validations
+    if len(thresholds) != num_validations:
+        raise ValueError(f"{len(thresholds)} thresholds for {num_validations} validations")
     segmenter = seeded(
         seed,
         lambda: Segmenter(
@@ -165,10 +177,9 @@ def train_candidate(
     _train_decoder(task, segmenter, generator, result)
     result.seconds["stage_a"] = time.perf_counter() - started
     _validate(task, result, lambda rows: segmenter.decoder(_rows(task.val_taps, rows)))
-    if result.scores[-1] < thresholds[0]:
-        result.stopped_early = True
-    else:
-        _train_end_to_end(task, segmenter, generator, result, thresholds[1:])
+    result.stopped_early = _stops(result, thresholds)
+    if not result.stopped_early:
+        _train_end_to_end(task, segmenter, generator, result, thresholds)
     result.segmenter.eval()
     return result
 
@@ -215,7 +226,7 @@ def _train_end_to_end(
         fused=True,
     )
     average = polyak_average(segmenter, settings.averaging_b)
-    for threshold in thresholds:
+    for _ in range(settings.epochs_b):
         started = time.perf_counter()
         segmenter.train()
         log = StepLog()
@@ -241,9 +252,15 @@ def _train_end_to_end(
                 normalise(task.meta_val.images[rows.numpy()]).to(task.compute.device)
             ),
         )
-        if result.scores[-1] < threshold:
-            result.stopped_early = True
+        result.stopped_early = _stops(result, thresholds)
+        if result.stopped_early:
             return
+
+
+def _stops(result: ProxyResult, thresholds: Sequence[float]) -> bool:
+    """Whether the latest validation ends the training early, which the last one never does."""
+    number = len(result.scores)
+    return number < len(thresholds) and result.scores[-1] < thresholds[number - 1]
 
 
 @torch.inference_mode()
@@ -253,11 +270,13 @@ def _validate(task: ProxyTask, result: ProxyResult, predict: Callable[[Tensor], 
     result.segmenter.eval()
     confusion = ConfusionMatrix(task.num_classes, task.ignore_index, task.compute.device)
     masks = torch.from_numpy(task.meta_val.masks)
-    for rows in torch.arange(len(masks)).split(task.settings.batch_size):
-        with task.compute.autocast():
-            logits = predict(rows)
-        logits = resize(logits.float(), masks.shape[1:])
-        confusion.update(logits.argmax(1), masks[rows].to(task.compute.device))
+    with validation(f"validation {len(result.scores) + 1} of {task.settings.num_validations}"):
+        for rows in torch.arange(len(masks)).split(task.settings.batch_size):
+            with task.compute.autocast():
+                logits = predict(rows)
+            logits = resize(logits.float(), masks.shape[1:])
+            confusion.update(most_likely(logits), masks[rows].to(task.compute.device))
+        check_finite(result.segmenter.state_dict(), result.segmenter.source)
     result.confusion = confusion
     result.scores.append(confusion.reward)
     result.seconds["validation"] = (
@@ -289,10 +308,23 @@ def _upsample(logits: Tensor, size: torch.Size) -> Tensor:
     return height @ (logits.contiguous() @ width.T)
 
 
+def _labelled(split: Split, ignore_index: int) -> Split:
+    """The images with a labelled pixel."""
+    labelled = np.array([bool((mask != ignore_index).any()) for mask in split.masks])
+    if labelled.sum() < MIN_TRAIN_IMAGES:
+        height, width = split.masks.shape[1:]
+        raise DataError(
+            f"train: {labelled.sum()} of {len(split)} images have a labelled pixel at {width}x"
+            f"{height}, and a search needs {MIN_TRAIN_IMAGES}: label more of them, or raise "
+            "search.proxy.height and search.proxy.width"
+        )
+    return split if labelled.all() else split.rows(np.flatnonzero(labelled))
+
+
 def divide(split: Split, meta_val_fraction: float, seed: int) -> tuple[Split, Split]:
-    """Meta-train and meta-val, drawn from `seed`; each has one image at least."""
+    """Meta-train and meta-val, drawn from `seed`, of two and of one image at least."""
     order = np.random.default_rng(seed).permutation(len(split))
-    num_val = min(max(1, round(len(split) * meta_val_fraction)), len(split) - 1)
+    num_val = max(1, min(round(len(split) * meta_val_fraction), len(split) - 2))
     return split.rows(np.sort(order[num_val:])), split.rows(np.sort(order[:num_val]))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from nas_core.errors import CandidateError
+from nas_core.errors import CandidateError, WeightsError
 
 
 @dataclass
@@ -60,6 +62,19 @@ def optimise(
             return True
     log.num_skipped += 1
     return False
+
+
+@contextmanager
+def validation(name: str) -> Iterator[None]:
+    """For scoring a network in training.
+
+    Raises:
+        CandidateError: its weights or logits are not finite. The message says at which validation.
+    """
+    try:
+        yield
+    except WeightsError as error:
+        raise CandidateError(f"{error} at {name}; a lower learning rate may help") from None
 
 
 def shuffled_batches(num_items: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:

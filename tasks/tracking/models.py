@@ -173,7 +173,8 @@ def save_model(folder: Path, weights: Path, card: NetworkCard, model: Model) -> 
     mlflow.pyfunc.save_model(
         folder,
         python_model=str(Path(__file__).with_name("serving.py")),
-        artifacts={"weights": str(weights)},
+        # MLflow takes a path for a URI, in which %2F stands for a slash.
+        artifacts={"weights": weights.absolute().as_uri()},
         code_paths=[str(Path(nas_core.__file__).parent)],
         signature=SIGNATURE,
         input_example=pd.DataFrame({"image": [_example_image()]}),

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import platform
 import subprocess
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+
+from nas_core.errors import first_line
+
+# What git says where there is nothing wrong.
+_NO_COMMIT = ("not a git repository", "Needed a single revision")
 
 PACKAGES = ("torch", "torchvision", "prefect", "mlflow", "dvc", "numpy")
 
@@ -31,21 +39,44 @@ def git_commit(root: Path) -> str:
     """HEAD of the checkout at `root`, with `-dirty` if a tracked file differs from it.
 
     dvc.lock at `root` does not count: DVC changes it while its stages run.
-    "unknown" where there is no git, no checkout or no commit.
+    "unknown" where there is no git, no checkout or no commit, with the reason if git refuses; then
+    a warning says what to do, once in a process.
     """
-    head = _git(root, "rev-parse", "HEAD")
-    if not head:
+    try:
+        head = _git(root, "rev-parse", "--verify", "HEAD")
+        but_lock = ("--", ":/", ":(exclude)dvc.lock")
+        changes = _git(root, "status", "--porcelain", "--untracked-files=no", *but_lock)
+    except FileNotFoundError:
         return "unknown"
-    but_lock = ("--", ":/", ":(exclude)dvc.lock")
-    changes = _git(root, "status", "--porcelain", "--untracked-files=no", *but_lock)
+    except subprocess.CalledProcessError as error:
+        reason = first_line(error.stderr)
+        if any(usual in reason for usual in _NO_COMMIT):
+            return "unknown"
+        _warn(f"the commit is recorded as unknown, for git says of {root}: {_advice(reason, root)}")
+        # Without paths: models are handed on with it.
+        told = reason.removeprefix("fatal: ").partition(" in repository")[0].partition("'")[0]
+        return f"unknown ({told.strip()})"
     return f"{head}-dirty" if changes else head
 
 
 def _git(root: Path, *arguments: str) -> str:
-    try:
-        process = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return ""
-    return process.stdout.strip() if process.returncode == 0 else ""
+    process = subprocess.run(
+        ["git", "-C", str(root), *arguments],
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",
+        check=True,
+        env={**os.environ, "LC_ALL": "C"},  # messages in English
+    )
+    return process.stdout.strip()
+
+
+def _advice(reason: str, root: Path) -> str:
+    if "dubious ownership" not in reason:
+        return reason
+    return f"{reason}; if you trust it, run: git config --global --add safe.directory {root}"
+
+
+@lru_cache
+def _warn(message: str) -> None:
+    logging.getLogger(__name__).warning(message)

@@ -21,7 +21,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from PIL import Image
 
 from nas_core.data.images import DAMAGED, MAX_PIXELS
-from nas_core.errors import DataError, first_line
+from nas_core.errors import DataError, WeightsError, first_line
 from nas_core.labelling import check_memory, predict_labels
 from nas_core.models.checkpoint import load_segmenter
 
@@ -44,10 +44,11 @@ class ServedSegmenter(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        masks = [
-            _encode(predict_labels(self.segmenter, _decode(row, text)))
-            for row, text in enumerate(model_input["image"])
-        ]
+        images = (_decode(row, text) for row, text in enumerate(model_input["image"]))
+        try:
+            masks = [_encode(predict_labels(self.segmenter, image)) for image in images]
+        except WeightsError as error:
+            raise MlflowException(str(error)) from None  # HTTP status 500
         return pd.DataFrame({"mask": masks}, index=model_input.index)
 
 

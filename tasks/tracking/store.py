@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from nas_core.addresses import redacted, without_credentials
 from nas_core.errors import ServiceError, UnavailableError
 from nas_core.files import write_atomically
+from nas_core.http import answers_in_time
 from nas_core.locks import exclusive
 from nas_core.paths import artifacts_folder
 
@@ -47,6 +48,7 @@ logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 PATIENCE = 600.0  # seconds
 SECONDS_BETWEEN_TRIES = 5.0
 WHERE_SET = "the address comes from tracking.uri in params.yaml or from MLFLOW_TRACKING_URI"
+_ENCODED = re.compile("%[0-9A-Fa-f]{2}")
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -56,12 +58,18 @@ def tracking_uri(setting: str, root: Path) -> str:
     The path of an SQLite file becomes absolute; a relative one starts at `root`.
 
     Raises:
-        ServiceError: the URI is malformed.
+        ServiceError: the URI is malformed, or MLflow could not load a model from this folder.
     """
     uri = setting or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri:
+        _check_form(uri)
+    if artifact_location(uri, root) and (encoded := _ENCODED.search(str(root.absolute()))):
+        raise ServiceError(
+            f"the project's folder {root.absolute()} holds {encoded[0]}, which MLflow reads as "
+            f"{unquote(encoded[0])!r} when it loads a model: rename the folder"
+        )
     if not uri:
         return _sqlite_uri(artifacts_folder(root).absolute() / "mlflow.db")
-    _check_form(uri)
     return _sqlite_uri(root.absolute() / _sqlite_path(uri)) if uri.startswith("sqlite") else uri
 
 
@@ -87,6 +95,8 @@ def connect(uri: str) -> MlflowClient:
         with service_errors(uri):
             # Once: MLflow would try ten times, for minutes, before it says what is wrong.
             create_engine(uri, poolclass=NullPool).connect().close()
+    if parts.scheme in ("http", "https"):
+        _check_pace(uri)
     with service_errors(uri):
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
@@ -176,9 +186,14 @@ def _check_form(uri: str) -> None:
         raise ServiceError(
             f"tracking URI {shown!r} is malformed: {without_credentials(str(error), uri)}"
         ) from None
+    if parts.scheme.split("+")[0] not in ("http", "https", "sqlite", *DATABASE_PORTS):
+        raise ServiceError(
+            f"tracking URI {shown!r} is an unsupported URI: expected https://host, "
+            "sqlite:///path.db or postgresql://host/database"
+        )
     if parts.scheme in ("http", "https") and not has_host:
         raise ServiceError(f"tracking URI {shown!r} names no host")
-    if parts.scheme == "sqlite" and (
+    if parts.scheme.startswith("sqlite") and (
         not uri.startswith(SQLITE) or _sqlite_path(uri).name in ("", ":memory:")
     ):
         raise ServiceError(
@@ -220,6 +235,16 @@ def _create_database(path: Path, uri: str) -> None:
 
 def _create_tables(path: Path) -> None:
     MlflowClient(_sqlite_uri(path))
+
+
+def _check_pace(uri: str) -> None:
+    # Without the password, which HTTP clients log: to be refused is an answer, too.
+    request = f"{redacted(uri).rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1"
+    if not answers_in_time(request, SECONDS_TO_ANSWER):
+        raise UnavailableError(
+            f"MLflow at {redacted(uri)}: it does not answer within {SECONDS_TO_ANSWER} s; "
+            f"{WHERE_SET}"
+        )
 
 
 def _check_port(uri: str, host: str, port: int) -> None:

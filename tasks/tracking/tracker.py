@@ -30,6 +30,7 @@ SEARCH_TAG = "nas.search"
 CANDIDATE_TAG = "nas.candidate"
 REPORT_TAG = "nas.report"
 FAILURE_TAG = "failure"
+LATENCY = "latency_ms"
 
 # Limits of one request to MLflow, and of a tag.
 MAX_METRICS = 1000
@@ -165,16 +166,24 @@ class Tracker:
                 run_id, [Metric(name, value, at, step) for name, value in metrics.items()]
             )
 
-    def log_search_results(self, identity: str, files: Iterable[Path]) -> None:
+    def log_search_results(
+        self, identity: str, files: Iterable[Path], latencies: Mapping[int, float | None]
+    ) -> None:
         """Record files of a search under their own names; again, it replaces them.
 
         Args:
             identity: as `start_search` took it.
+            latencies: milliseconds by the number of a candidate, whose run gets them as the
+                metric `latency_ms`; None if not measured.
         """
         run_id = self.search_run(identity)
         assert run_id is not None, f"search {identity} has not begun"
         with service_errors(self.uri):
             self.log_files(run_id, files)
+            for run in self.find_runs({PARENT_TAG: run_id, KIND_TAG: "candidate"}, "FINISHED"):
+                latency = latencies.get(int(run.data.tags[CANDIDATE_TAG]))
+                if latency is not None and LATENCY not in run.data.metrics:
+                    self.client.log_metric(run.info.run_id, LATENCY, latency)
 
     def finish(self, run_id: str, status: Status = "FINISHED") -> None:
         """End a run."""

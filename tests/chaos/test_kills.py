@@ -223,17 +223,19 @@ def test_the_second_search_in_a_folder_is_told_who_has_it(project: Project) -> N
 def test_a_temporary_prefect_server_is_ended_by_the_next_command(
     tmp_path: Path, undisturbed: Project
 ) -> None:
-    """No server is configured: the command brings its own, which a kill -9 leaves alone."""
+    """No server is configured: the command brings its own, which a kill -9 leaves if it hangs."""
     project = Project(tmp_path / "alone", {"PREFECT_HOME": str(tmp_path / "prefect")})
     shutil.copytree(undisturbed.folder / "raw", project.folder / "raw")
     prepare = ("search", "--stage", "prepare")
     command = project.start(*SEARCH)
     wait_for(lambda: "Beginning flow run" in project.log, "the flow to begin")
     found = psutil.Process(command.pid).children()
-    servers = [process for process in found if "create_app" in " ".join(process.cmdline())]
+    servers = [process for process in found if "flows.guarded" in process.cmdline()]
+    assert len(servers) == 1
+    servers[0].suspend()
     command.kill()
     command.wait()
-    assert len(servers) == 1 and servers[0].is_running()
+    assert servers[0].is_running()
     assert project.run(*prepare) == 0, project.log
     assert not servers[0].is_running()
     assert "had lost its process: now marked as Crashed" in project.log

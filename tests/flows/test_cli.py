@@ -6,18 +6,22 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
 import yaml
+from PIL import Image
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import cli
+from flows.places import check_places
 from nas_core.architectures import ARCHITECTURES
 from nas_core.search.journal import Header, Journal, Record
 from nas_core.space import sample
@@ -81,6 +85,47 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 REFERENCE = json.loads((ROOT / "tests/reference/architectures.json").read_text())
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["search"], ["train", "arch0"], ["compare"], ["fidelity"], ["verify"], ["up"], ["run", "a/b"]],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("name", ["HOME", "PREFECT_HOME", "TMPDIR", "artifacts"])
+def test_a_place_that_cannot_be_written_is_named_in_one_line(
+    nas: Nas, project: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], name: str
+) -> None:
+    file = project / "file"
+    file.touch()
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    named = str(file)
+    if name == "artifacts":
+        (project / "artifacts").rename(project / "elsewhere")
+        (project / "artifacts").touch()
+        named = str(project / "artifacts")
+    elif name == "TMPDIR":
+        nowhere = FileNotFoundError("No usable temporary directory found")
+        monkeypatch.setattr(tempfile, "gettempdir", mock.Mock(side_effect=nowhere))
+        named = "set TMPDIR"
+    else:
+        monkeypatch.setenv(name, f"{file}/home")
+    began = time.monotonic()
+    code, out, err = nas(*command)
+    assert time.monotonic() - began < 60
+    assert code == 1 and named in err and out == "" and len(err.splitlines()) == 1, (out, err)
+    assert name not in ("HOME", "PREFECT_HOME") or "set PREFECT_HOME (or HOME) to" in err
+
+
+def test_prefects_own_settings_may_name_another_home(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "file").touch()
+    (project / "prefect.toml").write_text(f'home = "{project}/state"\n')
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(project / "file"))
+    monkeypatch.chdir(project)
+    check_places(project)
+
+
 @pytest.mark.parametrize("name", ["arch0", "arch1"])
 def test_describe_gives_the_reference_counts(nas: Nas, name: str) -> None:
     code, out, _ = nas("describe", name, "--json")
@@ -100,6 +145,29 @@ def test_describe_takes_a_file_and_all_options(nas: Nas, tmp_path: Path) -> None
     assert json.loads(out)["num_parameters"] == REFERENCE["arch1"]["search_48_1_11"]["params"]
     _, text, _ = nas("describe", str(path), "--num-classes", "19")
     assert "267,147" in text and "sep_conv_5x5" in text
+
+
+def test_describe_knows_the_limit_of_classes(nas: Nas) -> None:
+    assert nas("describe", "arch0", "--num-classes", "255")[0] == 0
+    code, _, err = nas("describe", "arch0", "--num-classes", "256")
+    assert code == 2 and "255" in err and "Traceback" not in err
+
+
+def test_describe_draws_what_it_describes(nas: Nas, tmp_path: Path) -> None:
+    path = tmp_path / "arch1.svg"
+    code, out, _ = nas("describe", "arch1", "--num-classes", "19", "--draw", str(path))
+    assert code == 0 and out.splitlines()[-1] == f"written: {path}"
+    text = path.read_text()
+    assert "arch1 · " in text and "19 classes" in text and "image" in text and "480×360" in text
+    # Again, with other settings: it takes the place of the old one.
+    options = ["--input-size", "1024x2048", "--json"]
+    code, out, _ = nas("describe", "arch1", *options, "--draw", str(path))
+    assert code == 0 and json.loads(out)["macs"] > 10**10
+    assert "2048×1024" in path.read_text()
+    picture = tmp_path / "arch1.png"
+    assert nas("describe", "arch1", "--draw", str(picture))[0] == 0
+    assert Image.open(picture).width == 1200
+    assert sorted(tmp_path.iterdir()) == [picture, path]
 
 
 def test_describe_finds_what_a_search_trained(nas: Nas, project: Path) -> None:
@@ -139,6 +207,8 @@ def test_leaderboard_of_nothing_says_so(
         (["describe", "missing.json"], "missing.json"),
         (["describe", "arch0", "--input-size", "360"], "expected HxW"),
         (["describe", "arch0", "--input-size", "16x999"], "expected HxW"),
+        (["describe", "arch0", "--draw", "a.pdf"], "--draw a.pdf: expected the path of a file"),
+        (["describe", "arch0", "--draw", "no/a.svg"], "--draw no/a.svg: the folder no does not"),
         (["search", "-S", "search.num_candidate=8"], "did you mean 'search.num_candidates'"),
         (["search", "-S", "search.num_candidates=-3"], "search.num_candidates = -3"),
         (["search", "-p", "nowhere"], "unknown profile 'nowhere'"),
@@ -229,7 +299,7 @@ def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(tmp_path: Path) 
         "train": {"top": 0, "also": []},
     }
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    # No address: Prefect's temporary server, which is in the process group that Ctrl-C goes to.
+    # No address: a temporary server, which is in the process group that Ctrl-C goes to.
     environment = {
         **{name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"},
         "NAS_PROJECT_DIR": str(tmp_path),

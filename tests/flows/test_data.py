@@ -11,6 +11,8 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from nas_core.config import SyntheticSettings, load_settings
+from nas_core.data import lettering
+from nas_core.data.folder import list_dataset
 from nas_core.data.synthetic import draw_dataset
 from nas_core.errors import DataError, SettingsError
 
@@ -92,3 +94,73 @@ def test_the_kind_is_found_by_the_layout(project: Path) -> None:
         done = check(path)
         assert isinstance(done.exception, DataError)
         assert message in str(done.exception)
+
+
+def test_images_without_a_label_are_counted(project: Path) -> None:
+    leaves = project / "data/leaves"
+    val = [s.name for s in list_dataset(leaves).of_split("val")]
+    assert len(val) == 2
+    for name in (path.stem for path in (leaves / "masks").iterdir()):
+        if name not in (*val, "1", "3"):
+            path = leaves / "masks" / f"{name}.png"
+            Image.new("L", Image.open(path).size, 255).save(path)
+    (leaves / "dataset.yaml").write_text(
+        "classes: [soil, leaf]\nignore_labels: [255]\nsplit: {val: 0.2}\n"
+    )
+    labelled = 2 - len({"1", "3"} & {*val})
+    done = check(leaves, "--profile", "leaves")
+    assert isinstance(done.exception, DataError)
+    assert (
+        f"train: 8 images, {labelled} of them with a labelled pixel; a search needs 3 at least"
+        in str(done.exception)
+    )
+    assert f"images without a labelled pixel: {8 - labelled} of 8 in train" in done.output
+
+
+def test_labels_that_the_proxy_does_not_see(project: Path) -> None:
+    leaves = project / "data/leaves"
+    (leaves / "dataset.yaml").write_text(
+        "classes: [soil, leaf]\nignore_labels: [255]\nsplit: {val: 0.2}\n"
+    )
+    for path in (leaves / "masks").iterdir():
+        mask = np.full((400, 500), 255, np.uint8)
+        mask[0, 0] = 1
+        Image.fromarray(mask).save(path)
+        pixels = np.random.default_rng(int(path.stem)).integers(0, 256, (400, 500, 3), np.uint8)
+        Image.fromarray(pixels).save(leaves / "images" / f"{path.stem}.jpg")
+    done = check(leaves)
+    assert isinstance(done.exception, DataError)
+    assert "train: 0 of 8 images have a labelled pixel once they are scaled" in str(done.exception)
+
+
+def test_masks_that_cannot_be_read_have_no_shares(project: Path) -> None:
+    leaves = project / "data/leaves"
+    for path in (leaves / "masks").iterdir():
+        path.write_bytes(b"no picture")
+    done = check(leaves)
+    assert isinstance(done.exception, DataError)
+    assert "nan" not in done.output and "100" not in done.output
+    assert "never in train" not in done.output
+    (row,) = [line for line in done.output.splitlines() if "(ignored)" in line]
+    assert row.count("-") == 2
+
+
+def test_class_names_without_a_font_are_in_the_output(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lettering._font_with.cache_clear()
+    monkeypatch.setattr(lettering, "findSystemFonts", list)
+    (project / "data/leaves/dataset.yaml").write_text("classes: [土, 葉]\nsplit: {val: 0.2}\n")
+    done = check(project / "data/leaves")
+    lettering._font_with.cache_clear()
+    assert done.exit_code == 0, done.output
+    assert "class 0 is 土, class 1 is 葉" in done.output
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(project: Path) -> None:
+    odd = project / "data" / "caf\udce9"
+    (project / "data/leaves").rename(odd)
+    done = check(odd, "--profile", "leaves")
+    assert isinstance(done.exception, DataError)
+    assert r"data/caf\udce9: has a character that is no text" in str(done.exception)
+    assert not (project / "profiles").exists()

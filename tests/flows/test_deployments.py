@@ -3,12 +3,16 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ParameterTypeError
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import ValidationError, validate
 
 from flows import deployments
+from flows.prefect_server import api
 from flows.search import nas_search
 from flows.verify import nas_verify
 from nas_core.config import load_settings, profiles, project_dir
@@ -117,6 +121,27 @@ def test_a_profile_that_is_not_valid_is_named_before_anything_starts(tmp_path: P
     (tmp_path / "profiles" / "mine.yaml").write_text("serch: {}")
     with pytest.raises(SettingsError, match=r"profiles/mine\.yaml.*serch"):
         deployments.deployment_names(tmp_path)
+
+
+@pytest.mark.parametrize("slug", [None, "nightly"])
+def test_what_is_set_by_hand_survives_being_registered_again(
+    prefect_server: str, slug: str | None
+) -> None:
+    deployment = built("nas-verify", "synthetic")
+    deployment.name = f"by-hand-{slug}"
+    with temporary_settings({PREFECT_API_URL: prefect_server}), api(prefect_server) as client:
+        id_ = deployment.apply()
+        nightly = CronSchedule(cron="0 3 * * *", timezone="Europe/Berlin")
+        (made,) = client.create_deployment_schedules(id_, [(nightly, True)])
+        client.update_deployment_schedule(id_, made.id, active=False, slug=slug)
+        client.update_deployment(id_, DeploymentUpdate(paused=True, concurrency_limit=2))
+        before = client.read_deployment(id_)
+        assert deployment.apply() == id_
+        after = client.read_deployment(id_)
+    assert before.paused and before.global_concurrency_limit
+    assert [(one.id, one.active) for one in before.schedules] == [(made.id, False)]
+    for name in ("schedules", "paused", "global_concurrency_limit"):
+        assert getattr(after, name) == getattr(before, name), name
 
 
 @pytest.mark.parametrize("flow", deployments.FLOWS)

@@ -59,6 +59,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "data": "small",
             "data_hash": "abcd",
             "commit": "1234abcd",
+            "input_size": [256, 320],
             "recipe": {"encoder": {"weights": "/home/ada/a.pt"}, "train": {"epochs": 2}},
             "device": "cpu: x86_64, 1 threads, fp32",
             "val": {"mean_iou": 0.5},
@@ -83,7 +84,7 @@ def test_a_shipped_model_is_known_by_its_name(nas: Nas, project: Path, training:
     assert nas("ship", training, "arch1-small", "--data-licence", licence)[0] == 0
     models = project / "models"
     assert sorted(p.name for p in models.iterdir()) == [
-        f"arch1-small.{suffix}" for suffix in ("json", "md", "safetensors")
+        f"arch1-small.{suffix}" for suffix in ("json", "md", "safetensors", "svg")
     ]
     card = json.loads((models / "arch1-small.json").read_text())
     assert card["genotype"] == ARCHITECTURES["arch1"].to_dict()
@@ -104,6 +105,9 @@ def test_a_shipped_model_is_known_by_its_name(nas: Nas, project: Path, training:
     for part in ("123,456", r"academic use \| only", "| mean_iou | 0.5000 | 0.4000 |", "#808080"):
         assert part in text
 
+    drawing = (models / "arch1-small.svg").read_text()
+    assert "](arch1-small.svg)" in text and "arch1 · " in drawing and "320×256" in drawing
+
     out = project / "out"
     code, shown, _ = nas("predict", "--model", "arch1-small", project / "images", "--out", out)
     assert code == 0 and "2 of 2 images" in shown
@@ -116,7 +120,7 @@ def test_a_shipped_model_is_known_by_its_name(nas: Nas, project: Path, training:
 
 def test_an_older_training_has_gaps_in_its_card(nas: Nas, project: Path, training: Path) -> None:
     record = json.loads((training / "training.json").read_text())
-    for key in ("recipe", "commit", "data", "data_hash"):
+    for key in ("recipe", "commit", "data", "data_hash", "input_size"):
         del record[key]
     write_json(training / "training.json", record)
     (training / "test.json").unlink()
@@ -124,6 +128,18 @@ def test_an_older_training_has_gaps_in_its_card(nas: Nas, project: Path, trainin
     card = json.loads((project / "models" / "old.json").read_text())
     assert card["recipe"] is None and card["test"] == {}
     assert "not recorded" in (project / "models" / "old.md").read_text()
+    assert "480×360" in (project / "models" / "old.svg").read_text()
+
+
+@pytest.mark.parametrize("size", [7, [360], [360, "480"], [16, 480], [360, 10**9], None])
+def test_a_training_of_no_size_is_not_shipped(
+    nas: Nas, project: Path, training: Path, size: object
+) -> None:
+    record = json.loads((training / "training.json").read_text())
+    write_json(training / "training.json", {**record, "input_size": size})
+    code, _, err = nas("ship", training, "odd", "--data-licence", "none")
+    assert code == 1 and "training.json or test.json is malformed" in err
+    assert not (project / "models").exists()
 
 
 def test_masks_give_metrics(nas: Nas, project: Path, training: Path) -> None:
@@ -193,6 +209,10 @@ def test_label_ids_for_the_server_of_cityscapes(nas: Nas, project: Path) -> None
         (["bench", "T", "--size", "16x480"], "expected WIDTHxHEIGHT"),
         (["bench", "nothing"], "unknown model 'nothing'"),
         (["ship", "T", "Bad Name", "--data-licence", "x"], "cannot name a model"),
+        (
+            ["ship", "T", "a", "--data-licence", "caf\udce9"],
+            r"the licence 'caf\udce9' is not UTF-8",
+        ),
         (["ship", "images", "a", "--data-licence", "x"], "training.json cannot be read"),
     ],
 )
@@ -211,6 +231,25 @@ def test_bad_input_is_a_message(
     assert code == 1 and message in err
     assert "Traceback" not in err + out and len(err.strip().splitlines()) <= 2
     assert sorted(project.rglob("*")) == before
+
+
+def test_a_network_whose_logits_are_not_finite_labels_nothing(nas: Nas, project: Path) -> None:
+    model = project / "huge.safetensors"
+    card = NetworkCard(ARCHITECTURES["arch1"], camvid.CLASSES, camvid.PALETTE, 8, 1)
+    segmenter = seeded(1, card.build)
+    with torch.no_grad():
+        for parameter in segmenter.parameters():
+            parameter.fill_(3e38)  # finite, but no sum of two such is
+    save_segmenter(model, segmenter, card)
+    out = project / "out"
+    for arguments in (
+        ["predict", "--model", model, project / "images", "--out", out],
+        ["export", model, "--out", project / "huge.onnx"],
+    ):
+        code, _, err = nas(*arguments)
+        assert code == 1 and len(err.strip().splitlines()) <= 2
+        assert "huge.safetensors gives logits that are not finite" in err.replace("\n", " ")
+    assert not list(out.iterdir()) and not (project / "huge.onnx").exists()
 
 
 @pytest.mark.parametrize("command", ["ship", "predict", "export", "bench"])

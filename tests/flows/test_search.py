@@ -160,7 +160,12 @@ def test_mlflow_has_a_finished_run_a_candidate(whole: Path) -> None:
         assert run.data.metrics["reward"] == record.reward
         assert run.data.metrics["mean_iou"] == record.metrics["mean_iou"]
         files = {file.path for file in client_of(whole).list_artifacts(run.info.run_id)}
-        assert {"genotype.json", "weights.safetensors", "confusion_matrix.csv"} <= files
+        assert {
+            "genotype.json",
+            "weights.safetensors",
+            "confusion_matrix.csv",
+            "architecture.svg",
+        } <= files
     for run in (parent, *candidates):
         assert {"commit", "data_hash", "seed", "device"} <= set(run.data.tags)
 
@@ -204,8 +209,10 @@ def test_a_pareto_front_is_part_of_the_result(whole: Path) -> None:
     (run,) = runs_of(whole, "search")
     logged = {file.path for file in client_of(whole).list_artifacts(run.info.run_id)}
     assert {"pareto.png", "pareto.csv", "candidates.parquet"} <= logged
+    ids = {record.id for record in finished}
     for candidate in runs_of(whole, "candidate"):
-        assert candidate.data.metrics["latency_ms"] > 0
+        is_finished = candidate.data.params["id"] in ids
+        assert (candidate.data.metrics.get("latency_ms", 0) > 0) == is_finished
         assert candidate.data.metrics["quality"] == candidate.data.metrics["reward"]
 
 
@@ -271,6 +278,26 @@ def test_what_is_left_of_another_choice_goes(
     assert [path.stem for path in (place / "train" / "models").iterdir()] == [best]
     pictures = {path.name for path in (place / "evaluate" / "pictures").iterdir()}
     assert pictures == {f"{best}-{name}" for name in PICTURES}
+
+
+def test_one_network_by_two_names_is_trained_once(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(whole, again)
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(again))
+    same = again / "same.json"
+    same.write_text(json.dumps(ARCHITECTURES["arch1"].to_dict()))
+    train = {**PARAMS["train"], "also": ["arch1", str(same)]}
+    (again / "params.yaml").write_text(yaml.safe_dump({**PARAMS, "train": train}))
+    before = sorted(path.name for path in (again / "artifacts" / "trainings").iterdir())
+    trained, tested = (nas_search(stage=stage)[stage] for stage in ("train", "evaluate"))
+    assert sorted(path.name for path in (again / "artifacts" / "trainings").iterdir()) == before
+    best = max(records(whole), key=lambda record: record.reward or 0).id
+    other = ARCHITECTURES["arch1"].id
+    assert set(trained) == set(tested) == {best, "arch1", other}
+    assert trained[other] == trained["arch1"] and tested[other] == tested["arch1"]
+    assert len(runs_of(again, "training")) == len(before) == 2
 
 
 def test_what_the_stage_train_left_is_enough_to_evaluate(

@@ -12,6 +12,7 @@ import time
 import tomllib
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,13 @@ def copy_settings(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    base = tmp_path_factory.mktemp("services")
+    with brought_up(tmp_path_factory.mktemp("services")) as project:
+        yield project
+
+
+@contextmanager
+def brought_up(base: Path) -> Iterator[Project]:
+    """A project in a new folder of `base`, from `nas up` to `nas down`."""
     project = Project(copy_settings(base / "project"), base / "home", free_port(), free_port())
     try:
         ports = ("--prefect-port", str(project.prefect_port))
@@ -170,9 +177,9 @@ def test_up_says_when_each_part_is_ready(project: Project) -> None:
     assert "ready: nas-search/camvid, nas-search/cityscapes, nas-search/synthetic" in project.said
     assert get(f"http://127.0.0.1:{project.mlflow_port}/health") == "OK"
     assert (project.folder / "artifacts/mlflow.db").exists()
-    # The UI in the browser asks the server that shows it, whatever its port.
+    # The UI in the browser asks the server that shows it, whatever its name and port.
     ui = json.loads(get(f"http://127.0.0.1:{project.prefect_port}/ui-settings"))
-    assert ui["api_url"] == project.url
+    assert ui["api_url"] == "/api"
 
 
 def test_a_new_shell_in_any_folder_runs_a_deployment(project: Project, tmp_path: Path) -> None:

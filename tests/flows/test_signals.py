@@ -11,7 +11,7 @@ from prefect.utilities.engine import capture_sigterm
 from flows.signals import Terminated, repeat_lost_signals, signal_of
 
 def terminate(number, frame):
-    raise Terminated
+    raise Terminated(signal.Signals(number))
 
 signal.signal(signal.SIGTERM, terminate)  # as on the command line; Prefect calls it at the end
 if sys.argv[2] == "yes":

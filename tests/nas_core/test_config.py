@@ -81,6 +81,14 @@ def test_a_null_section_changes_nothing(project: Path) -> None:
         ("=3", "expected key=value"),
         ("seed=[", "not a YAML value"),
         ("seed=.nan", "seed = nan"),
+        (r'dataset.path="a\0b"', r"dataset.path = 'a\\x00b': has a character that is no text"),
+        (r'encoder.weights="a\ud800"', r"encoder.weights = 'a\\ud800': has a character"),
+        ("dataset.path=caf\udce9", r"dataset.path"),
+        (r'train.also=["a\0"]', r"train.also.0 = 'a\\x00': has a character"),
+        (r'runner.ray.address="\e[31m"', r"runner.ray.address = .*: has a character"),
+        (r'tracking.uri="a\0"', "tracking.uri: has a character that is no text"),
+        ("dataset.path=" + "a" * 256, "dataset.path = .*: too long: a path has 3000 bytes at most"),
+        ("dataset.path=" + "a/" * 2000, "dataset.path = .*: too long"),
     ],
 )
 def test_a_bad_override_names_the_key(project: Path, override: str, message: str) -> None:
@@ -217,6 +225,17 @@ def test_the_project_is_found_from_below_and_by_name(
     monkeypatch.setenv("NAS_PROJECT_DIR", str(elsewhere))
     with pytest.raises(SettingsError, match=r"has no params.yaml"):
         project_dir()
+
+
+def test_a_project_whose_path_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "caf\udce9"
+    root.mkdir()
+    (root / "params.yaml").write_text("")
+    for way in ("named", "found"):
+        monkeypatch.setenv("NAS_PROJECT_DIR", str(root) if way == "named" else "")
+        monkeypatch.chdir(root if way == "found" else tmp_path)
+        with pytest.raises(SettingsError, match=r"caf\\udce9 has a character that is no text"):
+            project_dir()
 
 
 def test_profiles_are_listed() -> None:

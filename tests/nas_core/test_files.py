@@ -10,6 +10,7 @@ from nas_core.files import (
     digest_of,
     file_digest,
     fill_folder,
+    read_json,
     replacing,
     write_atomically,
     write_json,
@@ -107,3 +108,11 @@ def test_what_a_crash_left_is_removed(tmp_path: Path) -> None:
         (tmp_path / name / "half").write_text("")
     write_folder(tmp_path / "cache", "whole")
     assert [path.name for path in tmp_path.rglob("*")] == ["cache", "a"]
+
+
+def test_text_that_is_not_utf_8_is_written_as_json(tmp_path: Path) -> None:
+    value = {"name": "caf\udce9", "other": "café"}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert "café" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert digest_of(value) != digest_of({**value, "name": "caf\udce8"})

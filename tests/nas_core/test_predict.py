@@ -1,4 +1,5 @@
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from nas_core.architectures import ARCHITECTURES
 from nas_core.data.transforms import normalise
 from nas_core.errors import DataError
 from nas_core.labelling import predict_labels
+from nas_core.labels import MAX_CLASSES
 from nas_core.models.checkpoint import NetworkCard, save_segmenter
 from nas_core.models.segmenter import Segmenter
 from nas_core.predict import Predictor, predict_files
@@ -138,6 +140,37 @@ def test_metrics_are_those_of_the_labels(predictor: Predictor, tmp_path: Path) -
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == report.metrics
     (problem,) = report.problems
     assert "2.png is missing" in problem and report.num_written == 3
+
+
+def test_masks_are_found_whatever_the_composition_of_their_names(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    names = {form: unicodedata.normalize(form, "café.png") for form in ("NFC", "NFD")}
+    for of_picture, of_mask in (("NFC", "NFD"), ("NFD", "NFC")):
+        picture = _save(tmp_path / of_picture / names[of_picture], 24, 32)
+        masks = tmp_path / f"masks of {of_picture}"
+        masks.mkdir()
+        Image.fromarray(predictor(picture)).save(masks / names[of_mask])
+        report = predict_files(predictor, [picture], tmp_path / "out", masks)
+        assert report.problems == [] and report.metrics is not None
+        assert report.metrics["num_images"] == 1
+
+
+def test_the_highest_class_number_is_written_and_scored(tmp_path: Path) -> None:
+    names = tuple(f"c{number}" for number in range(MAX_CLASSES))
+    card = NetworkCard(ARCHITECTURES["arch1"], names, ((0, 0, 0),) * MAX_CLASSES, 8, 1)
+    segmenter = seeded(1, card.build).eval()
+    segmenter.decoder.classify.bias.data[254] = 1e6
+    save_segmenter(tmp_path / "model.safetensors", segmenter, card)
+    predictor = Predictor.load(tmp_path / "model.safetensors")
+    picture = _save(tmp_path / "in" / "a.png", 24, 32)
+    (tmp_path / "masks").mkdir()
+    truth = np.full((24, 32), 254, np.uint8)
+    truth[:4] = 255  # not labelled
+    Image.fromarray(truth).save(tmp_path / "masks" / "a.png")
+    report = predict_files(predictor, [picture], tmp_path / "out", tmp_path / "masks")
+    assert (np.asarray(Image.open(tmp_path / "out" / "a.png")) == 254).all()
+    assert report.metrics is not None and report.metrics["class_iou"] == {"c254": 1.0}
 
 
 def test_masks_without_labels_are_a_problem(predictor: Predictor, tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nas_core.analysis.drawing import draw
 from nas_core.architectures import ARCHITECTURES
 from nas_core.data import camvid
 from nas_core.files import file_digest
 from nas_core.predict import Predictor, predict_files
-from nas_core.shipping import find_weights
+from nas_core.shipping import INPUT_SIZE, find_weights, render
 
 MODELS = Path(__file__).parents[2] / "models"
 NAMES = [path.stem for path in sorted(MODELS.glob("*.safetensors"))]
@@ -26,13 +27,23 @@ def test_a_shipped_model_agrees_with_its_card(name: str, monkeypatch: pytest.Mon
     assert find_weights(name) == MODELS / f"{name}.safetensors"
     card = json.loads((MODELS / f"{name}.json").read_text())
     assert card["weights"]["sha256"] == file_digest(MODELS / f"{name}.safetensors")
-    assert card["weights"]["sha256"] in (MODELS / f"{name}.md").read_text()
+    assert (MODELS / f"{name}.md").read_text() == render(card)
     predictor = Predictor.load(name)
     architecture = name.removesuffix("-camvid")
     assert predictor.card.genotype == ARCHITECTURES[architecture]
     assert predictor.card.classes == tuple(card["classes"]) == camvid.CLASSES
     found = sum(parameter.numel() for parameter in predictor.segmenter.parameters())
     assert found == card["network"]["num_parameters"] < 280_000
+    drawing = draw(
+        predictor.card.genotype,
+        architecture,
+        num_classes=len(camvid.CLASSES),
+        agg_size=card["network"]["agg_size"],
+        sep_repeats=card["network"]["sep_repeats"],
+        input_size=INPUT_SIZE,
+    )
+    # After a change of the drawing: nas describe NAME --draw models/NAME-camvid.svg
+    assert (MODELS / f"{name}.svg").read_bytes() == drawing
     assert 0.5 < card["test"]["mean_iou"] < 1
 
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socketserver
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,38 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
     }
+
+
+# What a server sends first, and then again and again, and the seconds between.
+ANSWERS_WITHOUT_END = {
+    "a head that drips": (b"HTTP/1.1 200 OK\r\n", b"x", 0.2),
+    "lines of a head that drip": (b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n", 0.2),
+    "a body that drips": (b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", b"x", 0.2),
+    "chunks that drip": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n", 0.2
+    ),
+    "a flood": (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 2**16, 0.0),
+}  # fmt: skip
+
+
+@contextmanager
+def serving(name: str) -> Iterator[str]:
+    """The address of a server with one of `ANSWERS_WITHOUT_END`."""
+    first, again, pause = ANSWERS_WITHOUT_END[name]
+    ended = threading.Event()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(2**16)
+            with suppress(OSError):
+                self.request.sendall(first)
+                while not ended.wait(pause):
+                    self.request.sendall(again)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            ended.set()
+            server.shutdown()

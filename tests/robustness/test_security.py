@@ -7,6 +7,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +20,15 @@ import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
-from flows import services
+from flows import prefect_server, services
 from flows.prefect_server import check_configured
 from flows.processes import Record
-from nas_core.addresses import has_credentials, redacted, without_credentials
+from nas_core.addresses import (
+    bypass_proxies,
+    has_credentials,
+    redacted,
+    without_credentials,
+)
 from nas_core.config import load_settings
 from nas_core.data.prepared import PreparedData
 from nas_core.errors import NasError, RunError, ServiceError, SettingsError
@@ -30,7 +38,7 @@ from nas_core.training.record import read_trainings
 from nas_core.yaml_files import parse_yaml
 from tasks.tracking.store import connect, tracking_uri
 from tasks.tracking.tracker import Tracker
-from tests.robustness.cases import CORPUS, SECRET, listed
+from tests.robustness.cases import ANSWERS_WITHOUT_END, CORPUS, SECRET, listed, serving
 from tests.robustness.test_files import prepared
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,11 +173,81 @@ def test_a_list_of_trainings_names_no_other_folder(name: str) -> None:
         ("postgresql://host/db?password=hunter2&a=1", "postgresql://host/db?password=...&a=1"),
         ("https://host/?a=1&access_token=hunter2", "https://host/?a=1&access_token=..."),
         ("mssql+pyodbc:///?odbc_connect=PWD%3Dhunter2", "mssql+pyodbc:///?odbc_connect=..."),
+        ("sqlite://user:hunter2@host/x.db", "sqlite://host/x.db"),
+        ("sqlite+pysqlite://user:hunter2@host/x.db", "sqlite+pysqlite://host/x.db"),
+        ("file://user:hunter2@host/x", "file://host/x"),
+        ("databricks://hunter2", "databricks://..."),
+        ("DataBricks://scope:hunter2", "DataBricks://..."),
+        ("//user:hunter2@host", "//host"),
+        ("///user:hunter2@host", "///host"),
+        ("user:hunter2@host:5000", "host:5000"),
+        ("https:user:hunter2@host", "host"),
+        ("https:/user:hunter2@host", "https:/host"),
+        ("https:///user:hunter2@host", "https:///host"),
+        ("HTTPS://USER:hunter2@HOST", "HTTPS://HOST"),
+        ("https://hunter2@host", "https://host"),
+        ("https://user%3Ahunter2@host", "https://host"),
+        ("https://user:hunter2%40host/x", "https://..."),
+        ("https%3A%2F%2Fuser%3Ahunter2%40host", "..."),
+        ("s3://user:hunter2@host", "s3://..."),
+        ("https://host/#token=hunter2", "https://host/#token=..."),
+        ("localhost:5000", "localhost:5000"),
+        ("https://[::1]:5000/x", "https://[::1]:5000/x"),
+        ("mlruns", "mlruns"),
     ],
 )
 def test_redacted(uri: str, shown: str) -> None:
     assert redacted(uri) == shown
     assert has_credentials(uri) == (uri != shown)
+
+
+@pytest.mark.parametrize("uri", ["https://user:hunter2", "htp://hunter2", "hunter2:x"])
+def test_what_cannot_be_read_is_not_shown(uri: str) -> None:
+    assert "hunter2" not in redacted(uri) + without_credentials(f"no host hunter2 in {uri}", uri)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost,::1,0.0.0.0")),
+        ({"NO_PROXY": "a.b, localhost"}, {"NO_PROXY": "a.b,localhost,127.0.0.1,::1,0.0.0.0"}),
+        ({"no_proxy": ""}, {"no_proxy": "127.0.0.1,localhost,::1,0.0.0.0"}),
+        ({"no_proxy": "*"}, {"no_proxy": "*"}),
+    ],
+)
+def test_own_servers_are_asked_without_a_proxy(
+    before: dict[str, str], after: dict[str, str]
+) -> None:
+    environment = dict(before)
+    for _ in range(2):
+        bypass_proxies(environment)
+        assert environment == after
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_a_proxy_that_does_not_answer_is_in_nobodys_way(name: str) -> None:
+    """Prefect asks with httpx, MLflow with requests; processes that are started inherit it."""
+    code = (
+        "import sys; import flows; import httpx, requests;"
+        "[print(get(sys.argv[1], timeout=60).status_code) for get in (httpx.get, requests.get)]"
+    )
+    server = HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    proxies = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+    kept = {key: value for key, value in os.environ.items() if key.lower() not in proxies}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, f"http://localhost:{server.server_port}/"],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**kept, name: "http://127.0.0.1:9"},
+            check=False,
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.stdout.split() == ["200", "200"], done.stderr[-2000:]
 
 
 def test_what_a_driver_says_of_an_address_is_redacted_too() -> None:
@@ -242,6 +320,21 @@ def test_a_prefect_address_with_a_password_is_shown_without(host: str, tmp_path:
             Console(file=io.StringIO()),
         )
     assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ANSWERS_WITHOUT_END)
+def test_a_prefect_server_that_never_ends_its_answer(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefect_server, "SECONDS_TO_ANSWER", 1)
+    began = time.monotonic()
+    with (
+        serving(name) as address,
+        temporary_settings({PREFECT_API_URL: f"{address}/api"}),
+        pytest.raises(ServiceError, match=f"no Prefect server answers at {address}/api"),
+    ):
+        check_configured()
+    assert time.monotonic() - began < 20
 
 
 def test_servers_listen_on_this_machine_alone_and_say_so_when_told(

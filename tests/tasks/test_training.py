@@ -1,16 +1,24 @@
-"""A full training, as far as the model and its card."""
+"""A full training, as far as the model and its card, and who may work on it."""
 
 import json
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 from prefect.logging import disable_run_logger
 
 from nas_core.architectures import ARCHITECTURES
-from nas_core.config import validate_settings
+from nas_core.config import Settings, validate_settings
 from nas_core.data.prepared import prepare
-from nas_core.paths import prepared_folder
+from nas_core.errors import RunError
+from nas_core.locks import RunLock
+from nas_core.paths import prepared_folder, trainings_folder
 from nas_core.shipping import ship
-from tasks.training import train_architecture
+from tasks import training as training_tasks
+from tasks.training import restore_training, train_architecture
 
 SIZE = {"height": 40, "width": 48}
 PARAMS = {
@@ -26,18 +34,102 @@ PARAMS = {
     "compute": {"threads": 1, "precision": "fp32"},
 }
 
+ARCH1 = ARCHITECTURES["arch1"]
 
-def test_a_training_records_what_its_card_tells(tmp_path: Path) -> None:
-    settings = validate_settings(PARAMS, "test")
-    data = prepare(settings.dataset, tmp_path, prepared_folder(tmp_path, settings))
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    return validate_settings(PARAMS, "test")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_run() -> Iterator[None]:
     with disable_run_logger():
-        folder = train_architecture.fn(
-            settings, tmp_path, "arch1", ARCHITECTURES["arch1"].to_dict()
-        )
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Path:
+    """A project in which arch1 was trained."""
+    root = tmp_path_factory.mktemp("trained")
+    prepare(settings.dataset, root, prepared_folder(root, settings))
+    train(settings, root)
+    return root
+
+
+@pytest.fixture
+def project(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(trained, tmp_path / "project")
+
+
+def train(settings: Settings, root: Path, label: str = "arch1") -> Path:
+    return train_architecture.fn(settings, root, label, ARCH1.to_dict())
+
+
+def training_of(root: Path) -> Path:
+    (folder,) = trainings_folder(root).iterdir()
+    return folder
+
+
+def test_a_training_records_what_its_card_tells(trained: Path, tmp_path: Path) -> None:
+    folder = training_of(trained)
     path = ship(folder, "arch1-small", "none", tmp_path / "models")
     card = json.loads(path.with_suffix(".json").read_text())
-    assert card["data"]["name"] == "small" and card["data"]["sha256"] == data.data_hash
+    training = json.loads((folder / "training.json").read_text())
+    assert card["data"]["name"] == "small" and card["data"]["sha256"] == training["data_hash"]
     assert card["recipe"]["train"]["batch_size"] == 2
     assert card["recipe"]["encoder"] == {"weights": "none"}
+    assert f"{SIZE['width']}×{SIZE['height']}" in path.with_suffix(".svg").read_text()
     assert card["commit"] == "unknown"  # there is no git repository
     assert card["epochs"] == 1 and 0 <= card["val"]["mean_iou"] <= 1 and card["test"] == {}
+
+
+def test_one_network_by_another_name_is_not_trained_again(
+    project: Path, settings: Settings
+) -> None:
+    folder = training_of(project)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert train(settings, project, ARCH1.id) == folder
+    # Nor from the start, where only its checkpoint is there.
+    (folder / "training.json").unlink()
+    assert train(settings, project, ARCH1.id) == folder == training_of(project)
+    assert json.loads((folder / "training.json").read_text())["label"] == "arch1"
+    checkpoint = folder / "checkpoint.pt"
+    assert checkpoint.stat().st_mtime_ns == before[checkpoint]
+
+
+def test_of_two_trainings_of_one_network_the_complete_one_counts(
+    project: Path, settings: Settings
+) -> None:
+    complete = training_of(project)
+    begun = complete.with_name(complete.name.replace("arch1", "another"))
+    begun.mkdir()
+    assert train(settings, project, "another") == complete
+    shutil.copyfile(complete / "training.json", begun / "training.json")
+    assert train(settings, project, "another") == begun
+    assert train(settings, project, "arch1") == complete
+
+
+def test_a_training_in_work_is_refused(
+    project: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = training_of(project)
+    record = json.loads((folder / "training.json").read_text())
+    (folder / "training.json").unlink()
+    really, refused = training_tasks.train_fully, []
+
+    def train_twice(*args: Any, **kwargs: Any) -> Any:
+        for again in (
+            lambda: train(settings, project, ARCH1.id),
+            lambda: restore_training(project, record, folder / "model.safetensors"),
+        ):
+            with pytest.raises(RunError, match=f"{folder} is in use by process {os.getpid()} on"):
+                again()
+            refused.append(again)
+        return really(*args, **kwargs)
+
+    monkeypatch.setattr(training_tasks, "train_fully", train_twice)
+    assert train(settings, project) == folder and len(refused) == 2
+    with RunLock(folder):
+        assert train(settings, project) == folder  # it is complete, so nobody works on it

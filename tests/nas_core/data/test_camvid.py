@@ -69,9 +69,9 @@ def test_everything_missing_is_listed(make_dataset: Callable[[], Path]) -> None:
     (root / "test" / "photo.jpg").write_bytes(b"")
     assert camvid.list_dataset(root).problems == (
         "train/train_2.png: no mask trainannot/train_2.png",
-        "trainannot/train_1.png: no image train/train_1.png",
+        "trainannot/train_1.png: no image train_1 in train/",
         "valannot/: folder is missing",
-        "test/: no PNG image in it",
+        "test/photo.jpg: a JPEG image; expected PNG: convert it",
     )
 
 
@@ -80,7 +80,7 @@ def test_a_link_to_nowhere_counts_as_missing(make_dataset: Callable[[], Path]) -
     (root / "train" / "train_0.png").unlink()
     (root / "train" / "train_0.png").symlink_to(root / "gone.png")
     assert camvid.list_dataset(root).problems == (
-        "trainannot/train_0.png: no image train/train_0.png",
+        "trainannot/train_0.png: no image train_0 in train/",
     )
 
 

@@ -180,7 +180,7 @@ BREAKAGES = {
     ),
     "mask without an image": Breakage(
         lambda root: (root / "test/test_0.png").unlink(),
-        "testannot/test_0.png: no image test/test_0.png",
+        "testannot/test_0.png: no image test_0 in test/",
     ),
     "missing folder": Breakage(
         lambda root: shutil.rmtree(root / "valannot"), "valannot/: folder is missing"

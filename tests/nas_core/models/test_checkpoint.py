@@ -101,6 +101,8 @@ def test_foreign_weights(tmp_path: Path) -> None:
     [
         ({"format": 2}, "format 2"),
         ({"genotype": {"templates": [], "structure": []}}, "templates has 0 entries"),
+        ({"classes": ["a"] * 256, "palette": [[0, 0, 0]] * 256}, "256 classes, expected 1 to 255"),
+        ({"classes": ["road", "\ud800", "tree"]}, "the name of a class is no text"),
         ({"palette": [[0, 0, 0]]}, "1 colours for 3 classes"),
         ({"palette": [[0, 0], [0, 0], [0, 0]]}, "malformed"),
         ({"agg_size": None}, "malformed"),

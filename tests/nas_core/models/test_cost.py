@@ -52,4 +52,5 @@ def test_measuring_draws_no_random_numbers() -> None:
         ARCHITECTURES["arch1"], num_classes=11, agg_size=48, sep_repeats=1, input_size=(33, 47)
     )
     assert cost.output_size == (9, 12)
+    assert cost.pool_shapes[:3] == ((24, 9, 12), (32, 5, 6), (32, 5, 6))
     assert torch.equal(torch.get_rng_state(), before)

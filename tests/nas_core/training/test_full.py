@@ -8,7 +8,7 @@ from nas_core.architectures import ARCHITECTURES
 from nas_core.compute import Compute
 from nas_core.config import ComputeSettings, NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData
-from nas_core.errors import RunError
+from nas_core.errors import CandidateError, RunError, WeightsError
 from nas_core.genotype import Genotype
 from nas_core.labelling import predict_batch
 from nas_core.metrics import ConfusionMatrix
@@ -136,6 +136,37 @@ def test_trained_on_val_it_has_no_val_score(
     result = _train(scenes, compute, tmp_path / "c.pt", settings)
     assert result.val is None
     assert not any(key.startswith("val_") for row in result.history for key in row)
+
+
+@pytest.mark.parametrize("splits", ["train", "train+val"])
+@pytest.mark.parametrize("broken", ["encoder", "decoder"])
+def test_a_network_that_is_not_finite_fails_at_the_next_validation(
+    scenes: PreparedData, compute: Compute, tmp_path: Path, broken: str, splits: str
+) -> None:
+    settings = SETTINGS.model_copy(update={"splits": splits})
+    path = tmp_path / "c.pt"
+    with pytest.raises(InterruptionError):
+        _train(scenes, compute, path, settings, stop_after=1)
+    content = torch.load(path)
+    average = content["state"]["average"]
+    name = next(n for n in average if broken in n and n.endswith("running_mean"))
+    average[name].fill_(torch.nan)
+    torch.save(content, path)
+    before = path.read_bytes()
+    with pytest.raises(CandidateError, match=r"not finite at the validation of epoch 2; a lower"):
+        _train(scenes, compute, path, settings)
+    assert path.read_bytes() == before
+
+
+def test_an_evaluation_of_logits_that_are_not_finite_gives_no_score(
+    scenes: PreparedData, compute: Compute, tmp_path: Path
+) -> None:
+    segmenter = _train(scenes, compute, tmp_path / "c.pt").segmenter
+    with torch.no_grad():
+        segmenter.decoder.classify.weight.fill_(3e38)
+    split = scenes.split("test")
+    with pytest.raises(WeightsError, match="the network gives logits that are not finite"):
+        evaluate(segmenter, split, scenes.num_classes, scenes.ignore_index)
 
 
 def test_evaluation_counts_every_labelled_pixel_once(

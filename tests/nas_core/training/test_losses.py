@@ -85,3 +85,24 @@ def test_jaccard_loss_of_nothing_but_void_is_zero() -> None:
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None and not logits.grad.any()
+
+
+@pytest.mark.parametrize("hard_share", [1.0, 0.5])
+@pytest.mark.parametrize("jaccard", [0.0, 1.0])
+def test_loss_of_nothing_but_void_is_zero(hard_share: float, jaccard: float) -> None:
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    masks = torch.full((2, 4, 4), 255)
+    loss = segmentation_loss(
+        logits, masks, torch.ones(3), 255, hard_share=hard_share, jaccard=jaccard
+    )
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None and not logits.grad.any()
+
+
+def test_hard_share_of_one_labelled_pixel() -> None:
+    logits, masks = torch.randn(1, 3, 4, 4), torch.full((1, 4, 4), 255)
+    masks[0, 1, 2] = 1
+    loss = segmentation_loss(logits, masks, torch.ones(3), 255, hard_share=0.1)
+    expected = torch.nn.functional.cross_entropy(logits[:, :, 1, 2], torch.tensor([1]))
+    torch.testing.assert_close(loss, expected)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,9 +7,9 @@ import torch
 from nas_core.architectures import ARCHITECTURES
 from nas_core.compute import Compute
 from nas_core.config import ProxySettings
-from nas_core.data.prepared import PreparedData
+from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import normalise, resized
-from nas_core.errors import CandidateError
+from nas_core.errors import CandidateError, DataError
 from nas_core.metrics import ConfusionMatrix
 from nas_core.models.decoder import Decoder, resize
 from nas_core.models.encoder import Encoder
@@ -15,7 +17,7 @@ from nas_core.models.segmenter import Segmenter
 from nas_core.seeds import seeded
 from nas_core.space import sample
 from nas_core.training.losses import segmentation_loss
-from nas_core.training.proxy import ProxyTask, build_proxy_task, train_candidate
+from nas_core.training.proxy import ProxyTask, build_proxy_task, divide, train_candidate
 
 SETTINGS = ProxySettings(height=48, width=64, batch_size=6, epochs_a=2, epochs_b=1, agg_size=16)
 ARCH0 = ARCHITECTURES["arch0"]
@@ -33,11 +35,43 @@ def test_the_training_split_is_divided_once(scenes: PreparedData, task: ProxyTas
     assert train | val == set(scenes.split("train").names)
 
 
-@pytest.mark.parametrize(("fraction", "num_val"), [(0.001, 1), (0.999, 19)])
+@pytest.mark.parametrize(("fraction", "num_val"), [(0.001, 1), (0.999, 18)])
 def test_both_parts_have_an_image(scenes: PreparedData, fraction: float, num_val: int) -> None:
     compute = Compute(torch.device("cpu"), bf16=False)
     task = build_proxy_task(scenes, None, SETTINGS, compute, meta_val_fraction=fraction, seed=0)
     assert len(task.meta_val) == num_val and len(task.meta_train) == 20 - num_val
+
+
+def with_labels_in(scenes: PreparedData, rows: list[int]) -> PreparedData:
+    """The dataset with all other training images void."""
+    train = scenes.split("train")
+    masks = np.full_like(train.masks, scenes.ignore_index)
+    masks[rows] = train.masks[rows]
+    return replace(scenes, splits={"train": Split(train.images, masks, train.names)})
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_images_without_a_label_are_left_out(scenes: PreparedData, seed: int) -> None:
+    compute = Compute(torch.device("cpu"), bf16=False)
+    data = with_labels_in(scenes, [3, 7, 11, 15])
+    task = build_proxy_task(data, None, SETTINGS, compute, meta_val_fraction=0.1, seed=seed)
+    names = [scenes.split("train").names[row] for row in (3, 7, 11, 15)]
+    assert sorted((*task.meta_train.names, *task.meta_val.names)) == names
+    assert len(task.meta_val) == 1
+
+
+def test_too_few_images_with_a_label_are_counted(scenes: PreparedData) -> None:
+    compute = Compute(torch.device("cpu"), bf16=False)
+    data = with_labels_in(scenes, [3, 7])
+    with pytest.raises(DataError, match="train: 2 of 20 images have a labelled pixel at 64x48"):
+        build_proxy_task(data, None, SETTINGS, compute, meta_val_fraction=0.1, seed=0)
+
+
+def test_the_draw_of_a_dataset_in_which_all_is_labelled(scenes: PreparedData) -> None:
+    order = np.random.default_rng(4).permutation(20)
+    names = scenes.split("train").names
+    _, meta_val = divide(scenes.split("train"), 0.2, 4)
+    assert meta_val.names == tuple(names[row] for row in sorted(order[:4]))
 
 
 def test_cached_taps_are_what_the_encoder_gives(task: ProxyTask) -> None:
@@ -66,7 +100,7 @@ def test_the_score_is_that_of_the_returned_network_on_meta_val(task: ProxyTask) 
     confusion.update(predictions, torch.from_numpy(np.array(val.masks)))
     assert result.scores[-1] == pytest.approx(confusion.reward, abs=1e-6)
     assert result.confusion.matrix.equal(confusion.matrix)
-    assert len(result.scores) == task.num_validations == 2
+    assert len(result.scores) == SETTINGS.num_validations == 2
     assert set(result.losses) == {"a", "b"} and len(result.losses["a"]) == 2
     assert set(result.seconds) == {"stage_a", "stage_b", "validation"}
     assert not result.stopped_early
@@ -118,12 +152,27 @@ def test_the_global_generator_is_left_alone(task: ProxyTask) -> None:
     assert torch.rand(1).equal(expected)
 
 
-@pytest.mark.parametrize(("thresholds", "num_scores"), [([1.0, 0.0], 1), ([0.0, 1.0], 2)])
-def test_stops_below_a_threshold(task: ProxyTask, thresholds: list[float], num_scores: int) -> None:
-    result = train_candidate(task, ARCH0, seed=1, thresholds=thresholds)
-    assert result.stopped_early and len(result.scores) == num_scores
+def test_stops_below_a_threshold(task: ProxyTask) -> None:
+    result = train_candidate(task, ARCH0, seed=1, thresholds=[1.0, 0.0])
+    assert result.stopped_early and len(result.scores) == 1
     assert result.scores[-1] == pytest.approx(result.confusion.reward)
-    assert ("b" in result.losses) == (num_scores == 2)
+    assert "b" not in result.losses
+
+
+@pytest.mark.parametrize("epochs_b", [0, 1])
+def test_with_all_its_scores_it_is_not_stopped_early(task: ProxyTask, epochs_b: int) -> None:
+    settings = SETTINGS.model_copy(update={"epochs_a": 1, "epochs_b": epochs_b})
+    thresholds = [0.0] * epochs_b + [1.0]
+    result = train_candidate(replace(task, settings=settings), ARCH0, seed=1, thresholds=thresholds)
+    assert len(result.scores) == 1 + epochs_b and result.scores[-1] < 1
+    assert not result.stopped_early
+
+
+@pytest.mark.parametrize("thresholds", [[], [0.0], [0.0, 0.0, 0.0]])
+def test_a_wrong_number_of_thresholds_is_an_error(task: ProxyTask, thresholds: list[float]) -> None:
+    expected = f"{len(thresholds)} thresholds for 2 validations"
+    with pytest.raises(ValueError, match=expected):
+        train_candidate(task, ARCH0, seed=1, thresholds=thresholds)
 
 
 def test_a_loss_that_is_never_finite_fails_the_candidate(scenes: PreparedData) -> None:
@@ -133,6 +182,25 @@ def test_a_loss_that_is_never_finite_fails_the_candidate(scenes: PreparedData) -
     task = build_proxy_task(scenes, broken, SETTINGS, compute, meta_val_fraction=0.2, seed=4)
     with pytest.raises(CandidateError, match="not finite"):
         train_candidate(task, ARCH0, seed=1)
+
+
+def test_logits_that_are_not_finite_fail_the_candidate(task: ProxyTask) -> None:
+    """One bad batch: its step is skipped, but batch norm's statistics are spoilt from then on."""
+    taps = tuple(tap.clone() for tap in task.crop_taps)
+    taps[0][0] = torch.nan
+    with pytest.raises(
+        CandidateError, match=r"logits that are not finite at validation 1 of 2; a lower"
+    ):
+        train_candidate(replace(task, crop_taps=taps), ARCH0, seed=1)
+
+
+def test_weights_that_are_not_finite_fail_the_candidate(task: ProxyTask) -> None:
+    """Before they are kept, even where the logits do not show it."""
+    state = {name: tensor.clone() for name, tensor in task.encoder_state.items()}
+    name = max(name for name in state if name.endswith("running_var"))
+    state[name].fill_(torch.inf)
+    with pytest.raises(CandidateError, match=f"encoder.{name} has .* not finite at validation 1"):
+        train_candidate(replace(task, encoder_state=state), ARCH0, seed=1)
 
 
 def test_bf16_trains_as_well_as_fp32(scenes: PreparedData, task: ProxyTask) -> None:

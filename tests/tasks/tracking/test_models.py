@@ -3,6 +3,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -35,12 +36,16 @@ NAME = "nas-camvid"
 
 @pytest.fixture
 def entry(weights: Path, tmp_path: Path) -> TrainingEntry:
+    # To MLflow a path is a URI, in which %2F is a slash.
+    odd = tmp_path / "a%2Fb" / "model.safetensors"
+    odd.parent.mkdir()
+    shutil.copyfile(weights, odd)
     genotype = tmp_path / "genotype.json"
     genotype.write_text(json.dumps(ARCHITECTURES["arch0"].to_dict()))
     return TrainingEntry(
         name="arch0",
         identity="t1",
-        weights=weights,
+        weights=odd,
         num_parameters=274_443,
         macs=1_000_000_000,
         seed=0,

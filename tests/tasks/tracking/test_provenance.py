@@ -54,6 +54,17 @@ def test_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert git_commit(tmp_path) == "unknown"
 
 
+def test_a_checkout_that_git_does_not_trust(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert git_commit(checkout) == git_commit(checkout)
+    assert git_commit(checkout) == "unknown (detected dubious ownership)"
+    (record,) = caplog.records
+    assert f"git config --global --add safe.directory {checkout}" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
 def test_tags(checkout: Path) -> None:
     tags = provenance_tags(checkout, profile="camvid", data_hash="d0", seed=0, device="cpu: x86")
     assert tags["commit"] == tags["mlflow.source.git.commit"] == git_commit(checkout)

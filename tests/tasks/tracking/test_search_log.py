@@ -9,6 +9,7 @@ import pytest
 from nas_core.config import Settings
 from nas_core.errors import UnavailableError
 from nas_core.files import json_bytes
+from nas_core.genotype import Genotype
 from nas_core.metrics import ConfusionMatrix
 from nas_core.models.checkpoint import NetworkCard, segmenter_bytes
 from nas_core.search.candidates import candidate_files, keep_files
@@ -63,6 +64,10 @@ def candidates(folder: Path) -> list[Record]:
     return records
 
 
+def drawn(genotype: Genotype) -> bytes:
+    return f"<svg>{genotype.id}</svg>".encode()
+
+
 def best_rewards(log: SearchLog) -> list[tuple[int, float]]:
     history = log.tracker.client.get_metric_history(log.run_id, "best_reward")
     return sorted((metric.step, metric.value) for metric in history)
@@ -73,13 +78,13 @@ def test_the_best_reward_is_that_of_the_candidates_so_far(
     tracker: Tracker, journal: Journal, num_before_the_crash: int
 ) -> None:
     folder = journal.path.parent
-    log = SearchLog(tracker, folder, journal, Settings(), LOGGER)
+    log = SearchLog(tracker, folder, journal, Settings(), LOGGER, drawn)
     for number, record in enumerate(candidates(folder)):
         journal.append(record)
         if number < num_before_the_crash:
             log.update()
     # What only the journal has is recorded as if it came one by one.
-    assert best_rewards(SearchLog(tracker, folder, journal, Settings(), LOGGER)) == BEST
+    assert best_rewards(SearchLog(tracker, folder, journal, Settings(), LOGGER, drawn)) == BEST
 
 
 def cut(path: Path) -> None:
@@ -100,7 +105,7 @@ def test_a_lost_file_of_a_candidate_is_told_once_and_left_out(
     path = candidate_files(folder, first.id)[name]
     damage(path)
     journal.append(first)
-    log = SearchLog(tracker, folder, journal, Settings(), LOGGER)
+    log = SearchLog(tracker, folder, journal, Settings(), LOGGER, drawn)
     journal.append(second)
     log.update()
     log.update()
@@ -113,13 +118,14 @@ def test_a_lost_file_of_a_candidate_is_told_once_and_left_out(
         for run in tracker.find_runs({"nas.kind": "candidate"})
     }
     names = {path.name for path in candidate_files(folder, first.id).values()}
+    names.add("architecture.svg")
     assert kept == {"1": names - {path.name}, "2": names}
 
 
 def test_the_best_reward_goes_on_after_a_stop(tracker: Tracker, journal: Journal) -> None:
     folder = journal.path.parent
     for record in candidates(folder):
-        log = SearchLog(tracker, folder, journal, Settings(), LOGGER)
+        log = SearchLog(tracker, folder, journal, Settings(), LOGGER, drawn)
         journal.append(record)
         log.update()
     assert best_rewards(log) == BEST
@@ -138,8 +144,27 @@ def test_an_outage_in_the_last_record_leaves_one_run(
 
     monkeypatch.setattr(tracker, "log_files", away_once)
     folder = journal.path.parent
-    log = SearchLog(tracker, folder, journal, Settings(), LOGGER)
+    log = SearchLog(tracker, folder, journal, Settings(), LOGGER, drawn)
     with log.running():
         journal.append(candidates(folder)[0])
     runs = tracker.find_runs({"nas.kind": "candidate"})
     assert sorted(run.info.status for run in runs) == ["FINISHED", "KILLED"]
+
+
+def test_each_candidate_has_its_drawing_and_a_failed_one_nothing_else(
+    tracker: Tracker, journal: Journal
+) -> None:
+    folder = journal.path.parent
+    for record in candidates(folder):
+        journal.append(record)
+    SearchLog(tracker, folder, journal, Settings(), LOGGER, drawn)
+    runs = tracker.find_runs({"nas.kind": "candidate"})
+    assert len(runs) == len(REWARDS)
+    for run in runs:
+        listed = tracker.client.list_artifacts(run.info.run_id)
+        files = {Path(file.path).name for file in listed}
+        trained = {"genotype.json", "weights.safetensors", "confusion_matrix.csv", "losses.json"}
+        expected = set() if run.info.status == "FAILED" else trained
+        assert files == {"architecture.svg"} | expected
+        path = tracker.client.download_artifacts(run.info.run_id, "architecture.svg")
+        assert run.data.params["id"] in Path(path).read_text()

@@ -11,6 +11,7 @@ from nas_core.errors import ServiceError
 from tasks.tracking import store
 from tasks.tracking.store import connect, ensure_experiment, tracking_uri
 from tasks.tracking.tracker import Tracker
+from tests.robustness.cases import ANSWERS_WITHOUT_END, serving
 
 
 @pytest.fixture
@@ -52,6 +53,14 @@ def test_a_folder_with_an_odd_name(tmp_path: Path) -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_a_folder_whose_models_could_not_be_loaded_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "a%2Fb"
+    for setting in ("", "sqlite:///m.db", "postgresql://host/db"):
+        with pytest.raises(ServiceError, match=r"a%2Fb holds %2F, which MLflow reads as '/'"):
+            tracking_uri(setting, root)
+    assert tracking_uri("http://host", root) == "http://host"  # the server has the artifacts
+
+
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
@@ -84,9 +93,19 @@ def test_an_address_that_refuses(closed_port: int, scheme: str) -> None:
 
 def test_a_server_that_never_answers(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.SECONDS_TO_ANSWER <= 10
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(store, "SECONDS_TO_ANSWER", 1)
     with pytest.raises(ServiceError, match="does not answer"):
         connect(f"http://127.0.0.1:{silent_port}")
+
+
+@pytest.mark.parametrize("name", ANSWERS_WITHOUT_END)
+def test_a_server_that_never_ends_its_answer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read succeeds, so the time-outs of reads do not help."""
+    monkeypatch.setattr(store, "SECONDS_TO_ANSWER", 1)
+    began = time.monotonic()
+    with serving(name) as address, pytest.raises(ServiceError, match="does not answer within 1 s"):
+        connect(address.replace("http://", "http://user:secret@"))
+    assert time.monotonic() - began < 20
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:

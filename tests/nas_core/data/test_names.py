@@ -1,0 +1,179 @@
+"""Files in folders of folders, and names that are not what they seem."""
+
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nas_core.config import DatasetSettings
+from nas_core.data import camvid, cityscapes, folder
+from nas_core.data.prepared import PreparedData, prepare
+from nas_core.errors import DataError
+
+RNG = np.random.default_rng(0)
+NFC = "café"
+NFD = unicodedata.normalize("NFD", NFC)
+LATIN_1 = "caf\udce9"  # what Python makes of the byte E9
+
+
+def save(path: Path, kind: str = "") -> None:
+    """A mask of labels 0 and 1 if its folder is one of masks, else an image."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = any(part.endswith(("masks", "annot")) for part in path.parts)
+    shape = (8, 8) if mask else (8, 8, 3)
+    picture = Image.fromarray(RNG.integers(0, 2 if mask else 256, shape, dtype=np.uint8))
+    picture.save(path, kind or None)
+
+
+def add(root: Path, split: str, name: str) -> None:
+    save(root / split / "images" / f"{name}.png")
+    save(root / split / "masks" / f"{name}.png")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "own"
+    for name in ("train/a", "train/b", "train/c", "val/a"):
+        add(root, *name.split("/"))
+    (root / "dataset.yaml").write_text("classes: [road, sky]\n")
+    return root
+
+
+@pytest.fixture
+def flat(root: Path) -> Path:
+    """The images of train in one folder."""
+    (root / "train" / "images").rename(root / "images")
+    (root / "train" / "masks").rename(root / "masks")
+    for split in ("train", "val"):
+        for path in sorted((root / split).rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        (root / split).rmdir()
+    return root
+
+
+def prepare_it(root: Path) -> PreparedData:
+    dataset = DatasetSettings(kind="folder", path=root.name)
+    return prepare(dataset, root.parent, root.parent / "prepared" / "own")
+
+
+def problems(root: Path) -> tuple[str, ...]:
+    return folder.list_dataset(root).problems
+
+
+def test_folders_of_folders_are_taken(root: Path) -> None:
+    for name in ("night/a", "night/rain/b"):
+        add(root, "train", name)
+    save(root / "train/images/.ipynb_checkpoints/a.png")
+    data = prepare_it(root)
+    assert data.split("train").names == ("a", "b", "c", "night_a", "night_rain_b")
+    (root / "train/masks/night/rain/b.png").unlink()
+    assert problems(root) == (
+        "train/images/night/rain/b.png: no mask train/masks/night/rain/b.png",
+    )
+
+
+def test_linked_folders_are_taken_and_a_link_back_has_an_end(root: Path, tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        save(tmp_path / "elsewhere" / part / "d.png")
+        (root / "train" / part / "more").symlink_to(tmp_path / "elsewhere" / part)
+        (root / "train" / part / "back").symlink_to(root / "train" / part)
+    listing = folder.list_dataset(root)
+    assert listing.problems == ()
+    assert [sample.name for sample in listing.of_split("train")] == ["a", "b", "c", "more_d"]
+
+
+def test_lists_and_groups_name_paths_below_images(flat: Path) -> None:
+    for part in ("images", "masks"):
+        save(flat / part / "night" / "a.png")
+    (flat / "train.txt").write_text("a\nb.png\nc\n")
+    (flat / "val.txt").write_text("night/a\n")
+    listing = folder.list_dataset(flat)
+    assert listing.problems == ()
+    assert [sample.image for sample in listing.of_split("val")] == [flat / "images/night/a.png"]
+    for name in ("train.txt", "val.txt"):
+        (flat / name).unlink()
+    (flat / "dataset.yaml").write_text(
+        "classes: [road, sky]\nsplit: {val: 0.3, group: '^(night/|[abc])'}\n"
+    )
+    assert problems(flat) == ()
+
+
+def test_other_layouts_take_folders_of_folders_too(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        for part in (split, f"{split}annot"):
+            save(tmp_path / "camvid" / part / "night" / "a.png")
+    listing = camvid.list_dataset(tmp_path / "camvid")
+    assert listing.problems == ()
+    assert [sample.name for sample in listing.samples] == ["night_a"] * 3
+    for name in ("a_1_2", "inner/a_1_3"):
+        for split in ("train", "val"):
+            save(tmp_path / f"city/leftImg8bit/{split}/{name}_leftImg8bit.png")
+            save(tmp_path / f"city/gtFine/{split}/{name}_gtFine_labelIds.png")
+    cities = cityscapes.list_dataset(tmp_path / "city")
+    assert cities.problems == ()
+    assert [sample.name for sample in cities.of_split("train")] == ["a_1_2", "a_1_3"]
+
+
+def test_pictures_of_other_formats_are_named_as_what_they_are(root: Path) -> None:
+    (root / "train/masks/a.png").unlink()
+    save(root / "train/masks/a.jpg")
+    (root / "train/images/b.png").unlink()
+    save(root / "train/images/b.tif")
+    save(root / "train/images/d.webp")
+    assert problems(root) == (
+        "train/images/b.tif: a TIFF image; expected PNG or JPEG: convert it",
+        "train/images/d.webp: a WebP image; expected PNG or JPEG: convert it",
+        "train/masks/a.jpg: a JPEG mask; expected PNG, which keeps every label as it is: save it "
+        "anew from its source",
+    )
+
+
+def test_names_are_matched_whatever_their_composition(flat: Path) -> None:
+    save(flat / "images" / f"{NFC}.png")
+    save(flat / "masks" / f"{NFD}.png")
+    (flat / "train.txt").write_text("a\nb\nc\n")
+    (flat / "val.txt").write_text(f"{NFD}\n")
+    assert prepare_it(flat).split("val").names == (NFC,)
+    save(flat / "images" / f"{NFD}.png")
+    (problem,) = problems(flat)
+    assert problem == f"images/{NFC}.png: is there twice, with accents composed in two ways"
+
+
+def test_lists_and_descriptions_with_a_byte_order_mark(flat: Path) -> None:
+    (flat / "train.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
+    (flat / "val.txt").write_bytes(b"\xef\xbb\xbfc\r\n")
+    (flat / "dataset.yaml").write_bytes(b"\xef\xbb\xbfclasses: [road, sky]\r\n")
+    assert folder.list_dataset(flat).problems == ()
+    (flat / "val.txt").write_bytes("c".encode("utf-16"))
+    assert problems(flat)[0] == "val.txt: cannot be read: not UTF-8 at byte 0: save it as UTF-8"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [(LATIN_1, r"caf\udce9"), ("a\nb", r"a\nb"), ("\x1b[31m", r"\x1b[31m")]
+)
+def test_names_that_are_no_text_are_taken_and_shown_as_escapes(
+    root: Path, name: str, shown: str
+) -> None:
+    add(root, "train", name)
+    data = prepare_it(root)
+    assert shown.replace("\\", "%") in data.split("train").names
+    (root / "train" / "masks" / f"{name}.png").unlink()
+    with pytest.raises(DataError) as error:
+        prepare_it(root)
+    assert str(error.value).splitlines()[1:] == [
+        f"  train/images/{shown}.png: no mask train/masks/{shown}.png"
+    ]
+
+
+def test_a_backslash_in_a_name(root: Path) -> None:
+    add(root, "train", "a\\b")
+    assert prepare_it(root).split("train").names == ("a", "a%b", "b", "c")
+
+
+def test_names_that_are_no_text_can_be_divided(flat: Path) -> None:
+    for part in ("images", "masks"):
+        save(flat / part / f"{LATIN_1}.png")
+    (flat / "dataset.yaml").write_text("classes: [road, sky]\nsplit: {val: 0.2}\n")
+    assert sum(len(split) for split in prepare_it(flat).splits.values()) == 4
