@@ -143,7 +143,9 @@ class PreparedData:
             DataError: there is none in `folder`, or it is incomplete or of another version.
         """
         try:
-            manifest = Manifest.model_validate_json(read_limited(folder / _MANIFEST, _MAX_MANIFEST))
+            manifest = Manifest.model_validate_json(
+                read_limited(folder / _MANIFEST, _MAX_MANIFEST), strict=True
+            )
             splits = {name: _open_split(folder, name, manifest) for name in manifest.names}
         except OSError as error:
             name = Path(error.filename or _MANIFEST).name

@@ -199,6 +199,26 @@ BAD_CHECKPOINTS: dict[str, Callable[[dict[str, Any]], object]] = {
         **content,
         "state": {**content["state"], "segmenter": {}},
     },
+    **{
+        f"weights are {dtype}": lambda content, dtype=dtype: {
+            **content,
+            "state": {
+                **content["state"],
+                "segmenter": {k: v.to(dtype) for k, v in content["state"]["segmenter"].items()},
+            },
+        }
+        for dtype in (torch.int32, torch.bool, torch.complex64, torch.float8_e4m3fn)
+    },
+    "weights are NaN": lambda content: {
+        **content,
+        "state": {
+            **content["state"],
+            "average": {
+                k: v * torch.nan if v.is_floating_point() else v
+                for k, v in content["state"]["average"].items()
+            },
+        },
+    },
     "weights of another shape": lambda content: {
         **content,
         "state": {
