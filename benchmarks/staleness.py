@@ -1,13 +1,14 @@
 """How busy n workers are, and how well PPO learns, by batch size and rounds ahead. A simulation.
 
-python -m benchmarks.staleness --run FOLDER_OF_A_SEARCH [--candidates N] [--seeds N] [--json]
+python -m benchmarks.staleness [--tables FOLDER] [--candidates N] [--seeds N] [--json]
 
-Each candidate takes a time that is drawn from those in the journal of a search, and has a reward
-that is known: the share of its decisions that are 0, where there is a choice, as in the tests of
-the strategies. The controller is the real one, with the settings of params.yaml. Learning takes no
-time here. Every row has the same number of candidates.
+Each candidate takes a time that is drawn from those of a real search (docs/data/search.parquet),
+and is a network of a table, whose accuracy is the reward; see benchmarks/strategies.py. The
+controller is the real one, with the settings of params.yaml. Learning takes no time here. Every
+row has the same number of candidates.
 
-`reward` is the mean of the last quarter, averaged over seeds; random search has `by chance`.
+`micro` and `macro` are how many networks of the table are better than the best found, a mean over
+seeds with its standard error; random search is the last row.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ import heapq
 import json
 import sys
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.strategies import KnownSpace, find_tables, read_tables, with_error, workers
 from nas_core.config import SearchSettings, load_settings, project_dir
 from nas_core.errors import NasError
-from nas_core.search.journal import Journal
-from nas_core.search.random_search import RandomSearch
-from nas_core.search.strategy import Proposal, Result, make_strategy
-from nas_core.space import DECISIONS
+from nas_core.search.strategy import Result, make_strategy
 
-WITH_CHOICE = [index for index, decision in enumerate(DECISIONS) if decision.num_choices > 1]
+TIMES = Path(__file__).parents[1] / "docs" / "data" / "search.parquet"
 # Workers, batch size, rounds ahead.
 CASES = (
     (1, 4, 0),
@@ -50,21 +51,19 @@ CASES = (
     (64, 64, 1),
     (64, 16, 4),
     (64, 16, 6),
-    (512, 64, 8),
-    (512, 512, 0),
-    (512, 512, 1),
 )
 
 
-def reward_of(proposal: Proposal) -> float:
-    return sum(proposal.choices[index] == 0 for index in WITH_CHOICE) / len(WITH_CHOICE)
-
-
 def simulate(
-    search: SearchSettings, times: npt.NDArray[np.float64], num_workers: int, num: int, seed: int
+    known: KnownSpace,
+    times: npt.NDArray[np.float64],
+    num: int,
+    search: SearchSettings,
+    num_workers: int,
+    seed: int,
 ) -> tuple[float, float]:
-    """The share of the workers' time that they train, and the mean reward of the last quarter."""
-    strategy = make_strategy(search, seed)
+    """The share of the workers' time that they train, and the best accuracy of `num` candidates."""
+    strategy = make_strategy(search, seed, known.space)
     rng = np.random.default_rng(seed)
     free = [0.0] * num_workers
     # When a round may begin: when the one that it waits for has been learned from.
@@ -75,7 +74,7 @@ def simulate(
     num_asked = 0
     while len(rewards) < num:
         while len(strategy.open_rounds) <= search.rounds_ahead and num_asked < num:
-            num_asked += len(strategy.ask(search.batch_size))
+            num_asked += len(strategy.ask(search.batch_size, known.refusal))
             opened = may_begin.popleft()
             end = 0.0
             for seconds in rng.choice(times, search.batch_size):
@@ -84,61 +83,64 @@ def simulate(
                 end = max(end, begun + seconds)
                 busy += seconds
             ends.append(end)
-        results = [Result(one, reward_of(one)) for one in strategy.open_rounds[0]]
-        rewards += [result.reward for result in results if result.reward is not None]
-        strategy.tell(results)
+        proposals = strategy.open_rounds[0]
+        accuracies = [known.accuracy[proposal.genotype.id] for proposal in proposals]
+        rewards += accuracies
+        strategy.tell([Result(*pair) for pair in zip(proposals, accuracies, strict=True)])
         # Rounds are learned from in their order.
         learned = max(learned, ends.popleft())
         may_begin.append(learned)
-    return busy / (num_workers * max(free)), float(np.mean(rewards[-(len(rewards) // 4) :]))
+    return busy / (num_workers * max(free)), max(rewards[:num])
 
 
-def measure(run: Path, num: int, num_seeds: int) -> dict[str, Any]:
-    """A row for each of `CASES`, and the mean reward by chance.
+def measure(tables: dict[str, KnownSpace], num: int, num_seeds: int) -> dict[str, Any]:
+    """A row for each of `CASES` with PPO, and one of random search.
 
     Raises:
-        NasError: there is no journal, or nothing was trained to its end.
+        NasError: params.yaml is malformed.
     """
-    search = load_settings(root=project_dir()).search.model_copy(update={"strategy": "ppo"})
-    records = Journal.read(run / "journal.jsonl").candidates
-    times = np.array([sum(record.seconds.values()) for record in records if record.is_scored])
-    if not len(times):
-        raise NasError(f"{run}: no candidate was trained to its end")
+    times = pd.read_parquet(TIMES)["seconds"].to_numpy()
+    search = load_settings(root=project_dir()).search
+    cases = [("ppo", *case) for case in CASES] + [("random", 1, 4, 0)]
     rows = []
-    for num_workers, batch_size, ahead in track(CASES, console=Console(stderr=True)):
-        changed = search.model_copy(update={"batch_size": batch_size, "rounds_ahead": ahead})
-        found = [simulate(changed, times, num_workers, num, seed) for seed in range(num_seeds)]
-        busy, rewards = zip(*found, strict=True)
-        rows.append(
-            {
+    with workers() as pool:
+        for strategy, num_workers, batch_size, ahead in track(cases, console=Console(stderr=True)):
+            changed = search.model_copy(
+                update={"strategy": strategy, "batch_size": batch_size, "rounds_ahead": ahead}
+            )
+            row: dict[str, Any] = {
+                "strategy": strategy,
                 "workers": num_workers,
                 "batch_size": batch_size,
                 "rounds_ahead": ahead,
-                "busy": float(np.mean(busy)),
-                "reward": float(np.mean(rewards)),
-                "reward_spread": float(np.std(rewards, ddof=1)) if num_seeds > 1 else None,
             }
-        )
-    chance = [reward_of(proposal) for proposal in RandomSearch(0).ask(2000)]
+            for name, known in tables.items():
+                run = partial(simulate, known, times, num, changed, num_workers)
+                busy, best = zip(*pool.map(run, range(num_seeds)), strict=True)
+                left = known.num_better(best)
+                error = left.std(ddof=1) / num_seeds**0.5 if num_seeds > 1 else None
+                row |= {"busy": float(np.mean(busy)), name: float(left.mean())}
+                row[f"{name}_error"] = error
+            rows.append(row)
     return {
         "num_candidates": num,
         "num_seeds": num_seeds,
         "seconds_mean": float(times.mean()),
         "seconds_deviation": float(times.std()),
-        "by_chance": float(np.mean(chance)),
         "rows": rows,
     }
 
 
 def main(
-    run: Annotated[Path, typer.Option(help="Folder of a search with its journal.jsonl.")],
-    candidates: Annotated[int, typer.Option(min=8, help="Of each simulated search.")] = 2048,
-    seeds: Annotated[int, typer.Option(min=1, help="Simulated searches a row.")] = 2,
+    tables: Annotated[Path | None, typer.Option(help="Folder of the tables.")] = None,
+    candidates: Annotated[int, typer.Option(min=8, help="Of each simulated search.")] = 256,
+    seeds: Annotated[int, typer.Option(min=1, help="Simulated searches a row.")] = 24,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Simulate searches with many workers."""
     try:
-        figures = measure(run, candidates, seeds)
+        known = read_tables(tables or find_tables())
+        figures = measure(known, candidates, seeds)
     except NasError as error:
         sys.exit(f"error: {error}")
     if as_json:
@@ -146,15 +148,15 @@ def main(
         return
     table = Table(
         title=f"{candidates} candidates, {seeds} seeds, {figures['seconds_mean']:.0f} +/- "
-        f"{figures['seconds_deviation']:.0f} s each; reward by chance {figures['by_chance']:.3f}"
+        f"{figures['seconds_deviation']:.0f} s each; better networks left in each table"
     )
-    for column in ("workers", "batch size", "rounds ahead", "busy", "reward"):
-        table.add_column(column, justify="right")
+    for column in ("strategy", "workers", "batch size", "rounds ahead", "busy", *known):
+        table.add_column(column, justify="left" if column == "strategy" else "right")
     for row in figures["rows"]:
         table.add_row(
-            *(str(row[key]) for key in ("workers", "batch_size", "rounds_ahead")),
+            *(str(row[key]) for key in ("strategy", "workers", "batch_size", "rounds_ahead")),
             f"{row['busy']:.0%}",
-            f"{row['reward']:.3f}",
+            *(with_error(row[name], row[f"{name}_error"]) for name in known),
         )
     Console(width=None if sys.stdout.isatty() else 100).print(table)
 

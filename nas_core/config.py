@@ -125,19 +125,16 @@ class ControllerSettings(Section):
         description="Feed each decision into the next step. False: the authors' form, in which "
         "decisions are independent of each other.",
     )
-    learning_rate: float = Field(3e-3, gt=0, le=1, description="Adam's learning rate.")
+    learning_rate: float = Field(1.5e-3, gt=0, le=1, description="Adam's learning rate.")
     clip: float = Field(0.2, gt=0, lt=1, description="PPO's clip range. No effect on reinforce.")
     epochs: int = Field(8, ge=1, le=100, description="PPO passes over the buffer an update.")
     buffer_size: int = Field(
         20,
         ge=1,
         le=1_000_000,
-        description="The last candidates that PPO learns from. No effect on reinforce.",
+        description="The last candidates that PPO learns from, a round's at least. No effect on "
+        "reinforce.",
     )
-    baseline_decay: float = Field(
-        0.95, ge=0, lt=1, description="Decay of the moving average of rewards that is subtracted."
-    )
-    entropy_weight: float = Field(0.0, ge=0, le=1000, description="Weight of the entropy bonus.")
     max_gradient_norm: float = Field(
         2.0, gt=0, le=_LARGEST_NORM, description="Gradients are clipped to this norm."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,6 +81,22 @@ def decode(choices: Sequence[int]) -> Genotype:
     return Genotype.from_dict({"templates": templates, "structure": layers}, source="choices")
 
 
+@dataclass(frozen=True)
+class Space:
+    """All that a strategy knows of a search space."""
+
+    decisions: tuple[Decision, ...]
+    decode: Callable[[Sequence[int]], Genotype]
+    """The network that choices make, one for each of `decisions`."""
+
+    def sample(self, generator: np.random.Generator) -> tuple[int, ...]:
+        """Choices that are uniform and independent of each other."""
+        return tuple(int(generator.integers(decision.num_choices)) for decision in self.decisions)
+
+
+SPACE = Space(DECISIONS, decode)
+
+
 def sample(generator: np.random.Generator) -> Genotype:
     """A genotype whose decisions are uniform and independent of each other."""
-    return decode([int(generator.integers(decision.num_choices)) for decision in DECISIONS])
+    return decode(SPACE.sample(generator))

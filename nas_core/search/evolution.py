@@ -10,10 +10,7 @@ import numpy as np
 
 from nas_core.config import EvolutionSettings
 from nas_core.search.strategy import Proposal, Result, Strategy
-from nas_core.space import DECISIONS, encode, sample
-
-# Decisions with a choice: the others cannot mutate.
-_MUTABLE = [index for index, decision in enumerate(DECISIONS) if decision.num_choices > 1]
+from nas_core.space import SPACE, Space
 
 
 class Evolution(Strategy):
@@ -28,19 +25,21 @@ class Evolution(Strategy):
 
     name = "evolution"
 
-    def __init__(self, settings: EvolutionSettings, seed: int) -> None:
-        super().__init__()
+    def __init__(self, settings: EvolutionSettings, seed: int, space: Space = SPACE) -> None:
+        super().__init__(space)
         self.settings = settings
         self._generator = np.random.default_rng(seed)
         self._population: list[tuple[Proposal, float]] = []
+        # Decisions with a choice: the others cannot mutate.
+        sizes = [decision.num_choices for decision in space.decisions]
+        self._mutable = [index for index, size in enumerate(sizes) if size > 1]
 
     def _draw(self, num: int) -> list[Proposal]:
         return [self._draw_one() for _ in range(num)]
 
     def _draw_one(self) -> Proposal:
         if len(self._population) < self.settings.population_size:
-            genotype = sample(self._generator)
-            return Proposal(genotype, encode(genotype))
+            return self._propose(self.space.sample(self._generator))
         drawn = self._generator.choice(
             len(self._population), self.settings.sample_size, replace=False
         )
@@ -51,11 +50,11 @@ class Evolution(Strategy):
         child = parent
         while child.genotype.id == parent.genotype.id:
             choices = list(child.choices)
-            index = int(self._generator.choice(_MUTABLE))
+            index = int(self._generator.choice(self._mutable))
             # Another one than the present, all others with the same probability.
-            other = int(self._generator.integers(DECISIONS[index].num_choices - 1))
+            other = int(self._generator.integers(self.space.decisions[index].num_choices - 1))
             choices[index] = other + (other >= choices[index])
-            child = Proposal.from_choices(choices)
+            child = self._propose(choices)
         return child
 
     def _learn(self, results: Sequence[Result]) -> dict[str, float]:
@@ -73,5 +72,5 @@ class Evolution(Strategy):
     def _load(self, state: dict[str, Any]) -> None:
         self._generator.bit_generator.state = state["generator"]
         self._population = [
-            (Proposal.from_choices(choices), reward) for choices, reward in state["population"]
+            (self._propose(choices), reward) for choices, reward in state["population"]
         ]

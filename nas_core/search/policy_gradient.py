@@ -1,4 +1,4 @@
-"""What PPO and REINFORCE share: the controller, the reward baseline, the optimizer."""
+"""What PPO and REINFORCE share: the controller, the advantages, the optimizer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from nas_core.config import ControllerSettings
 from nas_core.errors import RunError
 from nas_core.search.controller import Controller
 from nas_core.search.strategy import Proposal, Result, Strategy
+from nas_core.space import SPACE, Space
 
 
 class Rollouts(NamedTuple):
@@ -29,49 +30,54 @@ class Rollouts(NamedTuple):
 class PolicyGradient(Strategy):
     """A controller that learns from rewards, by Adam with clipped gradients.
 
-    The baseline is an exponential moving average of all rewards in the order of the proposals. It
-    starts at the mean of the first round, and a round's rewards enter it before they are
-    compared with it. The advantage of a candidate is its reward less the present baseline.
+    The advantage of a candidate is the normal score of its reward's rank among all rewards so far,
+    those of its own round included; see `normal_scores`. Rewards of networks lie close together
+    above and far apart below: against a mean, a few bad ones would move the controller more than
+    all that tells good from better. Ranks have the same spread in every search, at its beginning
+    as at its end.
 
-    Diagnostics of `tell`: `baseline`; `entropy/KIND`, the mean entropy in nats of the decisions of
-    a kind (those with a choice); `gradient_norm` before clipping; see the subclasses for more.
-    All but the baseline are those of the last epoch, before its step.
+    Diagnostics of `tell`: `entropy/KIND`, the mean entropy in nats of the decisions of a kind
+    (those with a choice); `gradient_norm` before clipping; see the subclasses for more. They are
+    those of the last epoch, before its step.
     """
 
-    def __init__(self, settings: ControllerSettings, seed: int) -> None:
-        super().__init__()
+    def __init__(self, settings: ControllerSettings, seed: int, space: Space = SPACE) -> None:
+        super().__init__(space)
         self.settings = settings
         self._generator = torch.Generator().manual_seed(seed)
-        self.controller = Controller(self._generator, settings.autoregressive)
+        self.controller = Controller(self._generator, settings.autoregressive, space.decisions)
         self._optimizer = torch.optim.Adam(self.controller.parameters(), lr=settings.learning_rate)
-        self._baseline: float | None = None
+        self._rewards = torch.empty(0, dtype=torch.float64)
 
     @abstractmethod
-    def _update(self, new: Rollouts, baseline: float) -> dict[str, float]:
+    def _update(self, new: Rollouts) -> dict[str, float]:
         """Learn from the round's rollouts; returns diagnostics."""
 
     def _draw(self, num: int) -> list[Proposal]:
         choices, log_probs = self.controller.sample(num, self._generator)
-        # Where limits refuse some, the true probabilities are larger by one factor for all, which
-        # changes so slowly that it is left out.
+        # Where some are refused or known, the true probabilities of the others are larger by one
+        # factor for all, which changes so slowly that it is left out.
         drawn = zip(choices.tolist(), log_probs.tolist(), strict=True)
-        return [Proposal.from_choices(*proposal) for proposal in drawn]
+        return [self._propose(*proposal) for proposal in drawn]
 
     def _learn(self, results: Sequence[Result]) -> dict[str, float]:
         known = [result.proposal for result in results if result.reward is not None]
         values = [result.reward for result in results if result.reward is not None]
-        self._baseline = _move_baseline(self._baseline, values, self.settings.baseline_decay)
         new = Rollouts(
             torch.tensor([proposal.choices for proposal in known]),
             torch.tensor([proposal.log_probs for proposal in known]),
             torch.tensor(values, dtype=torch.float64),
         )
-        return {"baseline": self._baseline, **self._update(new, self._baseline)}
+        self._rewards = torch.cat([self._rewards, new.rewards])
+        return self._update(new)
+
+    def _advantages(self, rewards: Tensor) -> Tensor:
+        return normal_scores(rewards, self._rewards).float()
 
     def _step(self, loss: Tensor, entropies: Tensor) -> dict[str, float]:
-        """One step of Adam on `loss`, less the weighted entropy (N, decisions) of a genotype."""
+        """One step of Adam on `loss`; `entropies` (N, decisions) are for the diagnostics."""
         self._optimizer.zero_grad()
-        (loss - self.settings.entropy_weight * entropies.sum(dim=1).mean()).backward()
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(
             self.controller.parameters(), self.settings.max_gradient_norm
         )
@@ -94,7 +100,7 @@ class PolicyGradient(Strategy):
             "controller": dict(self.controller.state_dict()),
             "optimizer": self._optimizer.state_dict(),
             "generator": self._generator.get_state(),
-            "baseline": self._baseline,
+            "rewards": self._rewards,
         }
 
     def _load(self, state: dict[str, Any]) -> None:
@@ -106,12 +112,20 @@ class PolicyGradient(Strategy):
         self.controller.load_state_dict(state["controller"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._generator.set_state(state["generator"])
-        self._baseline = state["baseline"]
+        self._rewards = state["rewards"].to(torch.float64)
 
 
-def _move_baseline(baseline: float | None, rewards: Sequence[float], decay: float) -> float:
-    if baseline is None:
-        return sum(rewards) / len(rewards)
-    for reward in rewards:
-        baseline = decay * baseline + (1 - decay) * reward
-    return baseline
+def normal_scores(values: Tensor, among: Tensor) -> Tensor:
+    """The standard normal quantile of the share of `among` that is less than each value.
+
+    Those equal to it count half, itself among them: so N different values have Hazen's plotting
+    positions (i - 0.5) / N, i = 1, ..., N.
+
+    Args:
+        values: (M,), each of them in `among`.
+        among: (N,).
+    """
+    among = among.sort().values
+    less = torch.searchsorted(among, values)
+    not_greater = torch.searchsorted(among, values, right=True)
+    return torch.special.ndtri((less + not_greater).double() / (2 * len(among)))

@@ -9,15 +9,18 @@ from torch import Tensor
 
 from nas_core.config import ControllerSettings
 from nas_core.search.policy_gradient import PolicyGradient, Rollouts
+from nas_core.space import SPACE, Space
 
 
 class PPO(PolicyGradient):
-    """`epochs` steps a round, each on all of the last `buffer_size` candidates with a reward.
+    """`epochs` steps a round, each on all of the last `buffer_size` candidates with a reward, or on
+    the round's own if they are more.
 
     Each decision is an action with a ratio of its own, and the advantage of its candidate: one
     that has become much more or less likely than when it was sampled stops pushing, the others go
     on. With one ratio for the whole candidate, a product of dozens, all would stop after a step or
-    two.
+    two. Advantages are ranks, see `PolicyGradient`, and those of the buffer are made anew in each
+    round: a candidate that later ones have passed pushes less.
 
     Diagnostics beside those of `PolicyGradient`, over the buffer, before the last step:
     `approx_kl`, the mean over candidates of the sum over decisions of (ratio - 1) - log(ratio),
@@ -28,17 +31,17 @@ class PPO(PolicyGradient):
 
     name = "ppo"
 
-    def __init__(self, settings: ControllerSettings, seed: int) -> None:
-        super().__init__(settings, seed)
+    def __init__(self, settings: ControllerSettings, seed: int, space: Space = SPACE) -> None:
+        super().__init__(settings, seed, space)
         self._buffer: Rollouts | None = None
         self._with_choice = [decision.num_choices > 1 for decision in self.controller.decisions]
 
-    def _update(self, new: Rollouts, baseline: float) -> dict[str, float]:
+    def _update(self, new: Rollouts) -> dict[str, float]:
         joined = [new] if self._buffer is None else [self._buffer, new]
-        size = self.settings.buffer_size
+        size = max(self.settings.buffer_size, len(new.rewards))
         buffer = Rollouts(*(torch.cat(parts)[-size:] for parts in zip(*joined, strict=True)))
         self._buffer = buffer
-        advantages = (buffer.rewards - baseline).float()
+        advantages = self._advantages(buffer.rewards)
         for _ in range(self.settings.epochs):
             log_probs, entropies = self.controller.evaluate(buffer.choices)
             log_ratio = log_probs - buffer.log_probs

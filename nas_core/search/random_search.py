@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nas_core.search.strategy import Proposal, Result, Strategy
-from nas_core.space import encode, sample
+from nas_core.space import SPACE, Space
 
 
 class RandomSearch(Strategy):
@@ -16,13 +16,12 @@ class RandomSearch(Strategy):
 
     name = "random"
 
-    def __init__(self, seed: int) -> None:
-        super().__init__()
+    def __init__(self, seed: int, space: Space = SPACE) -> None:
+        super().__init__(space)
         self._generator = np.random.default_rng(seed)
 
     def _draw(self, num: int) -> list[Proposal]:
-        genotypes = [sample(self._generator) for _ in range(num)]
-        return [Proposal(genotype, encode(genotype)) for genotype in genotypes]
+        return [self._propose(self.space.sample(self._generator)) for _ in range(num)]
 
     def _learn(self, results: Sequence[Result]) -> dict[str, float]:
         return {}

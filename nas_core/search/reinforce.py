@@ -10,7 +10,7 @@ class Reinforce(PolicyGradient):
 
     name = "reinforce"
 
-    def _update(self, new: Rollouts, baseline: float) -> dict[str, float]:
-        advantages = (new.rewards - baseline).float()
+    def _update(self, new: Rollouts) -> dict[str, float]:
+        advantages = self._advantages(new.rewards)
         log_probs, entropies = self.controller.evaluate(new.choices)
         return self._step(-(advantages * log_probs.sum(dim=1)).mean(), entropies)

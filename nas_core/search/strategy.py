@@ -17,12 +17,13 @@ from typing import Any, ClassVar
 from nas_core.config import SearchSettings
 from nas_core.errors import GenotypeError, RunError, first_line
 from nas_core.genotype import Genotype
-from nas_core.space import decode
+from nas_core.space import SPACE, Space
 
 STRATEGIES = ("ppo", "reinforce", "evolution", "random")
 # What torch, numpy and our own code raise for a state that is not one of theirs.
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, GenotypeError)
-# How often a round draws again what the limits refused, before it gives up.
+# How often a round draws again, for each of its proposals: what the limits refused, before it gives
+# up, and what was proposed before, until it proposes that once more.
 MAX_DRAWS = 100
 
 # The name of the limit that an architecture exceeds, or None.
@@ -31,16 +32,12 @@ Refusal = Callable[[Genotype], str | None]
 
 @dataclass(frozen=True)
 class Proposal:
-    """An architecture to train, and its choices, one for each of `space.DECISIONS`."""
+    """An architecture to train, and its choices, one for each decision of the space."""
 
     genotype: Genotype
     choices: tuple[int, ...]
     log_probs: tuple[float, ...] = ()
     """Of each choice, as the controller drew them; empty from other strategies."""
-
-    @classmethod
-    def from_choices(cls, choices: Sequence[int], log_probs: Sequence[float] = ()) -> Proposal:
-        return cls(decode(choices), tuple(choices), tuple(log_probs))
 
 
 @dataclass(frozen=True)
@@ -59,12 +56,8 @@ class Result:
 class _Round:
     proposals: tuple[Proposal, ...]
     num_refused: int
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> _Round:
-        pairs = zip(state["choices"], state["log_probs"], strict=True)
-        proposals = tuple(Proposal.from_choices(*pair) for pair in pairs)
-        return cls(proposals, int(state["num_refused"]))
+    num_known: int
+    """Draws of what was proposed before, whether drawn again or not."""
 
 
 class Strategy(ABC):
@@ -72,12 +65,18 @@ class Strategy(ABC):
 
     The same seed and the same rewards give the same proposals. `state_dict` is all that the
     future depends on: a strategy that is restored from it goes on bit for bit.
+
+    A training costs thousands of times what a draw does, and that of a known network tells nothing
+    new: so what was proposed before, in whatever round, is drawn again. That teaches nothing,
+    since a reward that is learned from twice would draw a controller to what it has already.
     """
 
     name: ClassVar[str]
 
-    def __init__(self) -> None:
+    def __init__(self, space: Space = SPACE) -> None:
+        self.space = space
         self._open: deque[_Round] = deque()
+        self._known: set[str] = set()
 
     @property
     def open_rounds(self) -> list[list[Proposal]]:
@@ -85,7 +84,10 @@ class Strategy(ABC):
         return [list(opened.proposals) for opened in self._open]
 
     def ask(self, num_proposals: int, refusal: Refusal = lambda genotype: None) -> list[Proposal]:
-        """Open a round, and return its proposals. They may repeat each other, and earlier ones.
+        """Open a round, and return its proposals.
+
+        They are new, by `Genotype.id`, but where `MAX_DRAWS` draws for each gave too few of those:
+        then the rest may repeat each other, and earlier ones.
 
         Args:
             refusal: names the limit that an architecture exceeds, or None. One that is refused is
@@ -95,17 +97,29 @@ class Strategy(ABC):
             RunError: after `MAX_DRAWS` draws for each proposal too few were within the limits.
         """
         kept: list[Proposal] = []
+        kept_ids: set[str] = set()
         refused: Counter[str] = Counter()
-        while (missing := num_proposals - len(kept)) > 0:
-            if refused.total() + len(kept) >= MAX_DRAWS * num_proposals:
+        num_known = 0
+        most = MAX_DRAWS * num_proposals
+        while len(kept) < num_proposals:
+            if refused.total() + len(kept) >= most:
                 raise RunError(_too_few(len(kept), refused))
-            for proposal in self._draw(missing):
-                limit = refusal(proposal.genotype)
-                if limit is None:
-                    kept.append(proposal)
-                else:
+            # As many as in all, since a controller draws one in the time of several.
+            for proposal in self._draw(num_proposals):
+                name = proposal.genotype.id
+                if name in self._known or name in kept_ids:
+                    num_known += 1
+                    if num_known <= most:
+                        continue
+                elif limit := refusal(proposal.genotype):
                     refused[limit] += 1
-        self._open.append(_Round(tuple(kept), refused.total()))
+                    continue
+                kept.append(proposal)
+                kept_ids.add(name)
+                if len(kept) == num_proposals:
+                    break
+        self._known |= kept_ids
+        self._open.append(_Round(tuple(kept), refused.total(), num_known))
         return kept
 
     def tell(self, results: Sequence[Result]) -> dict[str, float]:
@@ -116,8 +130,9 @@ class Strategy(ABC):
 
         Returns:
             Diagnostics of the learning by name; `reward_mean` is the mean reward of the round,
-            `refused_share` that of the draws over a limit. Empty when every result is a failure:
-            then nothing was learned.
+            `refused_share` that of the new draws over a limit, `known_share` that of the draws
+            which had been proposed before. Empty when every result is a failure: then nothing was
+            learned.
 
         Raises:
             ValueError: no round is open, or the results are not those of its proposals.
@@ -131,9 +146,11 @@ class Strategy(ABC):
         known = [reward for reward in rewards if reward is not None]
         diagnostics: dict[str, float] = {}
         if known:
+            num_new = oldest.num_refused + len(rewards)
             diagnostics = {
                 "reward_mean": math.fsum(known) / len(known),
-                "refused_share": oldest.num_refused / (oldest.num_refused + len(rewards)),
+                "refused_share": oldest.num_refused / num_new,
+                "known_share": oldest.num_known / (oldest.num_known + num_new),
                 **self._learn(results),
             }
         self._open.popleft()
@@ -146,10 +163,16 @@ class Strategy(ABC):
                 "choices": [list(proposal.choices) for proposal in one.proposals],
                 "log_probs": [list(proposal.log_probs) for proposal in one.proposals],
                 "num_refused": one.num_refused,
+                "num_known": one.num_known,
             }
             for one in self._open
         ]
-        return {"strategy": self.name, "open": opened, **copy.deepcopy(self._state())}
+        return {
+            "strategy": self.name,
+            "open": opened,
+            "known": sorted(self._known),
+            **copy.deepcopy(self._state()),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`.
@@ -164,16 +187,25 @@ class Strategy(ABC):
             )
         try:
             self._load(copy.deepcopy(state))
-            self._open = deque(_Round.from_state(one) for one in state["open"])
+            self._open = deque(self._round_of(one) for one in state["open"])
+            self._known = set(state["known"])
         except _MALFORMED as error:
             raise RunError(
                 f"the state of strategy {self.name} is malformed ({first_line(error)}): restore it "
                 "from a copy, or remove the run's folder to begin again"
             ) from None
 
+    def _propose(self, choices: Sequence[int], log_probs: Sequence[float] = ()) -> Proposal:
+        return Proposal(self.space.decode(choices), tuple(choices), tuple(log_probs))
+
+    def _round_of(self, state: Mapping[str, Any]) -> _Round:
+        pairs = zip(state["choices"], state["log_probs"], strict=True)
+        proposals = tuple(self._propose(*pair) for pair in pairs)
+        return _Round(proposals, int(state["num_refused"]), int(state["num_known"]))
+
     @abstractmethod
     def _draw(self, num: int) -> list[Proposal]:
-        """`num` proposals; called again in the same round when some were refused."""
+        """`num` proposals; called again in the same round when some of them were not taken."""
 
     @abstractmethod
     def _learn(self, results: Sequence[Result]) -> dict[str, float]:
@@ -186,8 +218,8 @@ class Strategy(ABC):
     def _load(self, state: dict[str, Any]) -> None: ...
 
 
-def make_strategy(settings: SearchSettings, seed: int) -> Strategy:
-    """The strategy that the settings name."""
+def make_strategy(settings: SearchSettings, seed: int, space: Space = SPACE) -> Strategy:
+    """The strategy that the settings name, for networks of `space`."""
     # Here, since these modules import this one.
     from nas_core.search.evolution import Evolution
     from nas_core.search.ppo import PPO
@@ -196,13 +228,13 @@ def make_strategy(settings: SearchSettings, seed: int) -> Strategy:
 
     match settings.strategy:
         case "ppo":
-            return PPO(settings.controller, seed)
+            return PPO(settings.controller, seed, space)
         case "reinforce":
-            return Reinforce(settings.controller, seed)
+            return Reinforce(settings.controller, seed, space)
         case "evolution":
-            return Evolution(settings.evolution, seed)
+            return Evolution(settings.evolution, seed, space)
         case "random":
-            return RandomSearch(seed)
+            return RandomSearch(seed, space)
 
 
 def _too_few(num_kept: int, refused: Counter[str]) -> str:

@@ -136,7 +136,15 @@ BAD_STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "of another controller": lambda state: {**state, "autoregressive": False},
     **{
         f"without {key}": lambda state, key=key: {k: v for k, v in state.items() if k != key}
-        for key in ("controller", "optimizer", "generator", "baseline", "buffer", "autoregressive")
+        for key in (
+            "controller",
+            "optimizer",
+            "generator",
+            "rewards",
+            "buffer",
+            "autoregressive",
+            "known",
+        )
     },
     "controller is a text": lambda state: {**state, "controller": "x"},
     "controller of another shape": lambda state: {
@@ -146,6 +154,8 @@ BAD_STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "optimizer is empty": lambda state: {**state, "optimizer": {}},
     "generator is short": lambda state: {**state, "generator": torch.zeros(3, dtype=torch.uint8)},
     "generator is a text": lambda state: {**state, "generator": "x"},
+    "rewards are a text": lambda state: {**state, "rewards": "x"},
+    "known is a number": lambda state: {**state, "known": 3},
     "buffer is a text": lambda state: {**state, "buffer": "x"},
     "buffer of other keys": lambda state: {**state, "buffer": {"a": 1}},
 }

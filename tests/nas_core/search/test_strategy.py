@@ -6,7 +6,8 @@ import io
 import math
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
@@ -15,13 +16,20 @@ import torch
 from nas_core.config import SearchSettings
 from nas_core.errors import RunError
 from nas_core.genotype import Genotype
-from nas_core.search.strategy import STRATEGIES, Proposal, Result, Strategy, make_strategy
-from nas_core.space import DECISIONS, decode, encode
+from nas_core.search.strategy import (
+    MAX_DRAWS,
+    STRATEGIES,
+    Proposal,
+    Result,
+    Strategy,
+    make_strategy,
+)
+from nas_core.space import DECISIONS, Decision, Space, decode, encode
 
 Make = Callable[[int], Strategy]
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("ppo", {}),
-    ("ppo", {"autoregressive": False, "epochs": 2, "buffer_size": 5, "entropy_weight": 0.01}),
+    ("ppo", {"autoregressive": False, "epochs": 2, "buffer_size": 5}),
     ("reinforce", {}),
     ("reinforce", {"autoregressive": False}),
     ("evolution", {"population_size": 6, "sample_size": 3}),
@@ -158,8 +166,9 @@ def test_round_of_failures_teaches_nothing(make: Make) -> None:
     before = strategy.state_dict()
     assert strategy.tell([Result(proposal, None) for proposal in strategy.ask(4)]) == {}
     after = strategy.state_dict()
-    # Sampling moved the generator on, and that is all.
-    del before["generator"], after["generator"]
+    # Sampling moved the generator on, what was proposed is known, and that is all.
+    for state in (before, after):
+        del state["generator"], state["known"]
     assert_same(after, before)
 
 
@@ -167,6 +176,7 @@ def test_diagnostics_are_finite_numbers(make: Make) -> None:
     for proposals, diagnostics in play(make(1), 3):
         rewards = [share_of_zeros(p) for index, p in enumerate(proposals) if index != 1]
         assert diagnostics["reward_mean"] == pytest.approx(np.mean(rewards))
+        assert 0 <= diagnostics["known_share"] < 1
         assert all(type(value) is float for value in diagnostics.values())
         assert all(math.isfinite(value) for value in diagnostics.values())
 
@@ -363,3 +373,93 @@ def test_limits_that_nothing_meets(make: Make) -> None:
     assert len(asked) == 200
     # The round is not open: looser limits go on.
     assert len(strategy.ask(2)) == 2
+
+
+@dataclass(frozen=True)
+class Small:
+    """A network of 3 * 3 choices; the last of its three decisions makes no difference."""
+
+    choices: tuple[int, ...]
+
+    @property
+    def id(self) -> str:
+        return str(self.choices[:2])
+
+
+NUM_SMALL = 9
+SMALL = Space(
+    tuple(Decision("op", 3, index) for index in range(3)),
+    lambda choices: cast(Genotype, Small(tuple(choices))),
+)
+
+
+@pytest.fixture(params=STRATEGIES)
+def make_small(request: pytest.FixtureRequest) -> Callable[[int], Strategy]:
+    """Of a space with few networks, as a strategy that has nearly converged sees one."""
+    changes = {"population_size": 2, "sample_size": 1} if request.param == "evolution" else {}
+    return lambda seed: make_strategy(settings_of(request.param, **changes), seed, SMALL)
+
+
+def explore(strategy: Strategy, num_rounds: int, size: int) -> list[list[str]]:
+    """The ids of each round. The first of a round fails."""
+    seen = []
+    for _ in range(num_rounds):
+        proposals = strategy.ask(size)
+        seen.append([proposal.genotype.id for proposal in proposals])
+        rewards = [None, *(float(proposal.choices[0]) for proposal in proposals[1:])]
+        strategy.tell([Result(*pair) for pair in zip(proposals, rewards, strict=True)])
+    return seen
+
+
+def test_what_was_proposed_before_is_drawn_again(make_small: Callable[[int], Strategy]) -> None:
+    """Whether its training failed, or its round is open."""
+    strategy = make_small(0)
+    first, second = explore(strategy, 2, size=2)
+    third = [proposal.genotype.id for _ in range(2) for proposal in strategy.ask(2)]
+    assert len({*first, *second, *third}) == 8
+
+
+def test_when_nothing_new_is_left_a_round_repeats(make_small: Callable[[int], Strategy]) -> None:
+    strategy = make_small(0)
+    (seen,) = explore(strategy, 1, size=NUM_SMALL)
+    assert len(set(seen)) == NUM_SMALL
+    proposals = strategy.ask(4)
+    assert {proposal.genotype.id for proposal in proposals} <= {*seen}
+    shares = strategy.tell([Result(proposal, 0.5) for proposal in proposals])
+    # All draws but the four that stood.
+    draws = 4 * MAX_DRAWS + 4
+    assert shares["known_share"] == pytest.approx(draws / (draws + 4))
+
+
+@pytest.mark.parametrize("num_rounds", [1, 2, 4])
+def test_restored_strategy_knows_what_it_proposed(
+    make_small: Callable[[int], Strategy], num_rounds: int
+) -> None:
+    original = make_small(1)
+    explore(original, num_rounds, size=2)
+    original.ask(1)
+    restored = make_small(2)
+    restored.load_state_dict(through_disk(original.state_dict()))
+    for strategy in (original, restored):
+        strategy.tell([Result(proposal, 0.5) for proposal in strategy.open_rounds[0]])
+    assert explore(restored, 3, size=2) == explore(original, 3, size=2)
+    assert_same(restored.state_dict(), original.state_dict())
+
+
+def test_known_networks_count_toward_no_limit() -> None:
+    """The share of refused draws is of the new ones, and a known one is not asked about again."""
+    strategy = make_strategy(settings_of("random"), 0, SMALL)
+    asked: list[str] = []
+
+    def refuse(genotype: Genotype) -> str | None:
+        asked.append(genotype.id)
+        return "max_macs" if genotype.id.startswith("(0") else None
+
+    proposals = strategy.ask(6, refuse)
+    kept = {proposal.genotype.id for proposal in proposals}
+    assert len(kept) == 6 and not [name for name in kept if name.startswith("(0")]
+    assert all(asked.count(name) == 1 for name in kept)
+    num_refused = len(asked) - 6
+    shares = strategy.tell([Result(proposal, 0.5) for proposal in proposals])
+    assert shares["refused_share"] == pytest.approx(num_refused / (num_refused + 6))
+    assert shares["known_share"] > 0
