@@ -30,7 +30,7 @@ class Service:
     created: when it started, in seconds since the epoch. It tells the process from a later one
         that got the same pid.
     about: what it was started for, to be compared with what is wanted later.
-    hosts: what a request may call it, see `flows.guard`.
+    hosts: what a request may call it, see `tasks.guard`.
     """
 
     __pydantic_config__: ClassVar[Any] = ConfigDict(extra="forbid")

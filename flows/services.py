@@ -21,8 +21,6 @@ import httpx
 from rich.console import Console
 
 from flows.deployments import deployment_names
-from flows.guard import HOSTS_VARIABLE, LOOPBACK, allowed_hosts, origins
-from flows.guarded import MLFLOW_APP
 from flows.prefect_server import (
     answers,
     configured_url,
@@ -46,6 +44,8 @@ from nas_core.errors import ServiceError, shown
 from nas_core.files import digest_of
 from nas_core.locks import exclusive
 from nas_core.paths import artifacts_folder
+from tasks.guard import HOSTS_VARIABLE, LOOPBACK, allowed_hosts, origins
+from tasks.tracking.guarded import MLFLOW_APP
 
 HOST = "127.0.0.1"
 PREFECT_PORT = 4200
