@@ -78,7 +78,7 @@ class Context:
             context = cls(settings, root, compute, encoder_state, named)
         else:
             context = cls(settings, root, compute, None, {})
-        Tracker.check(tracking_uri(settings.tracking.uri, root))
+        Tracker.check(tracking_uri(settings.tracking.uri, root), root)
         return context
 
     @cached_property

@@ -1,8 +1,7 @@
-"""The servers behind the guard: what `nas up` and the commands start in processes of their own.
+"""Prefect's server behind the guard: `nas up` and the commands start it in a process of its own.
 
 `python -m flows.guarded HOST PORT` is `prefect server start`, `python -m flows.guarded FD` the
-temporary server of a command. MLflow's own command finds its application here by the entry point
-in pyproject.toml.
+temporary server of a command.
 """
 
 from __future__ import annotations
@@ -13,17 +12,9 @@ import threading
 
 import uvicorn
 
-from flows.guard import Guard, guarded
+from tasks.guard import guarded
 
-MLFLOW_APP = "nas-guarded"  # the name of the entry point
 SECONDS_FOR_CONNECTIONS = 2  # at the end of the temporary server
-
-
-def mlflow_app() -> Guard:
-    """MLflow's server."""
-    from mlflow.server.fastapi_app import app
-
-    return guarded(app)
 
 
 def serve_prefect(host: str, port: int) -> None:

@@ -51,7 +51,10 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for STEM.png and STEM_overlay.png.")],
     masks: Annotated[
         Path | None,
-        typer.Option(help="Folder with true classes as STEM.png: shows and writes metrics.json."),
+        typer.Option(
+            help="Folder with true classes as STEM.png: shows and writes metrics.json. They are "
+            "read as the dataset.yaml in it or above it says, else as class numbers."
+        ),
     ] = None,
     label_ids: Annotated[
         bool,
@@ -107,17 +110,19 @@ def export(
 ) -> None:
     """Write a network as ONNX for any batch and image size, checked against PyTorch."""
     check_output("--out", out, (".onnx",))
-    from nas_core.data.pictures import find_pictures, picture_size, read_picture
+    from nas_core.data.images import read_image
+    from nas_core.data.pictures import find_pictures
     from nas_core.export import export_onnx
     from nas_core.labelling import check_memory
     from nas_core.models.checkpoint import load_segmenter
     from nas_core.shipping import find_weights
 
     segmenter, card = load_segmenter(find_weights(model))
-    found_pictures = find_pictures(images or [])
-    for path in found_pictures:
-        check_memory(path, picture_size(path))
-    pictures = [read_picture(path) for path in found_pictures]
+    pictures = []
+    for path in find_pictures(images or []):
+        pictures.append(read_image(path, upright=True))
+        height, width = pictures[-1].shape[:2]
+        check_memory(path, (height, width))
     found = export_onnx(segmenter, card, out, pictures)
     console.print(
         f"written: {out}\n{found.num_images} {'images' if images else 'synthetic images'}: logits "

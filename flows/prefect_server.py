@@ -36,11 +36,11 @@ from prefect.settings import (
 )
 from prefect.states import Cancelled, Crashed
 
-from flows.guard import HOSTS_VARIABLE, allowed_hosts
 from flows.processes import ProfileChange
 from nas_core.addresses import redacted
 from nas_core.errors import ServiceError
 from nas_core.http import answers_in_time
+from tasks.guard import HOSTS_VARIABLE, allowed_hosts
 
 ACTIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 SECONDS_TO_ANSWER = 5.0

@@ -30,7 +30,7 @@ class Service:
     created: when it started, in seconds since the epoch. It tells the process from a later one
         that got the same pid.
     about: what it was started for, to be compared with what is wanted later.
-    hosts: what a request may call it, see `flows.guard`.
+    hosts: what a request may call it, see `tasks.guard`.
     """
 
     __pydantic_config__: ClassVar[Any] = ConfigDict(extra="forbid")
@@ -85,6 +85,8 @@ class _Content(BaseModel):
 class Record:
     """What is up, kept in a file so that a later command finds it.
 
+    A copy of another project's record is as none: what that lists is not ours to end.
+
     Raises (`read`):
         ServiceError: the file cannot be read.
     """
@@ -108,6 +110,8 @@ class Record:
             raise ServiceError(
                 f"{path} cannot be read ({problem}); end what it lists by hand and delete it"
             ) from None
+        if any(_is_copied(service, path) for service in content.services.values()):
+            return cls(path)
         return cls(path, content.services, content.profile)
 
     def write(self) -> None:
@@ -119,6 +123,12 @@ class Record:
         """The service of that key, if its process lives."""
         service = self.services.get(key)
         return service if service and service.process else None
+
+
+def _is_copied(service: Service, path: Path) -> bool:
+    """Whether the record at `path` is a copy, made with its project, of one that is there still."""
+    original = Path(service.log).parent / path.name
+    return original.exists() and not original.samefile(path)
 
 
 def start_service(

@@ -32,9 +32,10 @@ from nas_core.config import (
     project_dir,
 )
 from nas_core.paths import results_folder
+from nas_core.search import run
 from nas_core.search.journal import Record
 from nas_core.search.latencies import with_latencies
-from tasks.candidates import measure_latencies
+from tasks.candidates import measure_latencies, rebuild_diagnostics
 from tasks.dataset import prepare_dataset
 from tasks.results import write_search_results
 from tasks.tracking.store import patiently
@@ -146,6 +147,8 @@ def run_search(context: Context) -> tuple[Path, list[Record]]:
     if warning := too_few_proposals(settings):
         logger.warning(warning)
     with context.workers() as workers, context.open_journal(folder) as journal:
+        if run.lacks_diagnostics(folder):
+            rebuild_diagnostics(folder, settings, context.root, journal.records)
         log = context.track_search(folder, journal, logger)
         done = len(journal.candidates)
         if done:

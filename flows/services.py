@@ -21,8 +21,6 @@ import httpx
 from rich.console import Console
 
 from flows.deployments import deployment_names
-from flows.guard import HOSTS_VARIABLE, LOOPBACK, allowed_hosts, origins
-from flows.guarded import MLFLOW_APP
 from flows.prefect_server import (
     answers,
     configured_url,
@@ -46,6 +44,8 @@ from nas_core.errors import ServiceError, shown
 from nas_core.files import digest_of
 from nas_core.locks import exclusive
 from nas_core.paths import artifacts_folder
+from tasks.guard import HOSTS_VARIABLE, LOOPBACK, allowed_hosts, origins
+from tasks.tracking.guarded import MLFLOW_APP
 
 HOST = "127.0.0.1"
 PREFECT_PORT = 4200
@@ -228,11 +228,13 @@ def _start_mlflow(root: Path, record: Record, options: Options, console: Console
         end_service(record.services.pop("mlflow"))
         console.print(f"{running.name:<16} ended; the tracking URI has changed")
     # Here, for this import takes longer than anything else that `nas up` does a second time.
+    from tasks.tracking.location import adopt_artifacts
     from tasks.tracking.store import artifact_location, connect, tracking_uri
 
     uri = tracking_uri(setting, root)
     # Two processes that create the same database at a time would break each other.
     connect(uri)
+    adopt_artifacts(uri, root)
     if not uri.startswith(DATABASES):
         console.print(f"MLflow           answers at {redacted(uri)}; nothing to start")
         return

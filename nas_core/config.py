@@ -32,7 +32,14 @@ _SHOWN_PROBLEMS = 8
 _MAX_PATH = 3000
 _MAX_PART = 255
 
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+# Strict: True is no number, where a flow takes a seed without a section around it.
+Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+
+# Limits of what could be meant. Without them a slip of the keyboard overflows a float or an
+# integer of 64 bits hours later.
+_MOST_COUNTED = 10**15
+_MOST_MILLISECONDS = 3_600_000
+_LARGEST_NORM = 1e6
 
 
 def _is_text(value: str) -> str:
@@ -57,7 +64,9 @@ PathText = Annotated[Text, AfterValidator(_is_path)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """Values have the type that they are declared with: neither True nor "8" is a number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class CropSettings(Section):
@@ -78,9 +87,9 @@ class CropSettings(Section):
 class SyntheticSettings(Section):
     """Size of the built-in synthetic dataset. No effect unless dataset.kind is synthetic."""
 
-    num_train: int = Field(60, ge=2, description="Images in the training split.")
-    num_val: int = Field(12, ge=1, description="Images in the validation split.")
-    num_test: int = Field(12, ge=1, description="Images in the test split.")
+    num_train: int = Field(60, ge=2, le=100_000, description="Images in the training split.")
+    num_val: int = Field(12, ge=1, le=100_000, description="Images in the validation split.")
+    num_test: int = Field(12, ge=1, le=100_000, description="Images in the test split.")
     height: int = Field(90, ge=32, le=2048, description="Height of an image in pixels.")
     width: int = Field(120, ge=32, le=4096, description="Width of an image in pixels.")
 
@@ -122,10 +131,13 @@ class ControllerSettings(Section):
     buffer_size: int = Field(
         20,
         ge=1,
+        le=1_000_000,
         description="The last candidates that PPO learns from, a round's at least. No effect on "
         "reinforce.",
     )
-    max_gradient_norm: float = Field(2.0, gt=0, description="Gradients are clipped to this norm.")
+    max_gradient_norm: float = Field(
+        2.0, gt=0, le=_LARGEST_NORM, description="Gradients are clipped to this norm."
+    )
 
 
 class EvolutionSettings(Section):
@@ -152,14 +164,21 @@ class ConstraintSettings(Section):
     """Limits on the network as it is shipped: a candidate over one is refused untrained."""
 
     max_parameters: int | None = Field(
-        300_000, ge=1, description="Most parameters, encoder included. Empty: no limit."
+        300_000,
+        ge=1,
+        le=_MOST_COUNTED,
+        description="Most parameters, encoder included. Empty: no limit.",
     )
     max_macs: int | None = Field(
-        None, ge=1, description="Most multiply-accumulates for one image. Empty: no limit."
+        None,
+        ge=1,
+        le=_MOST_COUNTED,
+        description="Most multiply-accumulates for one image. Empty: no limit.",
     )
     max_latency_ms: float | None = Field(
         None,
         gt=0,
+        le=_MOST_MILLISECONDS,
         description="Most milliseconds for one image, measured here. Empty: no limit.",
     )
 
@@ -171,7 +190,10 @@ class RewardSettings(Section):
         "none", description="The cost that the reward includes. none: the reward is the quality."
     )
     target: float = Field(
-        300_000, gt=0, description="Cost at which the reward is the quality, in the cost's unit."
+        300_000,
+        ge=1e-3,
+        le=_MOST_COUNTED,
+        description="Cost at which the reward is the quality, in the cost's unit.",
     )
     exponent: float = Field(
         -0.07, ge=-2, le=0, description="How much cost counts: -0.07 gives 5 % for half the cost."
@@ -192,8 +214,10 @@ class ProxySettings(CropSettings):
     learning_rate_a: float = Field(7e-3, gt=0, le=1, description="Adam, decoder, stage A.")
     learning_rate_b: float = Field(2e-3, gt=0, le=1, description="Adam, decoder, stage B.")
     learning_rate_encoder: float = Field(5e-4, ge=0, le=1, description="Adam, encoder, stage B.")
-    weight_decay_b: float = Field(1e-5, ge=0, description="Weight decay in stage B.")
-    max_gradient_norm: float = Field(3.0, gt=0, description="Gradient norm clip in stage B.")
+    weight_decay_b: float = Field(1e-5, ge=0, le=1, description="Weight decay in stage B.")
+    max_gradient_norm: float = Field(
+        3.0, gt=0, le=_LARGEST_NORM, description="Gradient norm clip in stage B."
+    )
     averaging_a: float = Field(0.9, ge=0, lt=1, description="Polyak decay, stage A.")
     averaging_b: float = Field(0.99, ge=0, lt=1, description="Polyak decay, stage B.")
     min_scale: float = Field(0.7, gt=0, le=8, description="Random scale of a crop: least.")
@@ -246,7 +270,10 @@ class SearchSettings(Section):
         0.1, gt=0, lt=1, description="Share of the training split that scores the candidates."
     )
     max_failures: int = Field(
-        3, ge=1, description="The search stops after this many failed candidates in a row."
+        3,
+        ge=1,
+        le=1_000_000,
+        description="The search stops after this many failed candidates in a row.",
     )
     controller: ControllerSettings = ControllerSettings()
     evolution: EvolutionSettings = EvolutionSettings()
@@ -268,7 +295,9 @@ class TrainSettings(CropSettings):
 
     top: int = Field(2, ge=0, le=100, description="How many of the search's best are trained.")
     also: tuple[PathText, ...] = Field(
-        ("arch0",), description="Architectures trained beside them, by name, id or JSON file."
+        ("arch0",),
+        strict=False,  # JSON and YAML have lists
+        description="Architectures trained beside them, by name, id or JSON file.",
     )
     splits: Literal["train", "train+val"] = Field(
         "train", description="Splits to train on. With train+val, val figures mean nothing."
@@ -291,14 +320,18 @@ class TrainSettings(CropSettings):
     )
     learning_rate: float = Field(6e-3, gt=0, le=1, description="AdamW, decoder, at its peak.")
     learning_rate_encoder: float = Field(3e-3, ge=0, le=1, description="AdamW, encoder.")
-    weight_decay: float = Field(1e-4, ge=0, description="AdamW's weight decay.")
-    warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up, at most half.")
+    weight_decay: float = Field(1e-4, ge=0, le=1, description="AdamW's weight decay.")
+    warmup_steps: int = Field(
+        100, ge=0, le=1_000_000_000, description="Steps of linear warm-up, at most half."
+    )
     schedule: Literal["poly", "cosine"] = Field(
         "poly", description="How the learning rates fall to 0 after the warm-up."
     )
-    max_gradient_norm: float = Field(3.0, gt=0, description="Gradients are clipped to this norm.")
+    max_gradient_norm: float = Field(
+        3.0, gt=0, le=_LARGEST_NORM, description="Gradients are clipped to this norm."
+    )
     averaging: float = Field(0.998, ge=0, lt=1, description="Polyak decay of the weights.")
-    validate_every: int = Field(5, ge=1, description="Epochs between validations.")
+    validate_every: int = Field(5, ge=1, le=100_000, description="Epochs between validations.")
 
 
 class ComputeSettings(Section):
@@ -306,7 +339,7 @@ class ComputeSettings(Section):
 
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        pattern=r"^(auto|cpu|cuda(:(0|[1-9][0-9]?))?)$",
         description="auto: a GPU if there is one. cpu, cuda or cuda:N otherwise.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -347,7 +380,10 @@ class RunnerSettings(Section):
         description="Candidates trained at a time, each in a process. They share the CPU threads.",
     )
     time_limit: float = Field(
-        3600.0, gt=0, description="Seconds for one candidate: over it, it is failed."
+        3600.0,
+        gt=0,
+        le=2_592_000,
+        description="Seconds for one candidate, 30 days at most: over it, it is failed.",
     )
     ray: RaySettings = RaySettings()
 

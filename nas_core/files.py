@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,28 @@ def read_limited(path: Path, limit: int) -> bytes:
     Raises:
         OSError: it cannot be read, is no regular file, or has more than `limit` bytes.
     """
+    with open_limited(path, limit) as file:
+        return file.read(os.fstat(file.fileno()).st_size)
+
+
+@contextmanager
+def open_limited(path: Path, limit: int | None = None) -> Iterator[BufferedReader]:
+    """A regular file to read, which has at most `limit` bytes.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or has more than `limit` bytes. Files of the
+            system, as those below /proc, are none: they may let a reader wait for ever or never
+            end, and claim no size.
+    """
     check_regular(path)
-    with path.open("rb") as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
-    return content
+    # Not waiting for a pipe that took the file's place, nor for a message of the kernel.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or (not status.st_size and file.read(1) != b""):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if limit is not None and status.st_size > limit:
+            raise OSError(errno.EFBIG, f"more than {limit} bytes", str(path))
+        yield file
 
 
 def read_text(path: Path, limit: int) -> str:
@@ -199,7 +216,7 @@ def digest_of(*values: Any, length: int = 8) -> str:
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:length]
 
 
-def file_digest(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
-    with path.open("rb") as file:
+def file_digest(path: Path, limit: int | None = None) -> str:
+    """Hexadecimal SHA-256 of a file's content; raises as `open_limited`."""
+    with open_limited(path, limit) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,6 +6,7 @@ import statistics
 import time
 
 import torch
+from torch import nn
 
 from nas_core.compute import Compute
 from nas_core.genotype import Genotype
@@ -18,7 +19,6 @@ NUM_WARM_UPS = 2
 NUM_RUNS = 7
 
 
-@torch.inference_mode()
 def measure_latency(
     genotype: Genotype,
     *,
@@ -34,14 +34,27 @@ def measure_latency(
     matter, so they are random.
     """
     decoder = (genotype, num_classes, agg_size, sep_repeats)
-    segmenter = compute.place(seeded(0, lambda: Segmenter(Encoder(), Decoder(*decoder)))).eval()
+    segmenter = seeded(0, lambda: Segmenter(Encoder(), Decoder(*decoder)))
+    return _median_milliseconds(segmenter, input_size, compute)
+
+
+def measure_encoder_latency(input_size: tuple[int, int], compute: Compute) -> float:
+    """As `measure_latency`, of the encoder alone: no network is faster."""
+    return _median_milliseconds(seeded(0, Encoder), input_size, compute)
+
+
+@torch.inference_mode()
+def _median_milliseconds(
+    network: nn.Module, input_size: tuple[int, int], compute: Compute
+) -> float:
+    network = compute.place(network).eval()
     image = torch.zeros(1, 3, *input_size, device=compute.device)
     image = image.to(memory_format=torch.channels_last)
     seconds = []
     for _ in range(NUM_WARM_UPS + NUM_RUNS):
         started = time.perf_counter()
         with compute.autocast():
-            segmenter(image)
+            network(image)
         if compute.device.type == "cuda":
             torch.cuda.synchronize(compute.device)
         seconds.append(time.perf_counter() - started)

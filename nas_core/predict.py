@@ -10,6 +10,7 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,20 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from nas_core.data.images import read_mask
+from nas_core.data.folder import DESCRIPTION, MaskReader, read_description
+from nas_core.data.images import read_image, read_mask
 from nas_core.data.overlay import overlay
-from nas_core.data.pictures import picture_size, read_picture
-from nas_core.errors import DataError
+from nas_core.errors import DataError, shown
 from nas_core.files import write_atomically, write_json
 from nas_core.labelling import batch_size_for, check_memory, predict_batch, predict_labels
+from nas_core.labels import IGNORED
 from nas_core.metrics import ConfusionMatrix
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.segmenter import Segmenter
 from nas_core.shipping import find_weights
 
 METRICS_FILE = "metrics.json"
+_LEVELS_ABOVE = 3  # dataset.yaml over a folder such as train/masks/night
 
 
 class Predictor:
@@ -62,7 +65,7 @@ class Predictor:
             ValueError: the array has another shape or type, or no pixels.
             WeightsError: the network's output is not finite.
         """
-        array = image if isinstance(image, np.ndarray) else read_picture(Path(image))
+        array = image if isinstance(image, np.ndarray) else read_image(Path(image), upright=True)
         return predict_labels(self.segmenter, array)
 
 
@@ -95,20 +98,23 @@ def predict_files(
     A picture that cannot be read becomes a problem in the report; the others are written.
 
     Args:
-        masks: a folder with the true classes as STEM.png, 8-bit grey; the number of classes as a
-            label means "not labelled". Then metrics.json is written too.
+        masks: a folder with the true classes as STEM.png. They are read as the dataset.yaml in it
+            or above it says; without one they are 8-bit grey, class numbers, and the number of
+            classes means "not labelled". Then metrics.json is written too.
         on_done: called with the number of pictures that are done since the last call.
         label_ids: one for each class, written in place of its number, and no overlays: the form
             that a benchmark's server takes.
 
     Raises:
         DataError: two pictures have one stem, a picture or mask would be overwritten, `masks` is
-            no folder, or `out` cannot be written. All but a disk that gets full is found before
-            any work.
+            no folder, its dataset.yaml is not valid or of other classes, or `out` cannot be
+            written. All but a disk that gets full is found before any work.
         WeightsError: the network's output is not finite.
     """
     if masks is not None and not masks.is_dir():
         raise DataError(f"masks: {masks} is not a folder: give one with STEM.png of each image")
+    description = masks and _find_description(masks, predictor.card.classes)
+    read = _mask_reader(description, predictor.card.classes)
     suffixes = [".png"] if label_ids else [".png", "_overlay.png"]
     _check_outputs(pictures, out, masks, suffixes)
     report = Report()
@@ -117,18 +123,9 @@ def predict_files(
     num_scored = 0
     palette = np.array(predictor.card.palette, np.uint8)
     values = np.array(label_ids or range(num_classes), np.uint8)
-    for paths in _batches(pictures, report, on_done):
-        images: dict[Path, npt.NDArray[np.uint8]] = {}
-        for path in paths:
-            try:
-                images[path] = read_picture(path)
-            except DataError as error:
-                report.problems.append(str(error))
-        if not images:
-            on_done(len(paths))
-            continue
-        predicted = predict_batch(predictor.segmenter, np.stack([*images.values()]))
-        for (path, image), labels in zip(images.items(), predicted, strict=True):
+    for batch in _batches(pictures, report, on_done):
+        predicted = predict_batch(predictor.segmenter, np.stack([image for _, image in batch]))
+        for (path, image), labels in zip(batch, predicted, strict=True):
             try:
                 _save(out / f"{path.stem}.png", Image.fromarray(values[labels]))
                 if not label_ids:
@@ -138,11 +135,11 @@ def predict_files(
             report.num_written += 1
             if masks is not None:
                 try:
-                    _count(confusion, labels, _mask_of(path, masks))
+                    _count(confusion, labels, _mask_of(path, masks), read)
                     num_scored += 1
                 except DataError as error:
                     report.problems.append(str(error))
-        on_done(len(paths))
+        on_done(len(batch))
     if masks is not None:
         try:
             report.metrics = _metrics(confusion, predictor.card, num_scored)
@@ -152,25 +149,56 @@ def predict_files(
     return report
 
 
+def _find_description(masks: Path, classes: Sequence[str]) -> Path | None:
+    """The dataset.yaml that the masks follow: in their folder, or the nearest one above it."""
+    folder = masks.absolute()
+    for place in (folder, *folder.parents[:_LEVELS_ABOVE]):
+        path = place / DESCRIPTION
+        if path.is_file():
+            found = [entry.name for entry in read_description(place).classes]
+            if unknown := [name for name in found if name not in classes]:
+                raise DataError(
+                    f"{path}: class {shown(unknown[0])} is none of the model's "
+                    f"({', '.join(classes[:5])}{' ...' * (len(classes) > 5)}): "
+                    "give masks of the data that it was trained on"
+                )
+            return path
+    return None
+
+
+def _mask_reader(
+    description: Path | None, classes: Sequence[str]
+) -> Callable[[Path], npt.NDArray[np.uint8]]:
+    """Reads masks to the model's class numbers; their count is "not labelled"."""
+    unlabelled = len(classes)
+    if description is None:
+        return partial(read_mask, num_labels=unlabelled + 1)
+    reader = MaskReader(description.parent, read_description(description.parent))
+    numbers = np.full(IGNORED + 1, unlabelled, np.uint8)
+    for number, entry in enumerate(reader.description.classes):
+        numbers[number] = classes.index(entry.name)
+    return lambda path: numbers[reader(path.absolute())]
+
+
 def _batches(
     pictures: Sequence[Path], report: Report, on_done: Callable[[int], None]
-) -> Iterator[list[Path]]:
+) -> Iterator[list[tuple[Path, npt.NDArray[np.uint8]]]]:
     """Neighbours of equal size together, up to a number of pixels."""
-    batch: list[Path] = []
-    batch_size: tuple[int, int] | None = None
+    batch: list[tuple[Path, npt.NDArray[np.uint8]]] = []
     for path in pictures:
         try:
-            size = picture_size(path)
-            check_memory(path, size)
+            image = read_image(path, upright=True)
+            height, width = image.shape[:2]
+            check_memory(path, (height, width))
         except DataError as error:
             report.problems.append(str(error))
             on_done(1)
             continue
-        if batch and (size != batch_size or len(batch) >= batch_size_for(size)):
+        other_size = bool(batch) and image.shape != batch[0][1].shape
+        if batch and (other_size or len(batch) >= batch_size_for((height, width))):
             yield batch
             batch = []
-        batch.append(path)
-        batch_size = size
+        batch.append((path, image))
     if batch:
         yield batch
 
@@ -216,10 +244,15 @@ def _save(path: Path, picture: Image.Image) -> None:
     write_atomically(path, lambda temporary: picture.save(temporary))
 
 
-def _count(confusion: ConfusionMatrix, labels: npt.NDArray[np.uint8], mask: Path) -> None:
+def _count(
+    confusion: ConfusionMatrix,
+    labels: npt.NDArray[np.uint8],
+    mask: Path,
+    read: Callable[[Path], npt.NDArray[np.uint8]],
+) -> None:
     if not mask.exists():
         raise DataError(f"{mask} is missing: its image is not in the metrics")
-    truth = read_mask(mask, confusion.num_classes + 1)
+    truth = read(mask)
     if truth.shape != labels.shape:
         raise DataError(
             f"{mask}: {truth.shape[1]}x{truth.shape[0]}; "

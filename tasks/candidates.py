@@ -75,6 +75,26 @@ def aggregate_rewards(
     return run.learn(folder, settings.search, settings.seed, costs, rewards)
 
 
+@task(name="rebuild diagnostics", cache_policy=NO_CACHE)
+def rebuild_diagnostics(
+    folder: Path, settings: Settings, root: Path, records: Sequence[Record]
+) -> None:
+    """Make the diagnostics of the search's rounds again, where they are lost."""
+    logger, closed = get_run_logger(), run.current_round(folder)
+    path = folder / run.ROUNDS_FILE
+    logger.warning("%s lacks rounds that the search has learned from: making it again", path)
+    costs = _costs(folder, settings, root)
+    rebuilt = run.rebuild_diagnostics(folder, settings.search, settings.seed, costs, records)
+    if rebuilt < closed:
+        logger.warning(
+            "%s: after round %d of %d this machine proposes otherwise than the search did; the "
+            "rounds from there on stay without diagnostics, which changes no result",
+            path,
+            rebuilt,
+            closed,
+        )
+
+
 @task(name="measure latencies", cache_policy=NO_CACHE)
 def measure_latencies(
     folder: Path, settings: Settings, root: Path, candidates: Sequence[Record]

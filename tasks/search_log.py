@@ -13,10 +13,9 @@ from nas_core.config import Settings
 from nas_core.errors import ServiceError, UnavailableError
 from nas_core.files import write_bytes
 from nas_core.genotype import Genotype
-from nas_core.search.candidates import candidate_files
+from nas_core.search.candidates import candidate_files, damaged_files, read_losses
 from nas_core.search.journal import Journal, Record
 from nas_core.search.run import round_diagnostics
-from nas_core.training.record import read_object
 from tasks.tracking.store import Logger, patiently
 from tasks.tracking.tracker import LATENCY, CandidateEntry, Tracker
 
@@ -60,6 +59,7 @@ class SearchLog:
         known = (record.reward for record in journal.candidates[: self._num_candidates])
         self._best = max((reward for reward in known if reward is not None), default=-math.inf)
         self._try_after = -math.inf
+        self._told_of: set[Path] = set()
         # Of those up to this number, MLflow may have a part.
         self._num_tried = len(journal.candidates)
         self._record_missing()
@@ -109,14 +109,17 @@ class SearchLog:
         new = record.candidate > self._num_tried
         self._num_tried = max(self._num_tried, record.candidate)
         genotype = Genotype.from_dict(record.genotype)
-        files = candidate_files(self.folder, record.id)
-        drawing = files["genotype"].with_name("architecture.svg")
+        files = self._whole_files(record) if record.is_scored else {}
+        drawing = candidate_files(self.folder, record.id)["genotype"].with_name("architecture.svg")
         write_bytes(drawing, self._draw(genotype))
-        finished = files["weights"].stat().st_mtime if record.is_scored else self._failed_at()
+        # Of one that failed, or whose weights are lost, the time is not known.
+        ended = files.get("weights", self.journal.path)
+        finished = ended.stat().st_mtime
         curves = {}
-        if record.is_scored:
-            losses = read_object(files["losses"])
+        if "losses" in files:
+            losses = read_losses(files["losses"])
             curves = {f"loss_{stage}": values for stage, values in losses.items()}
+        if record.is_scored:
             curves["validation_reward"] = list(record.scores)
         self.tracker.log_candidate(
             self.run_id,
@@ -132,7 +135,7 @@ class SearchLog:
                 curves=curves,
                 seconds=record.seconds,
                 stopped_early=record.status == "stopped early",
-                files=[drawing, *(files.values() if record.is_scored else ())],
+                files=[drawing, *files.values()],
                 failure=record.reason,
             ),
             new=new,
@@ -143,8 +146,21 @@ class SearchLog:
             progress |= {"candidate_reward": record.reward, "best_reward": self._best}
         self.tracker.log_progress(self.run_id, record.candidate, progress)
 
-    def _failed_at(self) -> float:
-        return self.journal.path.stat().st_mtime
+    def _whole_files(self, record: Record) -> dict[str, Path]:
+        """The candidate's files, by name; of what is missing or damaged it is said once."""
+        files = candidate_files(self.folder, record.id)
+        for name in damaged_files(self.folder, record.id):
+            path = files.pop(name)
+            if path not in self._told_of:
+                self._told_of.add(path)
+                self.logger.warning(
+                    "%s is missing or damaged: MLflow gets candidate %d without it; restore it "
+                    "from a copy before the search goes on, or train %s with `nas train`",
+                    path,
+                    record.candidate,
+                    record.id,
+                )
+        return files
 
 
 def _metrics(record: Record) -> dict[str, float]:

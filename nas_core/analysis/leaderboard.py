@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
-from nas_core.errors import RunError
+from nas_core.errors import GenotypeError, RunError
 from nas_core.genotype import Genotype
 from nas_core.search.journal import Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, read_latencies, with_latencies
+
+log = logging.getLogger(__name__)
 
 METRICS = ("mean_iou", "frequency_weighted_iou", "mean_accuracy")
 COUNTS = ("rank", "candidate", "num_parameters", "macs")
@@ -56,7 +60,8 @@ def read_search(searches: Path, name: str | None = None) -> tuple[str, list[Reco
 
     Args:
         searches: the folder of all searches.
-        name: of the search's folder; the one that was written to last if None.
+        name: of the search's folder; if None, the one that was written to last, of those whose
+            journal can be read.
 
     Raises:
         RunError: there is none, or none of this name, or its journal or latencies cannot be read.
@@ -65,7 +70,12 @@ def read_search(searches: Path, name: str | None = None) -> tuple[str, list[Reco
     if not journals:
         raise RunError(f"{searches}: no search yet; start one with `nas search`")
     if name is None:
-        name = max(journals, key=lambda known: journals[known].stat().st_mtime)
+        latest = sorted(journals.values(), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path, candidates in _readable(latest):
+            return path.parent.name, candidates
+        raise RunError(
+            f"{searches}: no journal there can be read; start a search with `nas search`"
+        )
     if name not in journals:
         raise RunError(f"{searches}: no search {name!r}; there are: {', '.join(journals)}")
     latencies = read_latencies(journals[name].parent / LATENCY_FILE)
@@ -75,19 +85,36 @@ def read_search(searches: Path, name: str | None = None) -> tuple[str, list[Reco
 def searched_genotypes(searches: Path) -> dict[str, Genotype]:
     """Every architecture that a search trained, by id.
 
-    Raises:
-        RunError: a journal cannot be read.
-        GenotypeError: a journal holds what is not in the search space.
+    A search whose journal cannot be read is left out, with a warning.
     """
     return {
-        record.id: Genotype.from_dict(record.genotype, f"{path}, record {record.index}")
-        for path in _journals(searches)
-        for record in Journal.read(path).candidates
+        record.id: Genotype.from_dict(record.genotype)
+        for _, candidates in _readable(_journals(searches))
+        for record in candidates
     }
 
 
 def _journals(searches: Path) -> list[Path]:
     return sorted(searches.glob("*/journal.jsonl"))
+
+
+def _readable(paths: Iterable[Path]) -> Iterator[tuple[Path, list[Record]]]:
+    """The journals that can be read, with their trained candidates."""
+    for path in paths:
+        try:
+            candidates = Journal.read(path).candidates
+            for record in candidates:
+                Genotype.from_dict(record.genotype, f"{path}, record {record.index}")
+        except (RunError, GenotypeError) as error:
+            _warn_of_left_out(f"{error}; this search is left out")
+        else:
+            yield path, candidates
+
+
+@cache
+def _warn_of_left_out(message: str) -> None:
+    """Once in a process: one command may look at the searches several times."""
+    log.warning("%s", message)
 
 
 def _order(record: Record) -> tuple[float, int]:

@@ -8,7 +8,8 @@
 or `images/` and `masks/` alone, divided by list files (train.txt, val.txt, test.txt: a file name of
 `images/` a line) or by `split` in dataset.yaml. Both may hold folders: a mask lies at the path of
 its image. Images are PNG or JPEG, masks PNG: 8-bit grey or palette, whose values are labels, or
-8-bit RGB, whose colours stand for classes.
+8-bit RGB, whose colours stand for classes. So do those of a palette where each class has a colour
+and the mask has no other.
 """
 
 from __future__ import annotations
@@ -166,8 +167,21 @@ class MaskReader:
         if values.ndim == 3:
             return self._of_colours(path, values)
         if palette is not None:
+            used = np.unique(values)
+            if self._are_declared(used, palette):
+                numbers = np.zeros(256, np.uint8)
+                numbers[used] = self._of_colours(path, palette[used])
+                return numbers[values]
             self._check_palette(path, values, palette)
         return self._of_labels(path, values)
+
+    def _are_declared(self, used: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8]) -> bool:
+        """Whether the colours of these indices say it all: then their order is of no account."""
+        colours = self._colours()
+        declared = {*colours, *self.description.ignore_colours}
+        if None in declared or used[-1] >= len(palette):
+            return False
+        return all(tuple(colour) in declared for colour in palette[used].tolist())
 
     def _of_labels(self, path: Path, values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         table = np.full(256, _UNKNOWN, np.int16)

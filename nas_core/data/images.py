@@ -1,7 +1,8 @@
-"""Reading image files strictly: what is damaged or of another kind raises, and is never guessed.
+"""The one reader of image files: what is damaged or of another kind raises, and is never guessed.
 
-Images are PNG or, by the suffix, JPEG files; masks are PNG files. Messages name a file relative to
-`root`, or else by its own folder.
+A file is what its content says, whatever its name. Every reader of a picture gets the same array or
+the same message; the one difference is `upright`. Masks are stored without loss, as PNG. Messages
+begin with the file's path, relative to `root` if there is one.
 """
 
 from __future__ import annotations
@@ -10,37 +11,59 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
+from PIL.ImageFile import ImageFile
 
+from nas_core.data.containers import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    check_container,
+    check_pixels,
+    png_kind,
+)
 from nas_core.errors import DataError
 from nas_core.files import read_limited
 
-MAX_PIXELS = 2**25
-"""More (about 33 megapixels) is refused before decoding: a small file can claim any size."""
-
-MAX_BYTES = 2**28
-"""No image of MAX_PIXELS needs more, even if it is not compressed at all."""
-
-# That limit is lower than the one at which Pillow warns, and gives an error.
+# MAX_PIXELS is lower than the sizes that Pillow warns of, and metadata may well be odd.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
-T = TypeVar("T")
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_END = b"\0\0\0\0IEND\xaeB\x60\x82"
-_HEADER = struct.Struct(">8sI4sIIBB")
-_COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
-_JPEG_MODES = {"L": "grey", "RGB": "RGB", "CMYK": "CMYK"}
+# Not all that Pillow knows: some of its decoders start other programs.
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_MASK_FORMATS = ("PNG",)
+_TIFF_COMPRESSIONS = (
+    "raw",
+    "tiff_lzw",
+    "tiff_adobe_deflate",
+    "tiff_deflate",
+    "packbits",
+    "jpeg",
+    "zstd",
+    "group3",
+    "group4",
+)
+# Decoders in Python, a pixel or a run at a time.
+_SLOW_DECODERS = ("bmp_rle", "ppm", "ppm_plain")
+_MAX_SLOW_BYTES = 2**20
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # What Pillow raises for damaged files.
-DAMAGED = (
+_DAMAGED = (
     OSError,
     SyntaxError,
     ValueError,
@@ -49,50 +72,80 @@ DAMAGED = (
     EOFError,
     OverflowError,
     RuntimeError,
+    MemoryError,
+    AssertionError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
 
 
-class Header(NamedTuple):
-    """Size and kind; of a PNG file, its first chunk (https://www.w3.org/TR/png-3/#11IHDR)."""
-
-    height: int
-    width: int
-    depth: int
-    colour: str
-
-    def __str__(self) -> str:
-        return f"{self.depth}-bit {self.colour}"
+def _plain(picture: Image.Image) -> npt.NDArray[np.uint8]:
+    return np.array(picture.convert("RGB"))
 
 
-def read_header(path: Path, root: Path | None = None) -> Header:
-    """Size and kind of an image file.
+def _upper_8_bits(picture: Image.Image) -> npt.NDArray[np.uint8]:
+    grey = (np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8)
+    return grey[..., None].repeat(3, axis=2)
+
+
+# How a kind of Pillow's becomes RGB. Of 16 bits a channel Pillow itself keeps the upper 8;
+# transparency is ignored.
+_TO_RGB: dict[str, Callable[[Image.Image], npt.NDArray[np.uint8]]] = {
+    **dict.fromkeys(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"), _plain),
+    **dict.fromkeys(("I;16", "I;16B", "I;16L", "I;16N"), _upper_8_bits),
+}
+
+
+def read_image(
+    path: Path, root: Path | None = None, *, upright: bool = False
+) -> npt.NDArray[np.uint8]:
+    """An image's file as uint8 (H, W, 3), RGB; see `decode_image`."""
+    name = _short(path, root)
+    return decode_image(_content(path, name), name, upright=upright)
+
+
+def decode_image(content: bytes, name: str, *, upright: bool = False) -> npt.NDArray[np.uint8]:
+    """The content of an image's file as uint8 (H, W, 3), RGB.
+
+    Grey, palette and CMYK become RGB, 16 bits become the upper 8, transparency is ignored.
+
+    Args:
+        name: what messages call the file.
+        upright: turn an image as its EXIF orientation says. Else such an image is refused: whether
+            its mask is turned too, nobody can tell.
 
     Raises:
-        DataError: the file cannot be read, is of another format, or claims more than MAX_PIXELS.
+        DataError: unreadable, damaged, too costly, of values without a fixed range (32-bit), or
+            several pictures in one file.
     """
-    header = _jpeg_header(path, root) if _is_jpeg(path) else _png_header(path, root)
-    if not 0 < header.width * header.height <= MAX_PIXELS:
-        raise DataError(
-            f"{_short(path, root)}: {header.width}x{header.height} pixels; "
-            f"at most {MAX_PIXELS} are accepted"
-        )
-    return header
+    with _opened(content, name) as picture:
+        # Pillow has no 16-bit mode for PPM.
+        mode = "I;16" if (picture.format, picture.mode) == ("PPM", "I") else picture.mode
+        if mode not in _TO_RGB:
+            raise DataError(
+                f"{name}: values of kind {mode} have no fixed range; save it with 8 or 16 bits"
+            )
+        orientation = _orientation(picture)
+        if orientation != 1 and not upright:
+            raise DataError(
+                f"{name}: turned by its EXIF orientation {orientation}; "
+                "store it upright, as its mask is"
+            )
+        picture.load()
+        # Pillow turns TIFF files by itself.
+        turn = orientation != 1 and picture.format != "TIFF"
+        return _TO_RGB[mode](picture.transpose(_TURNS[orientation]) if turn else picture)
 
 
-def read_image(path: Path, root: Path | None = None) -> npt.NDArray[np.uint8]:
-    """An image as uint8 (H, W, 3), RGB.
+def image_size(path: Path, root: Path | None = None) -> tuple[int, int]:
+    """Height and width of an image as it is stored, whose pixels are not decoded.
 
     Raises:
-        DataError: unreadable, damaged, 16-bit grey, which RGB of 8 bits cannot hold, or a JPEG file
-            in CMYK or to be turned by its EXIF orientation: its mask may be turned or not.
+        DataError: as `read_image`, as far as the file's structure tells.
     """
-    header = read_header(path, root)
-    if (header.colour.startswith("grey") and header.depth == 16) or header.colour == "CMYK":
-        raise DataError(f"{_short(path, root)}: {header} image; expected 8-bit RGB")
-    return _decode(path, header, lambda image: np.array(image.convert("RGB")), root)
+    name = _short(path, root)
+    with _opened(_content(path, name), name) as picture:
+        return picture.height, picture.width
 
 
 def read_mask(path: Path, num_labels: int, root: Path | None = None) -> npt.NDArray[np.uint8]:
@@ -114,13 +167,8 @@ def read_grey(path: Path, root: Path | None = None) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: unreadable, damaged, or of another kind.
     """
-    header = read_header(path, root)
-    if header.colour != "grey" or header.depth != 8:
-        raise DataError(
-            f"{_short(path, root)}: {header} mask; expected 8-bit grey whose values are class "
-            "numbers"
-        )
-    return _decode(path, header, np.array, root)
+    expected = "8-bit grey whose values are class numbers"
+    return _decode_mask(path, root, {("grey", 8)}, expected)[0]
 
 
 def read_labels(
@@ -134,21 +182,8 @@ def read_labels(
     Raises:
         DataError: unreadable, damaged, or neither 8-bit grey, palette nor 8-bit RGB.
     """
-    header = read_header(path, root)
-    accepted = {("grey", 8), ("RGB", 8), *(("palette", depth) for depth in (1, 2, 4, 8))}
-    if (header.colour, header.depth) not in accepted or _is_jpeg(path):
-        raise DataError(
-            f"{_short(path, root)}: {header} mask; expected 8-bit grey, palette or 8-bit RGB"
-        )
-
-    def convert(
-        image: Image.Image,
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
-        palette = image.getpalette("RGB") if image.mode == "P" else None
-        colours = None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
-        return np.array(image), colours
-
-    return _decode(path, header, convert, root)
+    kinds = {("grey", 8), ("RGB", 8), *(("palette", depth) for depth in (1, 2, 4, 8))}
+    return _decode_mask(path, root, kinds, "8-bit grey, palette or 8-bit RGB")
 
 
 def listed(labels: npt.NDArray[np.integer]) -> str:
@@ -158,73 +193,83 @@ def listed(labels: npt.NDArray[np.integer]) -> str:
     return f"label{'s' * (len(values) > 1)} {shown}"
 
 
-def _png_header(path: Path, root: Path | None) -> Header:
-    try:
-        with path.open("rb") as file:
-            start = file.read(_HEADER.size)
-    except OSError as error:
-        raise DataError(f"{_short(path, root)}: cannot be read: {error.strerror}") from None
-    if len(start) < _HEADER.size:
-        problem = "truncated" if start else "empty file"
-        raise DataError(f"{_short(path, root)}: no PNG image ({problem})")
-    signature, _, chunk, width, height, depth, colour = _HEADER.unpack(start)
-    if signature != _SIGNATURE or chunk != b"IHDR" or colour not in _COLOUR_TYPES:
-        raise DataError(f"{_short(path, root)}: no PNG image")
-    return Header(height, width, depth, _COLOUR_TYPES[colour])
+def _decode_mask(
+    path: Path, root: Path | None, kinds: set[tuple[str, int]], expected: str
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    name = _short(path, root)
+    content = _content(path, name)
+    with _opened(content, name) as picture:
+        if picture.format not in _MASK_FORMATS:
+            raise DataError(f"{name}: a {picture.format} file; masks are PNG files")
+        depth, colour = png_kind(content)
+        if (colour, depth) not in kinds:
+            raise DataError(f"{name}: {depth}-bit {colour} mask; expected {expected}")
+        orientation = _orientation(picture)
+        if orientation != 1:
+            raise DataError(
+                f"{name}: turned by its EXIF orientation {orientation}; "
+                "store it upright, as its image is"
+            )
+        picture.load()
+        palette = picture.getpalette("RGB") if colour == "palette" else None
+        colours = None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
+        return np.array(picture), colours
 
 
-def _jpeg_header(path: Path, root: Path | None) -> Header:
+@contextmanager
+def _opened(content: bytes, name: str) -> Iterator[ImageFile]:
+    """A picture that is small enough and of a known format; what fails inside is a DataError."""
+    kind = "file"
     try:
-        with Image.open(path, formats=["JPEG"]) as image:
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            header = Header(image.height, image.width, 8, _JPEG_MODES.get(image.mode, image.mode))
+        check_container(content, name)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            kind = str(picture.format)
+            _check(picture, len(content), name)
+            yield picture
     except Image.UnidentifiedImageError:
-        raise DataError(f"{_short(path, root)}: no JPEG image") from None
-    except DAMAGED as error:
-        raise DataError(f"{_short(path, root)}: cannot be read: {_reason(error)}") from None
-    if orientation != 1:
+        raise DataError(f"{name}: no image that can be read ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError:
         raise DataError(
-            f"{_short(path, root)}: turned by its EXIF orientation {orientation}; "
-            "store it upright, as its mask is"
+            f"{name}: more than the {MAX_PIXELS} pixels that are accepted: "
+            "scale it down or cut it up"
+        ) from None
+    except _DAMAGED as error:
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:100]
+        raise DataError(f"{name}: damaged {kind} ({reason})") from None
+
+
+def _check(picture: ImageFile, num_bytes: int, name: str) -> None:
+    check_pixels(picture.width, picture.height, name)
+    # MPO is a camera's JPEG with previews behind the picture; a TIFF's number was seen before.
+    if picture.format not in ("MPO", "TIFF") and getattr(picture, "n_frames", 1) > 1:
+        raise DataError(f"{name}: several pictures in one file; save each as a file of its own")
+    compression = picture.info.get("compression")
+    if picture.format == "TIFF" and compression not in _TIFF_COMPRESSIONS:
+        raise DataError(f"{name}: a TIFF compressed by {compression}: save it with LZW or deflate")
+    if num_bytes > _MAX_SLOW_BYTES and picture.tile and picture.tile[0][0] in _SLOW_DECODERS:
+        raise DataError(
+            f"{name}: {num_bytes} bytes of a kind of {picture.format} that takes too long to "
+            "read: save it as PNG"
         )
-    return header
 
 
-def _decode(
-    path: Path, header: Header, convert: Callable[[Image.Image], T], root: Path | None
-) -> T:
-    """Pixels of a file. The checksums of PNG are verified, which plain decoding does not do."""
-    kind = "JPEG" if _is_jpeg(path) else "PNG"
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where it is not there or says nothing."""
+    if picture.format == "PNG":
+        picture.load()  # it may stand behind the pixels
     try:
-        content = read_limited(path, MAX_BYTES)
-        if kind == "PNG":
-            if _END not in content:
-                raise OSError("truncated PNG file")
-            if header.colour == "palette" and b"PLTE" not in content:
-                raise OSError("its palette is missing")
-            with Image.open(io.BytesIO(content), formats=[kind]) as image:
-                image.verify()
-        with Image.open(io.BytesIO(content), formats=[kind]) as image:
-            # A second header further on would pass by the limit.
-            if image.size != (header.width, header.height):
-                raise ValueError("two sizes in one file")
-            image.load()
-            return convert(image)
-    except DAMAGED as error:
-        raise DataError(f"{_short(path, root)}: damaged {kind} ({_reason(error)})") from None
+        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DAMAGED:
+        return 1
+    return next((turn for turn in _TURNS if turn == orientation), 1)
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "no image could be decoded"
-    return (" ".join(str(error).split()) or type(error).__name__)[:100]
-
-
-def _is_jpeg(path: Path) -> bool:
-    return path.suffix.lower() in JPEG_SUFFIXES
+def _content(path: Path, name: str) -> bytes:
+    try:
+        return read_limited(path, MAX_BYTES)
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read: {error.strerror}") from None
 
 
 def _short(path: Path, root: Path | None) -> str:
-    if root is None:
-        return f"{path.parent.name}/{path.name}"
-    return path.relative_to(root).as_posix()
+    return str(path) if root is None else path.relative_to(root).as_posix()

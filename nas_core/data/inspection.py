@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from nas_core.data.images import MAX_PIXELS, read_header, read_image
+from nas_core.data.containers import MAX_PIXELS
+from nas_core.data.images import image_size, read_image
 from nas_core.data.listing import Listing, Sample
 from nas_core.errors import DataError
 
@@ -48,8 +49,7 @@ def frame_size(listing: Listing) -> tuple[Size, list[str]]:
     sizes: Counter[Size] = Counter()
     for sample in listing.samples:
         with suppress(DataError):
-            header = read_header(sample.image, listing.root)
-            sizes[header.height, header.width] += 1
+            sizes[image_size(sample.image, listing.root)] += 1
     if not sizes:
         return (1, 1), []
     if not listing.mixed_sizes:

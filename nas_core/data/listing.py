@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nas_core.data.containers import MAX_BYTES
 from nas_core.errors import DataError, printable
 from nas_core.files import file_digest
 
@@ -205,7 +206,7 @@ def hash_files(root: Path, files: Iterable[Path]) -> tuple[str, list[str]]:
     def digest(path: Path) -> tuple[str, str, str]:
         name = path.relative_to(root).as_posix()
         try:
-            return name, file_digest(path), ""
+            return name, file_digest(path, MAX_BYTES), ""
         except OSError as error:
             return name, "", f"{name}: cannot be read: {error.strerror}"
 

@@ -29,8 +29,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from nas_core.config import DatasetSettings
 from nas_core.data import camvid, cityscapes, synthetic
 from nas_core.data import folder as own_folder
+from nas_core.data.containers import MAX_PIXELS
 from nas_core.data.folder import Channel
-from nas_core.data.images import MAX_PIXELS
 from nas_core.data.inspection import Inspected, Size, all_problems, frame_size, inspect_sample
 from nas_core.data.listing import SPLITS, Listing, Sample, report
 from nas_core.errors import DataError
@@ -143,7 +143,9 @@ class PreparedData:
             DataError: there is none in `folder`, or it is incomplete or of another version.
         """
         try:
-            manifest = Manifest.model_validate_json(read_limited(folder / _MANIFEST, _MAX_MANIFEST))
+            manifest = Manifest.model_validate_json(
+                read_limited(folder / _MANIFEST, _MAX_MANIFEST), strict=True
+            )
             splits = {name: _open_split(folder, name, manifest) for name in manifest.names}
         except OSError as error:
             name = Path(error.filename or _MANIFEST).name

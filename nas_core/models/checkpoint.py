@@ -1,7 +1,10 @@
 """A segmentation network as one self-describing safetensors file.
 
 Tensors are the `Segmenter`'s state dict. The file's metadata holds one entry, a JSON object with
-all that is needed to build the network and to read its output. Nothing in it is unpickled.
+all that is needed to build the network and to read its output, and the digest of the tensors, which
+older files lack. Nothing in it is unpickled.
+
+A model that is handed on has a card beside it: a JSON file of its name, with the file's digest.
 """
 
 from __future__ import annotations
@@ -18,16 +21,18 @@ from torch import Tensor
 
 from nas_core.config import NetworkSettings
 from nas_core.errors import GenotypeError, WeightsError, first_line, shown
-from nas_core.files import check_regular, write_bytes
+from nas_core.files import check_regular, file_digest, read_json, write_bytes
 from nas_core.genotype import Genotype
 from nas_core.labels import MAX_CLASSES
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
-from nas_core.models.state import DAMAGED, check_finite
+from nas_core.models.state import DAMAGED, check_tensor, state_digest
 
 # One entry: the order in which safetensors writes several differs from process to process.
 METADATA_KEY = "nas_segmenter"
+# Of the tensors, beside the entries of `NetworkCard.to_dict`.
+DIGEST_KEY = "sha256"
 FORMAT = 1
 _MALFORMED = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
 
@@ -68,9 +73,10 @@ class NetworkCard:
         """
         if value["format"] != FORMAT:
             raise ValueError(f"format {shown(value['format'])}, expected {FORMAT}")
-        palette = tuple((int(red), int(green), int(blue)) for red, green, blue in value["palette"])
-        if not all(0 <= channel <= 255 for colour in palette for channel in colour):
-            raise ValueError("a colour is out of 0 to 255")
+        palette = tuple((red, green, blue) for red, green, blue in value["palette"])
+        channels = [channel for colour in palette for channel in colour]
+        if not all(type(channel) is int and 0 <= channel <= 255 for channel in channels):
+            raise ValueError("a colour is not of integers from 0 to 255")
         classes = tuple(str(name) for name in value["classes"])
         if not all(map(str.isprintable, classes)):
             raise ValueError("the name of a class is no text")
@@ -97,7 +103,8 @@ def segmenter_bytes(segmenter: Segmenter, card: NetworkCard) -> bytes:
         for name, tensor in segmenter.state_dict().items()
     }
     _check_state(state, card, "the network")
-    metadata = {METADATA_KEY: json.dumps(card.to_dict(), sort_keys=True)}
+    described = {**card.to_dict(), DIGEST_KEY: state_digest(state)}
+    metadata = {METADATA_KEY: json.dumps(described, sort_keys=True)}
     return save(state, metadata)
 
 
@@ -110,8 +117,9 @@ def load_segmenter(path: Path) -> tuple[Segmenter, NetworkCard]:
     """The network of a file that `save_segmenter` wrote, on the CPU in eval mode, channels_last.
 
     Raises:
-        WeightsError: the file is missing, truncated, not from `save_segmenter`, or its tensors are
-            not those of the network it describes. The message names the file.
+        WeightsError: the file is missing, truncated, not from `save_segmenter`, its tensors are
+            not those of the network it describes, or it is not the file that was written. The
+            message names the file.
     """
     try:
         check_regular(path)
@@ -125,15 +133,47 @@ def load_segmenter(path: Path) -> tuple[Segmenter, NetworkCard]:
     if METADATA_KEY not in metadata:
         raise WeightsError(f"{path} holds weights, but not of a network of this program")
     try:
-        card = NetworkCard.from_dict(json.loads(metadata[METADATA_KEY]))
+        described = json.loads(metadata[METADATA_KEY])
+        card = NetworkCard.from_dict(described)
     except (*_MALFORMED, GenotypeError) as error:
         raise WeightsError(f"{path}: its description is malformed: {first_line(error)}") from None
     _check_state(state, card, str(path))
+    if described.get(DIGEST_KEY) not in (None, state_digest(state)):
+        raise WeightsError(
+            f"{path} is damaged: its weights are not those that were written (their SHA-256 is "
+            "another); restore it from a copy"
+        )
+    _check_card(path)
     with torch.device("meta"):
         segmenter = card.build()
     segmenter.load_state_dict(state, assign=True)
     segmenter.source = str(path)
     return segmenter.to(memory_format=torch.channels_last).eval(), card
+
+
+def _check_card(path: Path) -> None:
+    """Compare a file of weights with the card beside it, if there is one.
+
+    Raises:
+        WeightsError: the card is of another file, or cannot be read.
+    """
+    beside = path.with_suffix(".json")
+    try:
+        card = read_json(beside)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"{beside}, the card of {path.name}, cannot be read: {first_line(error)}; restore it "
+            "from a copy, or move it away"
+        ) from None
+    weights = card.get("weights") if isinstance(card, dict) else None
+    expected = weights.get("sha256") if isinstance(weights, dict) else None
+    if expected is not None and expected != file_digest(path):
+        raise WeightsError(
+            f"{path} is not the file that its card {beside.name} describes (its SHA-256 is "
+            "another): it is damaged or was replaced; restore it from a copy, or move the card away"
+        )
 
 
 def _check_state(state: dict[str, Tensor], card: NetworkCard, source: str) -> None:
@@ -144,10 +184,7 @@ def _check_state(state: dict[str, Tensor], card: NetworkCard, source: str) -> No
         if names:
             raise WeightsError(f"{source}: {len(names)} tensors are {word}, as {min(names)}")
     for name, wanted in expected.items():
-        found = state[name]
-        if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
-            raise WeightsError(
-                f"{source}: {name} is {found.dtype} {list(found.shape)}, "
-                f"expected {wanted.dtype} {list(wanted.shape)}"
-            )
-    check_finite(state, source)
+        try:
+            check_tensor(name, state[name], wanted)
+        except ValueError as error:
+            raise WeightsError(f"{source}: {error}") from None

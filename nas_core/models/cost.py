@@ -83,6 +83,11 @@ def count_parameters(
         return _num_parameters(Encoder()) + _num_parameters(decoder)
 
 
+def encoder_cost(input_size: tuple[int, int]) -> tuple[int, int]:
+    """Parameters and multiply-accumulates of the encoder, less than which no network has."""
+    return _encoder_cost(input_size)[:2]
+
+
 @cache
 def _encoder_cost(input_size: tuple[int, int]) -> tuple[int, int, list[torch.Size]]:
     """Parameters, multiply-accumulates and the shapes of the taps; the same for all candidates."""

@@ -14,7 +14,7 @@ from torchvision.models import MobileNet_V2_Weights, MobileNetV2
 from nas_core.errors import WeightsError, first_line
 from nas_core.files import expanded
 from nas_core.models.depthwise import DepthwiseConv2d
-from nas_core.models.state import DAMAGED, load_plain
+from nas_core.models.state import DAMAGED, FLOATS, check_tensor, load_plain
 
 # Of images scaled to [0, 1], as torchvision's ImageNet weights expect.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -68,7 +68,8 @@ def load_encoder_weights(weights: str, root: Path) -> dict[str, Tensor] | None:
         root: where a relative path starts.
 
     Raises:
-        WeightsError: the download fails, or the file is missing, unreadable or of another network.
+        WeightsError: the download fails, or the file is missing, unreadable or of another network,
+            or its weights are no dense tensors of a floating-point type.
     """
     if weights == "none":
         return None
@@ -117,10 +118,10 @@ def _select(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
             f"{missing[0]}; expected MobileNetV2's features.0 to features.{NUM_BLOCKS - 1}"
         )
     for name, tensor in expected.items():
-        value = state[name]
-        if not isinstance(value, Tensor) or value.shape != tensor.shape:
-            shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise WeightsError(f"{source}: {name} is {shape}, expected {list(tensor.shape)}")
-        if not value.isfinite().all():
-            raise WeightsError(f"{source}: {name} has values that are not finite")
+        # A network that was cast as a whole has batch norm's counts of batches as floats too.
+        counts = () if tensor.is_floating_point() else (tensor.dtype,)
+        try:
+            check_tensor(name, state[name], tensor, (*counts, *FLOATS))
+        except ValueError as error:
+            raise WeightsError(f"{source}: {error}") from None
     return {name: state[name] for name in expected}

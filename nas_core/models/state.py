@@ -7,7 +7,7 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from nas_core.errors import WeightsError, first_line
+from nas_core.errors import WeightsError, first_line, shown
 from nas_core.files import check_regular
 
 # What torch.load, zipfile and safetensors raise for damaged files, beside OSError.
@@ -35,6 +35,46 @@ DAMAGED = (
     zlib.error,
     SafetensorError,
 )
+
+# What weights are handed on in, for networks that compute in float32.
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def check_tensor(
+    name: str, found: Any, wanted: Tensor, dtypes: Collection[torch.dtype] = ()
+) -> None:
+    """See that `found` can take the place of the parameter or buffer `wanted`.
+
+    Args:
+        dtypes: what `found` may be of; the type of `wanted` if empty.
+
+    Raises:
+        ValueError: it is no tensor, is not dense or not in memory, is of another type or shape, or
+            has values that are not finite in the type of `wanted`.
+    """
+    dtypes = dtypes or (wanted.dtype,)
+    if _kind(found) != "" or found.dtype not in dtypes or found.shape != wanted.shape:
+        types = " or ".join(str(dtype) for dtype in dtypes)
+        raise ValueError(
+            f"{shown(name)[1:-1]} is {_described(found)}, expected {types} {list(wanted.shape)}"
+        )
+    if not found.to(wanted.dtype).isfinite().all():
+        raise ValueError(f"{name} has values that are not finite")
+
+
+def _kind(found: Any) -> str:
+    """What makes it no dense tensor in memory, in words; empty if it is one."""
+    if not isinstance(found, Tensor):
+        return type(found).__name__
+    if found.is_nested:
+        return "a nested tensor"
+    if found.layout is not torch.strided:
+        return f"a tensor of layout {found.layout}"
+    return "a tensor without values" if found.is_meta else ""
+
+
+def _described(found: Any) -> str:
+    return _kind(found) or f"{found.dtype} {list(found.shape)}"
 
 
 def state_digest(state: Mapping[str, Tensor] | None) -> str:
@@ -56,8 +96,10 @@ def check_finite(state: Mapping[str, Tensor], source: str) -> None:
         WeightsError: there is one. The message begins with `source`.
     """
     for name, tensor in state.items():
-        if not tensor.isfinite().all():
-            raise WeightsError(f"{source}: {name} has values that are not finite")
+        try:
+            check_tensor(name, tensor, tensor)
+        except ValueError as error:
+            raise WeightsError(f"{source}: {error}") from None
 
 
 def load_plain(path: Path) -> Any:

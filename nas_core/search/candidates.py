@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from nas_core.compute import Compute
 from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
-from nas_core.files import json_bytes, write_bytes
+from nas_core.errors import NasError
+from nas_core.files import MAX_JSON, json_bytes, read_limited, write_bytes
 from nas_core.genotype import Genotype
-from nas_core.models.checkpoint import NetworkCard, segmenter_bytes
+from nas_core.models.checkpoint import NetworkCard, load_segmenter, segmenter_bytes
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.paths import prepared_folder
 from nas_core.search import run
+from nas_core.search.journal import Value
 from nas_core.training.proxy import ProxyTask, build_proxy_task, train_candidate
+
+_LOSSES = TypeAdapter(dict[str, list[Value]])
 
 Outcome = dict[str, Any]
 """The values that the journal keeps: scores, metrics, seconds, stopped_early."""
@@ -88,6 +95,44 @@ def keep_files(folder: Path, genotype_id: str, files: Mapping[str, bytes]) -> No
     paths = candidate_files(folder, genotype_id)
     for name, content in files.items():
         write_bytes(paths[name], content)
+
+
+def read_losses(path: Path) -> dict[str, list[float]]:
+    """The loss of each epoch, by stage.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged.
+    """
+    return _LOSSES.validate_json(read_limited(path, MAX_JSON), strict=True)
+
+
+def damaged_files(folder: Path, genotype_id: str) -> list[str]:
+    """Those of a candidate's files, by the names of `candidate_files`, that are missing or not
+    whole."""
+    return [
+        name
+        for name, path in candidate_files(folder, genotype_id).items()
+        if not _is_whole(name, path)
+    ]
+
+
+def _is_whole(name: str, path: Path) -> bool:
+    try:
+        match name:
+            case "genotype":
+                Genotype.load(path)
+            case "losses":
+                read_losses(path)
+            case "weights":
+                load_segmenter(path)
+            case _:
+                text = read_limited(path, MAX_JSON).decode()
+                rows = list(csv.reader(io.StringIO(text)))
+                return len(rows) > 1 and all(len(row) == len(rows) for row in rows)
+    except (NasError, OSError, ValueError, csv.Error):
+        return False
+    return True
 
 
 @lru_cache(maxsize=1)

@@ -8,11 +8,15 @@ from typing import Any
 
 from nas_core.compute import Compute
 from nas_core.config import ConstraintSettings, NetworkSettings, RewardSettings, SearchSettings
+from nas_core.errors import RunError
 from nas_core.files import write_json
 from nas_core.genotype import Genotype
-from nas_core.latency import measure_latency
-from nas_core.models.cost import count_parameters, measure_cost
+from nas_core.latency import measure_encoder_latency, measure_latency
+from nas_core.models.cost import count_parameters, encoder_cost, measure_cost
 from nas_core.search.latencies import read_latencies
+
+# A limit of latency that none of so many networks meets is refused, rather than to measure on.
+MOST_TOO_SLOW = 60
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,35 @@ class Costs:
         """The costs of a network, with its latency or without."""
         return CandidateCost(*self._count(genotype), self.latency(genotype) if latency else None)
 
+    def check_limits(self, limits: ConstraintSettings) -> None:
+        """See that the limits leave room for the encoder, which every network contains.
+
+        Latency is measured only if it has a limit that no network is known to meet.
+
+        Raises:
+            RunError: no network can be within a limit.
+        """
+        parameters, macs = encoder_cost(self._form["input_size"])
+        most_ms = limits.max_latency_ms
+        for key, most, least, unit in (
+            ("max_parameters", limits.max_parameters, parameters, "parameters"),
+            ("max_macs", limits.max_macs, macs, "multiply-accumulates for one image"),
+        ):
+            if most is not None and most < least:
+                raise RunError(_no_room(key, most, f"has {least:,} {unit}"))
+        if most_ms is None or any(known <= most_ms for known in self._latencies.values()):
+            return
+        latency = measure_encoder_latency(self._form["input_size"], self.compute)
+        if most_ms < latency:
+            raise RunError(_no_room("max_latency_ms", most_ms, f"takes {latency:.3g} ms here"))
+
     def refusal(self, genotype: Genotype, limits: ConstraintSettings) -> str | None:
         """The first limit that the network exceeds, by its key, or None.
 
         Latency is measured only of what is within the other limits, and only if it has one.
+
+        Raises:
+            RunError: `MOST_TOO_SLOW` networks are measured, and none is within max_latency_ms.
         """
         most = limits.max_parameters
         if most is not None and self._num_parameters(genotype) > most:
@@ -81,6 +110,13 @@ class Costs:
         if limits.max_macs is not None and self._count(genotype)[1] > limits.max_macs:
             return "max_macs"
         if limits.max_latency_ms is not None and self.latency(genotype) > limits.max_latency_ms:
+            fastest = min(self._latencies.values())
+            if len(self._latencies) >= MOST_TOO_SLOW and fastest > limits.max_latency_ms:
+                raise RunError(
+                    f"search.constraints.max_latency_ms = {limits.max_latency_ms}: of "
+                    f"{len(self._latencies)} networks the fastest takes {fastest:.3g} ms here; "
+                    "raise it or leave it empty"
+                )
             return "max_latency_ms"
         return None
 
@@ -110,6 +146,13 @@ class Costs:
             self._latencies[genotype.id] = round(latency, 3)
             write_json(self.path, self._latencies)
         return self._latencies[genotype.id]
+
+
+def _no_room(key: str, most: float, least: str) -> str:
+    return (
+        f"search.constraints.{key} = {most}: the encoder alone, which every network contains, "
+        f"{least}; raise it or leave it empty"
+    )
 
 
 def needs_latency(settings: SearchSettings) -> bool:

@@ -1,14 +1,17 @@
 """The truth of a search on disk: its journal, and the state of its strategy.
 
 A journal is a file of JSON lines: a header, then one record for each proposal, in order. Lines are
-only ever added, and each is on the disk before `append` returns.
+only ever added, and each is on the disk before `append` returns. The last entry of a line is a
+checksum of what stands before it; older journals have lines without one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import os
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -28,7 +31,14 @@ FORMAT = 1
 STATE_FORMAT = "nas-seg search state 1"
 
 Status = Literal["finished", "stopped early", "failed", "repeat"]
-Count = Annotated[int, Field(ge=0)]
+# Within these, tables of 64-bit integers, sums and MLflow take what they are given.
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Value = Annotated[float, Field(ge=-1e100, le=1e100)]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+# It becomes the name of a folder.
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")]
+
+_CHECKSUM = re.compile(rb'(\{.*),"checksum":"([0-9a-f]{8})"\}\s*')
 
 
 class Line(BaseModel):
@@ -50,25 +60,25 @@ class Record(Line):
     index: Count
     """Number of the proposal in the search, from 0."""
     round: Count
-    candidate: Annotated[int, Field(ge=1)] | None
+    candidate: Annotated[int, Field(ge=1, lt=2**63)] | None
     """Number among the trained ones, from 1; None for a repeat, which was not trained again."""
-    id: str
-    genotype: dict[str, list[list[int]]]
+    id: Id
+    genotype: dict[str, list[list[Count]]]
     """In the paper's encoding."""
     status: Status
-    reward: float | None = None
+    reward: Value | None = None
     """What the strategy learns from: the quality, and the cost if `search.reward` includes it.
     None if failed, or a repeat of a failed one."""
-    scores: tuple[float, ...] = ()
+    scores: tuple[Value, ...] = ()
     """The quality at each validation, as far as it came."""
-    metrics: dict[str, float] = {}
+    metrics: dict[str, Value] = {}
     num_parameters: Count
     macs: Count
-    latency_ms: float | None = None
+    latency_ms: Value | None = None
     """For one image on this machine; None if the search does not depend on it, see
     `search.latencies`."""
     seed: Count
-    seconds: dict[str, float] = {}
+    seconds: dict[str, Seconds] = {}
     """Time of each part of the training."""
     reason: str = ""
     """Why it failed."""
@@ -125,7 +135,7 @@ class Journal:
         try:
             if path.exists():
                 raise RunError(f"{path} exists already: open it to go on with its search")
-            write_bytes(path, header.model_dump_json().encode() + b"\n")
+            write_bytes(path, _line(header))
             return cls(path, lock)
         except BaseException:
             lock.release()
@@ -186,7 +196,7 @@ class Journal:
         if self._lock is None:
             raise ValueError(f"{self.path} is not open for writing")
         _check_order(record, self.records, f"{self.path}")
-        line = record.model_dump_json().encode() + b"\n"
+        line = _line(record)
         try:
             with self.path.open("rb+") as file:
                 # What a crash, or an append that failed, may have left behind the last line.
@@ -273,7 +283,7 @@ def _parse(path: Path) -> tuple[Header, list[Record], int, int]:
     *lines, rest = content.split(b"\n")
     if not lines:
         raise RunError(f"{path}, line 1: the header is missing: this is no journal of a search")
-    header = _parse_line(Header, lines[0], f"{path}, line 1")
+    header, has_checksum = _parse_line(Header, lines[0], f"{path}, line 1")
     if header.format != FORMAT:
         raise RunError(
             f"{path}, line 1: a journal of format {header.format}, and this version reads format "
@@ -282,20 +292,44 @@ def _parse(path: Path) -> tuple[Header, list[Record], int, int]:
     records: list[Record] = []
     for number, line in enumerate(lines[1:], start=2):
         where = f"{path}, line {number}"
-        record = _parse_line(Record, line, where)
+        record, is_checked = _parse_line(Record, line, where)
         _check_order(record, records, where)
+        if has_checksum and not is_checked:
+            raise RunError(_changed(where, "has lost its checksum"))
+        has_checksum = is_checked
         records.append(record)
     return header, records, len(content) - len(rest), len(rest)
 
 
-def _parse_line(model: type[Parsed], line: bytes, where: str) -> Parsed:
+def _line(content: Line) -> bytes:
+    body = content.model_dump_json().encode()[:-1]
+    return body + f',"checksum":"{_checksum(body)}"}}\n'.encode()
+
+
+def _checksum(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:8]
+
+
+def _parse_line(model: type[Parsed], line: bytes, where: str) -> tuple[Parsed, bool]:
+    """What a line says, and whether it has a checksum."""
+    found = _CHECKSUM.fullmatch(line)
     try:
-        return model.model_validate_json(line, strict=True)
+        parsed = model.model_validate_json(found[1] + b"}" if found else line, strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
         key = shown(".".join(str(part) for part in problem["loc"]))[1:-1]
         what = f"{key}: {problem['msg']}" if key else problem["msg"]
         raise RunError(f"{where}: not a {model.__name__.lower()} of a journal: {what}") from None
+    if found and _checksum(found[1]) != found[2].decode():
+        raise RunError(_changed(where, "does not have the checksum that it was written with"))
+    return parsed, found is not None
+
+
+def _changed(where: str, how: str) -> str:
+    return (
+        f"{where} {how}: it was changed by hand or is damaged; restore the journal from a copy, or "
+        "remove its folder to search anew"
+    )
 
 
 def _check_order(record: Record, earlier: list[Record], where: str) -> None:

@@ -16,11 +16,13 @@ candidates is not part of it: raising it continues the search.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from nas_core.code import SEARCH, code_digest
 from nas_core.compute import Compute
@@ -28,7 +30,7 @@ from nas_core.config import SearchSettings, Settings
 from nas_core.errors import RunError, first_line, shown
 from nas_core.files import MAX_JSON, digest_of, read_limited, write_bytes
 from nas_core.search.costs import Costs
-from nas_core.search.journal import Record, load_state, save_state
+from nas_core.search.journal import Record, Value, load_state, save_state
 from nas_core.search.strategy import Proposal, Result, Strategy, make_strategy
 from nas_core.seeds import derive_seed
 from nas_core.training.early_stopping import stopping_thresholds
@@ -37,6 +39,7 @@ from nas_core.training.early_stopping import stopping_thresholds
 UNBINDING = {"num_candidates", "max_failures"}
 STATE_FILE = "strategy.pt"
 ROUNDS_FILE = "rounds.jsonl"
+_ROUND = TypeAdapter(dict[str, Value])
 
 
 def search_identity(
@@ -75,8 +78,9 @@ def propose(
     """The proposals of round `number`, which is the current one or at most `rounds_ahead` later.
 
     Raises:
-        RunError: too few proposals are within search.constraints.
+        RunError: no network, or too few of the proposals, are within search.constraints.
     """
+    costs.check_limits(settings.constraints)
     strategy = _restore(folder, settings, seed)
     index = number - current_round(folder)
     _open_rounds(strategy, index + 1, settings, costs)
@@ -102,15 +106,13 @@ def learn(
     diagnostics = strategy.tell([Result(*pair) for pair in pairs])
     # First, so that no closed round lacks them. After a crash between the two the round is closed
     # again, with the same diagnostics.
-    rounds = {**round_diagnostics(folder), closed: diagnostics}
-    lines = [json.dumps({"round": number, **values}) + "\n" for number, values in rounds.items()]
-    write_bytes(folder / ROUNDS_FILE, "".join(lines).encode())
+    _write_rounds(folder, {**round_diagnostics(folder), closed: diagnostics})
     save_state(folder / STATE_FILE, {"round": closed + 1, "strategy": strategy.state_dict()})
     return diagnostics
 
 
 def round_diagnostics(folder: Path) -> dict[int, dict[str, float]]:
-    """What `learn` returned for each round so far, by its number.
+    """What `learn` returned for each round so far, by its number, as far as it was finite.
 
     Raises:
         RunError: the file of them is damaged.
@@ -119,13 +121,56 @@ def round_diagnostics(folder: Path) -> dict[int, dict[str, float]]:
     if not path.exists():
         return {}
     try:
-        rounds = [json.loads(line) for line in read_limited(path, MAX_JSON).splitlines()]
+        lines = read_limited(path, MAX_JSON).splitlines()
+        rounds = [_ROUND.validate_json(line, strict=True) for line in lines]
         return {int(values.pop("round")): values for values in rounds}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError) as error:
+        reason = first_line(error)
+        if isinstance(error, ValidationError):
+            reason = first_line(error.errors()[0]["msg"])
         raise RunError(
-            f"{path} cannot be read: {first_line(error)}; delete it to go on without the "
-            "diagnostics so far"
+            f"{path} cannot be read: {reason}; delete it, and the search makes it again when it "
+            "goes on"
         ) from None
+
+
+def lacks_diagnostics(folder: Path) -> bool:
+    """Whether the diagnostics of a round that was learned from are lost.
+
+    Raises:
+        RunError: the file of them is damaged.
+    """
+    return not set(range(current_round(folder))) <= round_diagnostics(folder).keys()
+
+
+def rebuild_diagnostics(
+    folder: Path, settings: SearchSettings, seed: int, costs: Costs, records: Sequence[Record]
+) -> int:
+    """Make the file of diagnostics again, by proposing and learning what the search did.
+
+    Where the proposals come out otherwise, as on another machine they may, the rounds from there
+    on stay without.
+
+    Args:
+        records: of the search's journal.
+
+    Returns:
+        How many rounds have diagnostics again.
+    """
+    strategy = make_strategy(settings, seed)
+    rebuilt: dict[int, dict[str, float]] = {}
+    closed = range(current_round(folder))
+    for number in closed:
+        _open_rounds(strategy, settings.rounds_ahead + 1, settings, costs)
+        proposals = strategy.open_rounds[0]
+        known = [record for record in records if record.round == number]
+        if [proposal.genotype.id for proposal in proposals] != [record.id for record in known]:
+            break
+        results = [Result(one, record.reward) for one, record in zip(proposals, known, strict=True)]
+        rebuilt[number] = strategy.tell(results)
+    without: dict[int, dict[str, float]] = {number: {} for number in closed}
+    _write_rounds(folder, {**without, **rebuilt, **round_diagnostics(folder)})
+    return len(rebuilt)
 
 
 def candidate_seed(seed: int, genotype_id: str) -> int:
@@ -144,6 +189,14 @@ def candidate_thresholds(
     rng = np.random.default_rng(derive_seed(seed, "thresholds", number - 1))
     scores = [record.scores for record in earlier if record.scores]
     return stopping_thresholds(scores, settings.proxy.num_validations, settings.early_stopping, rng)
+
+
+def _write_rounds(folder: Path, rounds: Mapping[int, Mapping[str, float]]) -> None:
+    lines = []
+    for number, values in rounds.items():
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        lines.append(json.dumps({"round": number, **finite}) + "\n")
+    write_bytes(folder / ROUNDS_FILE, "".join(lines).encode())
 
 
 def _open_rounds(strategy: Strategy, num: int, settings: SearchSettings, costs: Costs) -> None:

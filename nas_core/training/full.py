@@ -28,7 +28,13 @@ from nas_core.metrics import ConfusionMatrix
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
-from nas_core.models.state import DAMAGED, check_finite, load_plain, state_digest
+from nas_core.models.state import (
+    DAMAGED,
+    check_finite,
+    check_tensor,
+    load_plain,
+    state_digest,
+)
 from nas_core.seeds import seeded
 from nas_core.training.averaging import polyak_average
 from nas_core.training.compiling import CompiledNetwork, GraphedNetwork
@@ -330,8 +336,10 @@ class _Training:
         if len(history) > self.settings.epochs:
             raise ValueError(f"{len(history)} epochs of {self.settings.epochs}")
         self.history = [{str(key): float(value) for key, value in row.items()} for row in history]
-        self.segmenter.load_state_dict(state["segmenter"])
-        self.average.load_state_dict(state["average"])
+        for key, network in (("segmenter", self.segmenter), ("average", self.average)):
+            for name, wanted in network.state_dict().items():
+                check_tensor(name, state[key][name], wanted)
+            network.load_state_dict(state[key])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
 

@@ -15,33 +15,35 @@ from nas_core.files import read_json
 
 # Labels and identities become names of files and folders.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+# Seconds since the epoch, as far as MLflow takes them.
+Moment = Annotated[float, Field(ge=0, le=1e11)]
 
 
 class _Training(BaseModel):
     """What is relied on; more may stand there."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
     label: Name
     identity: Name
     num_parameters: Count
     macs: Count
     seed: Count
-    started: float
-    finished: float
+    started: Moment
+    finished: Moment
     val: dict[str, float]
     history: list[dict[str, float]]
 
 
 class _Test(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
     class_iou: dict[str, float]
 
 
 class _Outcome(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
     scores: list[float]
     seconds: dict[str, float]

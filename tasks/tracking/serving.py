@@ -20,17 +20,17 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from PIL import Image
 
-from nas_core.data.images import DAMAGED, MAX_PIXELS
+from nas_core.data.images import decode_image
 from nas_core.errors import DataError, WeightsError, first_line
 from nas_core.labelling import check_memory, predict_labels
 from nas_core.models.checkpoint import load_segmenter
 
 
 class ServedSegmenter(PythonModel):
-    """Column `image`, base64 of a PNG or JPEG file, to column `mask`, base64 of a PNG file.
+    """Column `image`, base64 of an image's file, to column `mask`, base64 of a PNG file.
 
-    The mask is 8-bit grey, of the image's size; a pixel's value is the number of its class in the
-    model's metadata.
+    Images are read as `nas predict` reads them. The mask is 8-bit grey, of the upright image's
+    size; a pixel's value is the number of its class in the model's metadata.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -55,21 +55,15 @@ class ServedSegmenter(PythonModel):
 def _decode(row: int, text: str) -> npt.NDArray[np.uint8]:
     """RGB (H, W, 3). A text that is no image is the caller's mistake: HTTP status 400."""
     try:
-        content = io.BytesIO(base64.b64decode(text, validate=True))
-        # Not all that Pillow knows: some of its decoders start other programs.
-        with Image.open(content, formats=("PNG", "JPEG")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(
-                    f"row {row}: {image.width}x{image.height} pixels; "
-                    f"at most {MAX_PIXELS} are accepted"
-                )
-            check_memory(f"row {row}", (image.height, image.width))
-            return np.asarray(image.convert("RGB"))
+        image = decode_image(base64.b64decode(text, validate=True), f"row {row}", upright=True)
+        height, width = image.shape[:2]
+        check_memory(f"row {row}", (height, width))
+        return image
     except DataError as error:
         raise MlflowException.invalid_parameter_value(str(error)) from None
-    except DAMAGED as error:
+    except ValueError as error:
         raise MlflowException.invalid_parameter_value(
-            f"row {row}: column image is not the base64 of a PNG or JPEG file ({first_line(error)})"
+            f"row {row}: column image is not the base64 of an image's file ({first_line(error)})"
         ) from None
 
 

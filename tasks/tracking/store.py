@@ -80,6 +80,11 @@ def artifact_location(uri: str, root: Path) -> str | None:
     return (artifacts_folder(root).absolute() / "mlflow").as_uri()
 
 
+def database_file(uri: str) -> Path | None:
+    """The SQLite file of the store at `uri`, if it is one."""
+    return _sqlite_path(uri) if uri.startswith(SQLITE) else None
+
+
 def connect(uri: str) -> MlflowClient:
     """A client of the store at `uri`, which is created first if it is an SQLite file.
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from nas_core.genotype import Genotype
+from tasks.tracking.location import adopt_artifacts, warn_of_foreign_location
 from tasks.tracking.store import (
     artifact_location,
     connect,
@@ -83,14 +84,22 @@ class Tracker:
         self.uri = uri
         self.tags = dict(tags)
         self.client = connect(uri)
+        adopt_artifacts(uri, root)
         self.experiment_id = ensure_experiment(
             self.client, experiment, artifact_location(uri, root)
         )
+        with service_errors(uri):
+            warn_of_foreign_location(self.client, self.experiment_id, root)
 
     @staticmethod
-    def check(uri: str) -> None:
-        """See that the store answers; a local one is created."""
+    def check(uri: str, root: Path | None = None) -> None:
+        """See that the store answers, and of a project at `root`, that it has its artifacts.
+
+        A local one is created.
+        """
         connect(uri)
+        if root:
+            adopt_artifacts(uri, root)
 
     def start_search(self, identity: str, name: str, params: Mapping[str, Any]) -> str:
         """The run of a search: a new one, or the one that was begun before, running again.

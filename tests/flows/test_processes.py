@@ -1,4 +1,5 @@
 import json
+import shutil
 import socket
 import sys
 import time
@@ -9,6 +10,7 @@ import psutil
 import pytest
 
 from flows.processes import (
+    ProfileChange,
     Record,
     Service,
     end_service,
@@ -145,3 +147,17 @@ def test_an_unreadable_record_is_named(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(ServiceError, match=r"services\.json cannot be read"):
         Record.read(path)
+
+
+def test_the_record_of_a_copied_project_lists_nothing_and_that_of_a_moved_one_all(
+    tmp_path: Path,
+) -> None:
+    original = tmp_path / "original" / "services.json"
+    service = Service("Prefect", 1, 1.0, "http://127.0.0.1:4200/api", f"{original.parent}/a.log")
+    Record(original, {"prefect": service}, ProfileChange("default", service.url)).write()
+    copy = Path(shutil.copytree(original.parent, tmp_path / "copy")) / original.name
+    assert Record.read(copy) == Record(copy)
+    assert Record.read(original).services == {"prefect": service}
+    original.parent.rename(tmp_path / "moved")
+    moved = tmp_path / "moved" / original.name
+    assert Record.read(moved).services == {"prefect": service} and Record.read(moved).profile

@@ -21,7 +21,14 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.search import nas_search, too_few_proposals
 from flows.train import nas_train
 from nas_core.architectures import ARCHITECTURES
-from nas_core.config import RunnerSettings, SearchSettings, Settings, load_settings
+from nas_core.config import (
+    ConstraintSettings,
+    RewardSettings,
+    RunnerSettings,
+    SearchSettings,
+    Settings,
+    load_settings,
+)
 from nas_core.errors import DataError, NasError, RunError, ServiceError, WeightsError
 from nas_core.genotype import Genotype
 from nas_core.models.checkpoint import load_segmenter, save_segmenter
@@ -212,7 +219,9 @@ def test_a_pareto_front_is_part_of_the_result(whole: Path) -> None:
 def test_candidates_over_a_limit_are_never_trained(whole: Path, project: Path) -> None:
     limit = sorted(record.num_parameters for record in records(whole))[0]
     nas_search(stage="prepare")
-    nas_search(stage="search", search=SearchSettings(constraints={"max_parameters": limit}))
+    nas_search(
+        stage="search", search=SearchSettings(constraints=ConstraintSettings(max_parameters=limit))
+    )
     assert len(records(project)) == 3
     assert all(record.num_parameters <= limit for record in records(project))
     (run,) = runs_of(project, "search")
@@ -221,14 +230,16 @@ def test_candidates_over_a_limit_are_never_trained(whole: Path, project: Path) -
 
 def test_a_limit_that_nothing_meets_stops_before_any_training(project: Path) -> None:
     nas_search(stage="prepare")
-    with pytest.raises(RunError, match=r"0 were within search\.constraints; max_macs refused most"):
-        nas_search(stage="search", search=SearchSettings(constraints={"max_macs": 1}))
+    with pytest.raises(RunError, match=r"max_macs = 1: the encoder alone, .* has \d"):
+        nas_search(
+            stage="search", search=SearchSettings(constraints=ConstraintSettings(max_macs=1))
+        )
     assert records(project) == []
 
 
 def test_a_reward_may_include_cost(project: Path) -> None:
     nas_search(stage="prepare")
-    reward = {"cost": "macs", "target": 1e6, "exponent": -0.5}
+    reward = RewardSettings(cost="macs", target=1e6, exponent=-0.5)
     nas_search(stage="search", search=SearchSettings(num_candidates=1, reward=reward))
     (record,) = records(project)
     assert record.quality is not None

@@ -1,11 +1,15 @@
+import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas_core.config import (
+    RewardSettings,
     Settings,
     check_once,
     load_settings,
@@ -15,6 +19,7 @@ from nas_core.config import (
     validate_settings,
 )
 from nas_core.errors import SettingsError
+from nas_core.search.costs import CandidateCost, shaped_reward
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,6 +95,68 @@ def test_a_bad_override_names_the_key(project: Path, override: str, message: str
     with pytest.raises(SettingsError, match=message) as error:
         load_settings(overrides=[override], root=project)
     assert str(error.value).count("\n") == 0
+
+
+def numbers(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every setting that is a number, and its schema."""
+
+    def below(properties: dict[str, Any], prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for name, value in properties.items():
+            if "$ref" in value:
+                section = schema["$defs"][value["$ref"].rpartition("/")[2]]
+                yield from below(section["properties"], f"{prefix}{name}.")
+            for kind in value.get("anyOf", [value]):
+                if kind.get("type") in ("integer", "number"):
+                    yield prefix + name, kind
+
+    return below(schema["properties"], "")
+
+
+NUMBERS = dict(numbers(Settings.model_json_schema()))
+NO_NUMBERS = (True, False, "8", "1e-3", math.inf, -math.inf, math.nan, 1e308, 2**63, 10**400, [1])
+
+
+def test_every_number_has_limits_which_the_deployments_know() -> None:
+    assert len(NUMBERS) >= 60
+    for key, schema in NUMBERS.items():
+        least = {"minimum", "exclusiveMinimum"} & set(schema)
+        most = {"maximum", "exclusiveMaximum"} & set(schema)
+        assert least and most, key
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: ascii(value)[:12])
+def test_no_setting_takes_what_is_no_number(value: object) -> None:
+    for key in NUMBERS:
+        values: dict[str, Any] = {}
+        inner = values
+        *sections, name = key.split(".")
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[name] = value
+        with pytest.raises(SettingsError, match=key) as error:
+            validate_settings(values, "params.yaml")
+        assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", ["1e-3", "1.0e-3", "0.001", ".1e-2", "+1E-3"])
+def test_numbers_are_those_of_yaml_1_2(project: Path, number: str) -> None:
+    found = load_settings(overrides=[f"train.learning_rate={number}"], root=project)
+    assert found.train.learning_rate == 0.001
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:15"])
+def test_devices(project: Path, device: str) -> None:
+    assert load_settings(overrides=[f"compute.device={device}"], root=project)
+
+
+@pytest.mark.parametrize("cost", [1e-3, 1.0, 1e12])
+@pytest.mark.parametrize("target", [1e-3, 1e15])
+@pytest.mark.parametrize("exponent", [-2, -0.07, 0])
+def test_every_reward_that_can_be_set_is_a_number(
+    cost: float, target: float, exponent: float
+) -> None:
+    reward = RewardSettings(cost="latency_ms", target=target, exponent=exponent)
+    assert math.isfinite(shaped_reward(1.0, CandidateCost(1, 1, cost), reward))
 
 
 def test_all_problems_are_told_at_once(project: Path) -> None:

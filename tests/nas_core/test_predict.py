@@ -173,6 +173,59 @@ def test_the_highest_class_number_is_written_and_scored(tmp_path: Path) -> None:
     assert report.metrics is not None and report.metrics["class_iou"] == {"c254": 1.0}
 
 
+CODED = """
+classes:
+- {name: c, label: 0, colour: [9, 9, 0]}
+- {name: a, label: 200, colour: [0, 9, 9]}
+- {name: b, label: 7, colour: [1, 2, 3]}
+- {name: d, label: 8, colour: [3, 2, 1]}
+ignore_labels: [255]
+ignore_colours: [[255, 0, 255]]
+"""
+# Of the model's classes a to d and of what is ignored.
+CODES = np.array([200, 7, 0, 8, 255], np.uint8)
+COLOURS = np.array([[0, 9, 9], [1, 2, 3], [9, 9, 0], [3, 2, 1], [255, 0, 255]], np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["grey", "palette", "RGB"])
+@pytest.mark.parametrize("place", [".", "val", "val/masks"])
+def test_masks_are_coded_as_their_dataset_says(
+    predictor: Predictor, tmp_path: Path, kind: str, place: str
+) -> None:
+    picture = _save(tmp_path / "in" / "a.png", 24, 32)
+    truth = predictor(picture)
+    truth[:4] = 4  # ignored
+    mask = Image.fromarray(COLOURS[truth] if kind == "RGB" else CODES[truth])
+    if kind == "palette":
+        mask = Image.frombytes("P", (32, 24), (4 - truth).tobytes())
+        mask.putpalette(COLOURS[::-1].tobytes())
+    masks = tmp_path / "data" / "val" / "masks"
+    masks.mkdir(parents=True)
+    mask.save(masks / "a.png")
+    (tmp_path / "data" / place / "dataset.yaml").write_text(CODED)
+    report = predict_files(predictor, [picture], tmp_path / "out", masks)
+    assert report.problems == [] and report.metrics is not None
+    assert report.metrics["mean_iou"] == 1
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ("classes: [a, b, bird]", "class 'bird' is none of the model's"),
+        ("classes: [a", "dataset.yaml"),
+    ],
+)
+def test_masks_of_other_data_are_refused_before_any_work(
+    predictor: Predictor, tmp_path: Path, description: str, message: str
+) -> None:
+    picture = _save(tmp_path / "in" / "a.png", 24, 32)
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "dataset.yaml").write_text(description)
+    with pytest.raises(DataError, match=message):
+        predict_files(predictor, [picture], tmp_path / "out", tmp_path / "masks")
+    assert not (tmp_path / "out").exists()
+
+
 def test_masks_without_labels_are_a_problem(predictor: Predictor, tmp_path: Path) -> None:
     picture = _save(tmp_path / "in" / "a.png", 24, 32)
     masks = tmp_path / "masks"

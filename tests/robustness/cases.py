@@ -45,13 +45,13 @@ def count() -> dict[str, int]:
 
 
 @contextmanager
-def refused(named: str, of_dataset: bool = False) -> Iterator[None]:
+def refused(named: str, of_dataset: bool = False) -> Iterator[pytest.ExceptionInfo[NasError]]:
     """The block raises one of our errors, whose message names the file or key `named`.
 
     One line, or two; of a dataset, a line for each problem beneath the first.
     """
     with pytest.raises(NasError) as raised:
-        yield
+        yield raised
     check_message(str(raised.value), named, of_dataset)
 
 

@@ -27,7 +27,6 @@ from nas_core.config import (
     validate_settings,
 )
 from nas_core.data.images import read_image
-from nas_core.data.pictures import read_picture
 from nas_core.data.prepared import PreparedData
 from nas_core.genotype import Genotype
 from nas_core.models.checkpoint import load_segmenter
@@ -209,6 +208,26 @@ BAD_CHECKPOINTS: dict[str, Callable[[dict[str, Any]], object]] = {
     "weights are missing": lambda content: {
         **content,
         "state": {**content["state"], "segmenter": {}},
+    },
+    **{
+        f"weights are {dtype}": lambda content, dtype=dtype: {
+            **content,
+            "state": {
+                **content["state"],
+                "segmenter": {k: v.to(dtype) for k, v in content["state"]["segmenter"].items()},
+            },
+        }
+        for dtype in (torch.int32, torch.bool, torch.complex64, torch.float8_e4m3fn)
+    },
+    "weights are NaN": lambda content: {
+        **content,
+        "state": {
+            **content["state"],
+            "average": {
+                k: v * torch.nan if v.is_floating_point() else v
+                for k, v in content["state"]["average"].items()
+            },
+        },
     },
     "weights of another shape": lambda content: {
         **content,
@@ -410,10 +429,10 @@ FUZZED: dict[str, Callable[[Path, _Training], object]] = {
     "candidates.parquet": lambda path, _: read_candidates(path),
     "journal.jsonl": lambda path, _: Journal.read(path),
     "a.png": lambda path, _: read_image(path),
-    "a.jpg": lambda path, _: (read_image(path), read_picture(path)),
-    "a.tif": lambda path, _: read_picture(path),
-    "a.webp": lambda path, _: read_picture(path),
-    "a.bmp": lambda path, _: read_picture(path),
+    "a.jpg": lambda path, _: read_image(path, upright=True),
+    "a.tif": lambda path, _: read_image(path, upright=True),
+    "a.webp": lambda path, _: read_image(path, upright=True),
+    "a.bmp": lambda path, _: read_image(path),
     "genotype.json": lambda path, _: Genotype.load(path),
     "params.yaml": lambda path, _: load_settings(root=path.parent),
 }

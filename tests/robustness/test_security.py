@@ -360,8 +360,9 @@ def test_servers_listen_on_this_machine_alone_and_say_so_when_told(
 def test_every_command_that_starts_a_server_names_the_address() -> None:
     """Neither Prefect's nor MLflow's default is relied on."""
     source = (ROOT / "flows" / "services.py").read_text(encoding="utf-8")
-    starts = re.findall(r'\["(prefect|mlflow)", "server".*?\]', source, re.S)
-    assert len(starts) == 2 == len(re.findall(r'"--host", options.bound', source))
+    starts = re.findall(r'\["(?:flows\.guarded|mlflow)".*?\]', source, re.S)
+    assert len(starts) == 2 == source.count("    _start(\n")
+    assert all("options.bound" in start for start in starts)
 
 
 def test_memory_that_is_not_there_is_refused() -> None:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from nas_core.analysis.leaderboard import leaderboard, read_search, searched_genotypes
-from nas_core.errors import GenotypeError, RunError
+from nas_core.errors import RunError
 from nas_core.genotype import Genotype
 from nas_core.search.journal import Header, Journal, Record
 
@@ -138,9 +140,51 @@ def test_genotypes_of_all_searches(tmp_path: Path) -> None:
     assert searched_genotypes(tmp_path) == dict.fromkeys(["id0", "id1", "id2"], expected)
 
 
-def test_journal_with_an_illegal_genotype_is_named(tmp_path: Path) -> None:
-    make_table(tmp_path / "a", [("finished", 0.1)])
-    path = tmp_path / "a" / "journal.jsonl"
-    path.write_text(path.read_text().replace("[0,1,0,0,1]", "[0,9,0,0,1]"))
-    with pytest.raises(GenotypeError, match=r"journal\.jsonl, record 0: layer 0: in2"):
-        searched_genotypes(tmp_path)
+def another_format(path: Path) -> None:
+    path.write_text('{"format":2,"settings":{},"identity":{}}\n')
+
+
+def illegal_genotype(path: Path) -> None:
+    text = path.read_text().replace("[0,1,0,0,1]", "[0,9,0,0,1]")
+    path.write_text(re.sub(r',"checksum":"\w+"', "", text))
+
+
+def changed_reward(path: Path) -> None:
+    path.write_text(path.read_text().replace('"reward":0.1', '"reward":0.9'))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (another_format, "line 1: a journal of format 2"),
+        (illegal_genotype, "record 0: layer 0: in2"),
+        (changed_reward, "line 2 does not have the checksum"),
+        (lambda path: path.write_bytes(b""), "line 1: the header is missing"),
+    ],
+)
+def test_a_journal_that_cannot_be_read_is_left_out_with_a_warning(
+    tmp_path: Path,
+    damage: Callable[[Path], object],
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make_table(tmp_path / "old", [("finished", 0.1)])
+    damage(tmp_path / "old" / "journal.jsonl")
+    with pytest.raises(RunError, match="no journal there can be read"):
+        read_search(tmp_path)
+    assert searched_genotypes(tmp_path) == {}
+    make_table(tmp_path / "new", [("finished", 0.2)])
+    os.utime(tmp_path / "new" / "journal.jsonl", (1000, 1000))
+    assert searched_genotypes(tmp_path).keys() == {"id0"}
+    assert read_search(tmp_path)[0] == "new"
+    (warning,) = caplog.messages
+    assert warning.endswith("; this search is left out") and warning.count("\n") == 0
+    assert f"old/journal.jsonl, {reason}" in warning
+
+
+def test_a_journal_that_is_asked_for_is_not_left_out(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        make_table(tmp_path / name, [("finished", 0.1)])
+    another_format(tmp_path / "old" / "journal.jsonl")
+    with pytest.raises(RunError, match=r"old/journal\.jsonl, line 1: a journal of format 2"):
+        read_search(tmp_path, "old")

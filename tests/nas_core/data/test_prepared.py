@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from nas_core.config import DatasetSettings, SyntheticSettings
 from nas_core.data.prepared import PreparedData, prepare
@@ -167,6 +167,13 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:60])
 
 
+def turn(path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    with Image.open(path) as image:
+        image.save(path, exif=exif)
+
+
 def labels(*first: int) -> np.ndarray:
     mask = np.zeros((HEIGHT, WIDTH), np.uint8)
     mask[0, : len(first)] = first
@@ -214,25 +221,25 @@ BREAKAGES = {
         lambda root: save(root / "valannot/val_0.png", labels(1).astype(np.uint16)),
         "valannot/val_0.png: 16-bit grey mask; expected 8-bit grey whose values are class numbers",
     ),
-    "16-bit image": Breakage(
-        lambda root: save(root / "val/val_0.png", labels(1).astype(np.uint16)),
-        "val/val_0.png: 16-bit grey image; expected 8-bit RGB",
+    "turned image": Breakage(
+        lambda root: turn(root / "val/val_0.png"),
+        "val/val_0.png: turned by its EXIF orientation 3; store it upright, as its mask is",
     ),
     "truncated image": Breakage(
         lambda root: truncate(root / "train/train_0.png"),
-        "train/train_0.png: damaged PNG (truncated PNG file)",
+        "train/train_0.png: damaged PNG (truncated)",
     ),
     "truncated mask": Breakage(
         lambda root: truncate(root / "testannot/test_1.png"),
-        "testannot/test_1.png: damaged PNG (truncated PNG file)",
+        "testannot/test_1.png: damaged PNG (truncated)",
     ),
     "empty file": Breakage(
         lambda root: (root / "train/train_0.png").write_bytes(b""),
-        "train/train_0.png: no PNG image (empty file)",
+        "train/train_0.png: empty file",
     ),
     "no image at all": Breakage(
         lambda root: (root / "train/train_0.png").write_text("a note, not an image. " * 9),
-        "train/train_0.png: no PNG image",
+        "train/train_0.png: no image that can be read (BMP, JPEG, PNG, PPM, TIFF, WEBP)",
     ),
     "same image in two splits": Breakage(
         lambda root: shutil.copy(root / "train/train_1.png", root / "test/test_1.png"),

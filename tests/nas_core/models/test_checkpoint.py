@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from nas_core.architectures import ARCHITECTURES
 from nas_core.errors import WeightsError
+from nas_core.files import file_digest, write_json
 from nas_core.models.checkpoint import METADATA_KEY, NetworkCard, load_segmenter, save_segmenter
 from nas_core.models.segmenter import Segmenter
 from nas_core.seeds import seeded
@@ -142,6 +143,51 @@ def test_tensors_that_do_not_fit(path: Path) -> None:
         _rewrite(path, changed)
         with pytest.raises(WeightsError, match=message):
             load_segmenter(path)
+
+
+def flip_a_weight(path: Path) -> None:
+    """The lowest bit of one weight: a change that no check of shapes or ranges sees."""
+    content = bytearray(path.read_bytes())
+    content[-400] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_is_noticed(path: Path) -> None:
+    flip_a_weight(path)
+    with pytest.raises(WeightsError, match=r"weights\.safetensors is damaged: .* restore it"):
+        load_segmenter(path)
+
+
+def without_digest(path: Path) -> None:
+    _rewrite(path, load_file(path), json.dumps(CARD.to_dict()))
+
+
+def test_a_model_without_a_digest_is_read(path: Path) -> None:
+    without_digest(path)
+    assert load_segmenter(path)[1] == CARD
+
+
+def test_a_card_beside_a_model_is_checked(path: Path) -> None:
+    without_digest(path)  # as the models that are shipped
+    card = path.with_suffix(".json")
+    write_json(card, {"weights": {"file": path.name, "sha256": file_digest(path)}})
+    load_segmenter(path)
+    flip_a_weight(path)
+    with pytest.raises(WeightsError, match=r"not the file that its card weights\.json describes"):
+        load_segmenter(path)
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"weights": {}}', '{"templates": []}'])
+def test_what_is_no_card_is_not_taken_for_one(path: Path, content: str) -> None:
+    path.with_suffix(".json").write_text(content)
+    load_segmenter(path)
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"weights": {"sha256": 3}}'])
+def test_a_damaged_card_is_named(path: Path, content: str) -> None:
+    path.with_suffix(".json").write_text(content)
+    with pytest.raises(WeightsError, match=r"weights\.json"):
+        load_segmenter(path)
 
 
 def test_saving_with_the_wrong_description_is_refused(segmenter: Segmenter, tmp_path: Path) -> None:

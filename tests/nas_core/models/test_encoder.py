@@ -99,7 +99,7 @@ def altered_states() -> Iterator[Any]:
     yield pytest.param(state, rf"1 of 108 entries are missing, the first is {name}", id="missing")
     yield pytest.param(
         encoder_state() | {name: torch.zeros(3, 3)},
-        rf"{name} is \[3, 3\], expected \[144, 24, 1, 1\]",
+        rf"{name} is torch.float32 \[3, 3\], expected .* \[144, 24, 1, 1\]",
         id="shape",
     )
     yield pytest.param(encoder_state() | {name: 3}, f"{name} is int, expected", id="no tensor")
@@ -107,6 +107,23 @@ def altered_states() -> Iterator[Any]:
         encoder_state() | {name: torch.full((144, 24, 1, 1), torch.nan)},
         f"{name} has values that are not finite",
         id="nan",
+    )
+    whole = torch.zeros(144, 24, 1, 1)
+    for dtype in (torch.int64, torch.bool, torch.complex64, torch.uint16, torch.float8_e4m3fn):
+        yield pytest.param(
+            encoder_state() | {name: whole.to(dtype)}, f"{name} is {dtype} .*float32", id=str(dtype)
+        )
+    for kind, value in (
+        ("layout torch.sparse_coo", whole.to_sparse()),
+        ("values", whole.to("meta")),
+    ):
+        yield pytest.param(
+            encoder_state() | {name: value}, f"{name} is a tensor .*{kind}, expected", id=kind
+        )
+    yield pytest.param(
+        encoder_state() | {name: whole.double() + 1e300},
+        f"{name} has values that are not finite",
+        id="too large for float32",
     )
     yield pytest.param({}, "108 of 108 entries are missing", id="empty")
     yield pytest.param([1, 2], "holds no state dict", id="list")
@@ -117,6 +134,26 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, state: Any, mess
     torch.save(state, tmp_path / "other.pt")
     with pytest.raises(WeightsError, match=rf"other\.pt.*{message}"):
         load_encoder_weights("other.pt", tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_of_any_floating_point_type(
+    tmp_path: Path, dtype: torch.dtype, suffix: str
+) -> None:
+    state = {name: value.to(dtype) for name, value in encoder_state().items()}
+    path = tmp_path / f"weights{suffix}"
+    torch.save(state, path) if suffix == ".pt" else save_file(state, path)
+    weights = load_encoder_weights(path.name, tmp_path)
+    assert weights is not None
+    Encoder().load_state_dict(weights)
+
+
+def test_safetensors_of_integers_are_refused(tmp_path: Path) -> None:
+    state = {name: value.to(torch.int8) for name, value in encoder_state().items()}
+    save_file(state, tmp_path / "int8.safetensors")
+    with pytest.raises(WeightsError, match=r"int8\.safetensors: features\.0\.0\.weight is .*int8"):
+        load_encoder_weights("int8.safetensors", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["bad.pt", "bad.safetensors"])

@@ -15,7 +15,15 @@ from nas_core.architectures import ARCHITECTURES
 from nas_core.compute import Compute
 from nas_core.config import ConstraintSettings, NetworkSettings, RewardSettings, SearchSettings
 from nas_core.errors import RunError
-from nas_core.search.costs import CandidateCost, Costs, needs_latency, shaped_reward
+from nas_core.files import write_json
+from nas_core.search.costs import (
+    MOST_TOO_SLOW,
+    CandidateCost,
+    Costs,
+    needs_latency,
+    shaped_reward,
+)
+from nas_core.search.run import propose
 
 ARCH0, ARCH1 = ARCHITECTURES["arch0"], ARCHITECTURES["arch1"]
 COMPUTE = Compute(torch.device("cpu"), bf16=False)
@@ -65,6 +73,51 @@ def test_the_first_limit_that_is_exceeded_is_named(
 ) -> None:
     settings = ConstraintSettings.model_validate(limits)
     assert costs_at(tmp_path / "latencies.json").refusal(ARCH0, settings) == refused_by
+
+
+@pytest.mark.parametrize(
+    ("limits", "problem"),
+    [
+        ({"max_parameters": 1}, r"max_parameters = 1: the encoder alone, .* has 55,488 parameters"),
+        ({"max_macs": 1}, r"max_macs = 1: the encoder alone, .* multiply-accumulates for one"),
+        ({"max_latency_ms": 1e-6}, r"max_latency_ms = 1e-06: the encoder alone, .* ms here"),
+    ],
+)
+def test_a_limit_that_nothing_meets_is_refused_at_once(
+    tmp_path: Path, limits: dict[str, float], problem: str
+) -> None:
+    costs = costs_at(tmp_path / "latencies.json")
+    with pytest.raises(RunError, match=rf"search\.constraints\.{problem}; raise it"):
+        costs.check_limits(ConstraintSettings.model_validate(limits))
+    with pytest.raises(RunError, match=problem):
+        propose(
+            tmp_path,
+            SearchSettings(constraints=ConstraintSettings.model_validate(limits)),
+            0,
+            costs,
+            0,
+        )
+
+
+def test_a_limit_that_the_encoder_meets_is_not_refused(tmp_path: Path) -> None:
+    limits = ConstraintSettings(max_parameters=55_488, max_macs=10**9, max_latency_ms=60_000)
+    costs_at(tmp_path / "latencies.json").check_limits(limits)
+
+
+def test_a_limit_that_a_network_has_met_stands_on_a_busy_machine(tmp_path: Path) -> None:
+    write_json(tmp_path / "latencies.json", {"a": 1e-7})
+    costs_at(tmp_path / "latencies.json").check_limits(ConstraintSettings(max_latency_ms=1e-6))
+
+
+def test_not_every_network_is_measured_where_all_are_too_slow(tmp_path: Path) -> None:
+    path = tmp_path / "latencies.json"
+    limits = ConstraintSettings(max_latency_ms=1e-6)
+    write_json(path, {str(number): 7.5 for number in range(MOST_TOO_SLOW - 2)})
+    assert costs_at(path).refusal(ARCH0, limits) == "max_latency_ms"
+    with pytest.raises(RunError, match=rf"1e-06: of {MOST_TOO_SLOW} networks the fastest takes"):
+        costs_at(path).refusal(ARCH1, limits)
+    write_json(path, {"met": 1e-7, **{str(n): 7.5 for n in range(MOST_TOO_SLOW)}})
+    assert costs_at(path).refusal(ARCH1, limits) == "max_latency_ms"
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"a": "fast"}', "\xff"])

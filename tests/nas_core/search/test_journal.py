@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nas_core.config import SearchSettings
+from nas_core.config import SearchSettings, validate_settings
 from nas_core.errors import RunError
 from nas_core.genotype import Genotype
 from nas_core.search.journal import Header, Journal, Record, load_state, save_state
 from nas_core.search.strategy import make_strategy
 from nas_core.space import sample
 
+JOURNALS = Path(__file__).parents[2] / "reference" / "journals"
 HEADER = Header(format=1, settings={"seed": 0, "name": "größe"}, identity={"data": "abc"})
 
 
@@ -78,11 +81,9 @@ def test_everything_comes_back(path: Path) -> None:
     assert journal.records == records
     assert Genotype.from_dict(journal.records[0].genotype).id == records[0].id
     lines = path.read_text().splitlines()
-    assert json.loads(lines[0]) == {
-        "format": 1,
-        "settings": HEADER.settings,
-        "identity": HEADER.identity,
-    }
+    first = json.loads(lines[0])
+    assert list(first) == ["format", "settings", "identity", "checksum"]
+    assert first["settings"] == HEADER.settings
     assert len(lines) == 4
 
 
@@ -244,6 +245,69 @@ def test_malformed_line_is_named(
     for begin in (Journal.open, Journal.read):
         with pytest.raises(RunError, match=rf"journal\.jsonl, line 3: .*{problem}"):
             begin(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "number"),
+    [
+        ('"reward":0.2', '"reward":0.3', 3),
+        ('"mean_iou":0.3', '"mean_iou":0.4', 2),
+        ('"seed":0', '"seed":1', 1),
+        ('"checksum":"', '"checksum":"0', 1),
+        ('"macs":1000000001', '"macs": 1000000001', 3),
+    ],
+)
+def test_a_changed_line_is_named(path: Path, old: str, new: str, number: int) -> None:
+    write_journal(path, [make_record(0), make_record(1)])
+    before, changed, after = path.read_text().partition(old)
+    assert changed
+    path.write_text(before + new + after)
+    before = path.read_text()
+    for begin in (Journal.open, Journal.read):
+        with pytest.raises(RunError, match=rf"journal\.jsonl, line {number}.*checksum") as error:
+            begin(path)
+        assert len(str(error.value).splitlines()) == 1
+    assert path.read_text() == before
+
+
+def test_a_checksum_that_was_taken_away_is_noticed(path: Path) -> None:
+    write_journal(path, [make_record(0)])
+    path.write_text(re.sub(r',"checksum":"\w+"}\n$', "}\n", path.read_text()))
+    with pytest.raises(RunError, match=r"line 2 has lost its checksum: .* restore"):
+        Journal.read(path)
+
+
+@given(place=st.floats(0, 0.999999), bit=st.integers(0, 7))
+def test_no_bit_of_a_journal_changes_unnoticed(
+    tmp_path_factory: pytest.TempPathFactory, place: float, bit: int
+) -> None:
+    path = tmp_path_factory.mktemp("run") / "journal.jsonl"
+    write_journal(path, [make_record(0)])
+    content = bytearray(path.read_bytes()[:-1])
+    content[int(place * len(content))] ^= 1 << bit
+    path.write_bytes(bytes(content) + b"\n")
+    with pytest.raises(RunError, match="line"):
+        Journal.read(path)
+
+
+# Written by the versions before and after journals had checksums: both stay readable.
+@pytest.mark.parametrize("name", ["without_checksums", "with_checksums"])
+def test_journals_of_released_versions_are_read(path: Path, name: str) -> None:
+    path.parent.mkdir()
+    shutil.copyfile(JOURNALS / f"{name}.jsonl", path)
+    before = path.read_bytes()
+    with Journal.open(path) as journal:
+        assert validate_settings(journal.header.settings, "header").name == "synthetic"
+        statuses = [record.status for record in journal.records]
+        assert statuses == [*["finished"] * 8, "repeat", "failed"]
+        assert journal.records[6].reward == 0.22156869098074922
+        for record in journal.records:
+            assert Genotype.from_dict(record.genotype).id == record.id
+        last = journal.records[-1]
+        again = last.model_copy(update={"index": last.index + 1, "candidate": 10})
+        journal.append(again)
+    assert path.read_bytes().startswith(before)
+    assert Journal.read(path).records[-1] == again
 
 
 @pytest.mark.parametrize(

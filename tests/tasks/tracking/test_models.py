@@ -227,8 +227,13 @@ def test_the_model_in_process(
     assert list(answer.index) == [7, 3, 5]
     np.testing.assert_array_equal(_mask(answer["mask"][7]), labels)
     assert _mask(answer["mask"][3]).shape == (45, 122)
-    for bad in ("", "no base64!", base64.b64encode(b"no image").decode(), _encoded(image)[:200]):
-        with pytest.raises(MlflowException, match="row 1: column image is not") as error:
+    for bad, reason in (
+        ("", "empty file"),
+        ("no base64!", "column image is not the base64"),
+        (base64.b64encode(b"no image").decode(), "no image that can be read"),
+        (_encoded(image)[:200], "damaged PNG .truncated"),
+    ):
+        with pytest.raises(MlflowException, match=f"row 1: {reason}") as error:
             model.predict(pd.DataFrame({"image": [_encoded(image), bad]}))
         assert error.value.get_http_status_code() == 400
 

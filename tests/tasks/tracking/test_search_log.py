@@ -1,6 +1,5 @@
-import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,11 @@ import pytest
 
 from nas_core.config import Settings
 from nas_core.errors import UnavailableError
+from nas_core.files import json_bytes
 from nas_core.genotype import Genotype
-from nas_core.search.candidates import candidate_files
+from nas_core.metrics import ConfusionMatrix
+from nas_core.models.checkpoint import NetworkCard, segmenter_bytes
+from nas_core.search.candidates import candidate_files, keep_files
 from nas_core.search.journal import Header, Journal, Record
 from nas_core.space import sample
 from tasks.search_log import SearchLog
@@ -36,9 +38,14 @@ def candidates(folder: Path) -> list[Record]:
     records = []
     for number, reward in enumerate(REWARDS, start=1):
         genotype = sample(rng)
-        for path in candidate_files(folder, genotype.id).values():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"a": [1.0]}))
+        card = NetworkCard(genotype, ("road", "sky"), ((0, 0, 0), (1, 1, 1)), 1, 1)
+        contents = {
+            "genotype": json_bytes(genotype.to_dict()),
+            "losses": json_bytes({"a": [1.0]}),
+            "confusion_matrix": ConfusionMatrix(2, 255).csv_bytes(card.classes),
+            "weights": segmenter_bytes(card.build(), card),
+        }
+        keep_files(folder, genotype.id, contents)
         records.append(
             Record(
                 index=number - 1,
@@ -78,6 +85,41 @@ def test_the_best_reward_is_that_of_the_candidates_so_far(
             log.update()
     # What only the journal has is recorded as if it came one by one.
     assert best_rewards(SearchLog(tracker, folder, journal, Settings(), LOGGER, drawn)) == BEST
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut], ids=["missing", "half written"])
+@pytest.mark.parametrize("name", ["genotype", "weights", "confusion_matrix", "losses"])
+def test_a_lost_file_of_a_candidate_is_told_once_and_left_out(
+    tracker: Tracker,
+    journal: Journal,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    damage: Callable[[Path], None],
+) -> None:
+    folder = journal.path.parent
+    first, second, *_ = candidates(folder)
+    path = candidate_files(folder, first.id)[name]
+    damage(path)
+    journal.append(first)
+    log = SearchLog(tracker, folder, journal, Settings(), LOGGER, drawn)
+    journal.append(second)
+    log.update()
+    log.update()
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{path} is missing or damaged: MLflow gets candidate 1 without it")
+    kept = {
+        run.data.tags["nas.candidate"]: {
+            file.path for file in tracker.client.list_artifacts(run.info.run_id)
+        }
+        for run in tracker.find_runs({"nas.kind": "candidate"})
+    }
+    names = {path.name for path in candidate_files(folder, first.id).values()}
+    names.add("architecture.svg")
+    assert kept == {"1": names - {path.name}, "2": names}
 
 
 def test_the_best_reward_goes_on_after_a_stop(tracker: Tracker, journal: Journal) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flows.guard import Guard, allowed_hosts, origins
+from tasks.guard import Guard, allowed_hosts, origins
 
 HOST = ("host", "127.0.0.1:4200")
 OWN = ("origin", "http://127.0.0.1:4200")
