@@ -80,6 +80,9 @@ class StandInCosts:
     def __init__(self, *about: Any) -> None:
         pass
 
+    def check_limits(self, limits: ConstraintSettings) -> None:
+        pass
+
     def of(self, genotype: Genotype, *, latency: bool) -> CandidateCost:
         number = int(genotype.id[:4], 16)
         return CandidateCost(100_000 + number, 10**8 + number, None)

@@ -71,15 +71,19 @@ def read_search(searches: Path, name: str | None = None) -> tuple[str, list[Reco
         raise RunError(f"{searches}: no search yet; start one with `nas search`")
     if name is None:
         latest = sorted(journals.values(), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path, candidates in _readable(latest):
-            return path.parent.name, candidates
-        raise RunError(
-            f"{searches}: no journal there can be read; start a search with `nas search`"
-        )
-    if name not in journals:
+        found = next(_readable(latest), None)
+        if found is None:
+            raise RunError(
+                f"{searches}: no journal.jsonl there can be read; start a search with `nas search`"
+            )
+        path, candidates = found
+    elif name in journals:
+        path = journals[name]
+        candidates = Journal.read(path).candidates
+    else:
         raise RunError(f"{searches}: no search {name!r}; there are: {', '.join(journals)}")
-    latencies = read_latencies(journals[name].parent / LATENCY_FILE)
-    return name, with_latencies(Journal.read(journals[name]).candidates, latencies)
+    latencies = read_latencies(path.parent / LATENCY_FILE)
+    return path.parent.name, with_latencies(candidates, latencies)
 
 
 def searched_genotypes(searches: Path) -> dict[str, Genotype]:

@@ -52,9 +52,11 @@ class ServedSegmenter(PythonModel):
         return pd.DataFrame({"mask": masks}, index=model_input.index)
 
 
-def _decode(row: int, text: str) -> npt.NDArray[np.uint8]:
-    """RGB (H, W, 3). A text that is no image is the caller's mistake: HTTP status 400."""
+def _decode(row: int, text: Any) -> npt.NDArray[np.uint8]:
+    """RGB (H, W, 3). What is no text of an image is the caller's mistake: HTTP status 400."""
     try:
+        if not isinstance(text, str):
+            raise ValueError(f"it is {type(text).__name__}, no text")
         image = decode_image(base64.b64decode(text, validate=True), f"row {row}", upright=True)
         height, width = image.shape[:2]
         check_memory(f"row {row}", (height, width))

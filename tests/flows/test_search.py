@@ -436,8 +436,9 @@ def test_a_known_network_is_answered_from_the_journal(whole: Path, project: Path
     first, second = records(whole)[:2]
     # As if the network that the strategy proposes second had been trained before.
     forged = second.model_copy(update={"index": 0, "candidate": 1})
-    header = journal.read_text().splitlines()[0]
-    journal.write_text(f"{header}\n{forged.model_dump_json()}\n")
+    journal.write_bytes(journal.read_bytes().splitlines(keepends=True)[0])
+    with Journal.open(journal) as opened:
+        opened.append(forged)
     shutil.rmtree(project / "artifacts" / "mlflow", ignore_errors=True)
     source = next(whole.glob(f"artifacts/searches/*/candidates/{second.id}"))
     shutil.copytree(source, journal.parent / "candidates" / second.id)

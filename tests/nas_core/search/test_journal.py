@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nas_core.config import SearchSettings, validate_settings
+from nas_core.config import SearchSettings
 from nas_core.errors import RunError
 from nas_core.genotype import Genotype
 from nas_core.search.journal import Header, Journal, Record, load_state, save_state
@@ -297,7 +297,7 @@ def test_journals_of_released_versions_are_read(path: Path, name: str) -> None:
     shutil.copyfile(JOURNALS / f"{name}.jsonl", path)
     before = path.read_bytes()
     with Journal.open(path) as journal:
-        assert validate_settings(journal.header.settings, "header").name == "synthetic"
+        assert journal.header.settings["name"] == "synthetic"
         statuses = [record.status for record in journal.records]
         assert statuses == [*["finished"] * 8, "repeat", "failed"]
         assert journal.records[6].reward == 0.22156869098074922

@@ -105,7 +105,7 @@ def test_a_decision_that_is_clipped_does_not_stop_the_others() -> None:
 def test_update_follows_the_gradient_of_the_numpy_loss() -> None:
     """Two rounds; in the second, candidates of the first are learned from off policy."""
     clip = 0.02
-    settings_ = ControllerSettings(learning_rate=0.003, epochs=1, max_gradient_norm=1e9, clip=clip)
+    settings_ = ControllerSettings(learning_rate=0.003, epochs=1, max_gradient_norm=1e6, clip=clip)
     strategy = PPO(settings_, seed=3)
     rewards = [0.2, 0.9, 0.4, 0.1]
     first = copy.deepcopy(strategy.controller)

@@ -148,9 +148,9 @@ def test_a_network_that_is_not_finite_fails_at_the_next_validation(
     with pytest.raises(InterruptionError):
         _train(scenes, compute, path, settings, stop_after=1)
     content = torch.load(path)
-    average = content["state"]["average"]
-    name = next(n for n in average if broken in n and n.endswith("running_mean"))
-    average[name].fill_(torch.nan)
+    moments = content["state"]["optimizer"]["state"]
+    # The first parameters are the encoder's, the last the decoder's: the next step overflows.
+    moments[0 if broken == "encoder" else max(moments)]["exp_avg"].fill_(3e38)
     torch.save(content, path)
     before = path.read_bytes()
     with pytest.raises(CandidateError, match=r"not finite at the validation of epoch 2; a lower"):
