@@ -170,7 +170,7 @@ def test_a_journal_that_cannot_be_read_is_left_out_with_a_warning(
 ) -> None:
     make_table(tmp_path / "old", [("finished", 0.1)])
     damage(tmp_path / "old" / "journal.jsonl")
-    with pytest.raises(RunError, match="no journal.jsonl there can be read"):
+    with pytest.raises(RunError, match=r"no journal\.jsonl there can be read"):
         read_search(tmp_path)
     assert searched_genotypes(tmp_path) == {}
     make_table(tmp_path / "new", [("finished", 0.2)])

@@ -79,7 +79,7 @@ def test_the_first_limit_that_is_exceeded_is_named(
     ("limits", "problem"),
     [
         ({"max_parameters": 1}, r"max_parameters = 1: the encoder alone, .* has 55,488 parameters"),
-        ({"max_macs": 1}, r"max_macs = 1: the encoder alone, .* multiply-accumulates for one image"),
+        ({"max_macs": 1}, r"max_macs = 1: the encoder alone, .* multiply-accumulates for .* image"),
         ({"max_latency_ms": 1e-6}, r"max_latency_ms = 1e-06: the encoder alone, .* ms here"),
     ],
 )
