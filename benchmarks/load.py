@@ -27,11 +27,14 @@ import psutil
 import typer
 import yaml
 
-from nas_core.config import ConstraintSettings, Settings
+from nas_core.config import ConstraintSettings, Settings, load_settings, project_dir
 from nas_core.files import json_bytes
 from nas_core.genotype import Genotype
+from nas_core.search import loop
 from nas_core.search.candidates import Outcome
 from nas_core.search.costs import CandidateCost
+from nas_core.search.journal import Record
+from nas_core.search.loop import Observer
 from nas_core.training.proxy import ProxyTask
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,22 +56,21 @@ PARTS = 10
 def stand_in(
     shared_task: Callable[[], ProxyTask],
     settings: Settings,
-    genotype: dict[str, Any],
+    genotype: Genotype,
     thresholds: Sequence[float],
 ) -> tuple[Outcome, dict[str, bytes]]:
     """In place of `score_candidate`: a score from the id, and files of the usual size."""
-    identity = Genotype.from_dict(genotype).id
-    score = int(hashlib.sha256(identity.encode()).hexdigest()[:6], 16) / 16**6
-    outcome = {
-        "scores": [score] * len(thresholds),
-        "metrics": {"mean_iou": score, "skipped_steps": 0.0},
-        "seconds": {"stage_a": 0.0},
-        "stopped_early": False,
-    }
+    score = int(hashlib.sha256(genotype.id.encode()).hexdigest()[:6], 16) / 16**6
+    outcome = Outcome(
+        scores=(score,) * len(thresholds),
+        metrics={"mean_iou": score, "skipped_steps": 0.0},
+        seconds={"stage_a": 0.0},
+        stopped_early=False,
+    )
     files = {
-        "genotype": json_bytes(genotype),
+        "genotype": json_bytes(genotype.to_dict()),
         "losses": json_bytes({"a": [1.0] * 5, "b": [0.5] * 2}),
-        "confusion_matrix": json_bytes(genotype),
+        "confusion_matrix": json_bytes(genotype.to_dict()),
         "weights": bytes(10**6),
     }
     return outcome, files
@@ -94,36 +96,50 @@ class StandInCosts:
         return None
 
 
+class Clock(Observer):
+    """Reads the clocks and the memory at each record."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.cpu: list[float] = []
+        self.memory: list[float] = []
+
+    def on_record(self, record: Record) -> None:
+        self.times.append(time.perf_counter())
+        self.cpu.append(time.process_time())
+        self.memory.append(psutil.Process().memory_info().rss / 2**20)
+
+
 def measure(num_candidates: int) -> dict[str, float]:
     """Seconds and memory of a search of that length, in the current folder's project."""
-    from flows import search as flow
-    from flows.rounds import Rounds
-    from nas_core.config import SearchSettings
-    from tasks import candidates
+    from prefect import flow
 
-    candidates.score_candidate = stand_in
-    candidates.Costs = StandInCosts  # type: ignore[assignment,misc]
-    times: list[float] = []
-    cpu: list[float] = []
-    memory: list[float] = []
-    settle = Rounds._settle_oldest
+    from flows.context import Context
+    from flows.search import nas_search, run_search
 
-    def timed(self: Rounds) -> None:
-        settle(self)
-        times.append(time.perf_counter())
-        cpu.append(time.process_time())
-        memory.append(psutil.Process().memory_info().rss / 2**20)
+    loop.score_candidate = stand_in
+    loop.Costs = StandInCosts  # type: ignore[misc,assignment]
+    changes = {"num_candidates": num_candidates, "strategy": "random"}
+    root = project_dir()
+    settings = load_settings(sections={"search": changes}, root=root)
 
-    Rounds._settle_oldest = timed  # type: ignore[method-assign]
-    search = SearchSettings(num_candidates=num_candidates, strategy="random")
-    flow.nas_search(stage="prepare")
-    flow.nas_search(stage="search", search=search)
-    resume = _resume(flow, search)
+    @flow(name="load")
+    def search(*observers: Observer) -> None:
+        context = Context.check(settings, root)
+        with context.open_search() as opened:
+            run_search(context, opened, observers)
+
+    nas_search(stage="prepare")
+    clock = Clock()
+    search(clock)
+    started = time.perf_counter()
+    search()
+    resume = time.perf_counter() - started
     return {
-        "candidates": len(times),
-        **_start_and_end("seconds", list(map(_difference, pairwise(times)))),
-        **_start_and_end("cpu_seconds", list(map(_difference, pairwise(cpu)))),
-        **_start_and_end("memory_mib", memory),
+        "candidates": len(clock.times),
+        **_start_and_end("seconds", list(map(_difference, pairwise(clock.times)))),
+        **_start_and_end("cpu_seconds", list(map(_difference, pairwise(clock.cpu)))),
+        **_start_and_end("memory_mib", clock.memory),
         "resume_seconds": resume,
         "leaderboard_seconds": _leaderboard(),
     }
@@ -138,21 +154,6 @@ def _start_and_end(name: str, values: Sequence[float]) -> dict[str, float]:
     part = max(1, len(values) // PARTS)
     start, end = statistics.mean(values[part : 2 * part]), statistics.mean(values[-part:])
     return {f"{name}_at_the_start": start, f"{name}_at_the_end": end, f"{name}_ratio": end / start}
-
-
-def _resume(flow: Any, search: Any) -> float:
-    """Seconds from the beginning of the stage to the point where the next candidate would begin."""
-    run_search, seconds = flow.run_search, []
-
-    def timed(context: Any) -> Any:
-        started = time.perf_counter()
-        found = run_search(context)
-        seconds.append(time.perf_counter() - started)
-        return found
-
-    flow.run_search = timed
-    flow.nas_search(stage="search", search=search)
-    return float(seconds[0])
 
 
 def _leaderboard() -> float:

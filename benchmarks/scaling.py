@@ -92,9 +92,7 @@ def _train_pair(
     started = time.perf_counter()
     with ThreadPoolExecutor(num) as threads:
         pair = [
-            threads.submit(
-                workers.call, score_candidate, shared, settings, genotype.to_dict(), thresholds
-            )
+            threads.submit(workers.call, score_candidate, shared, settings, genotype, thresholds)
             for _ in range(2)
         ]
         for future in pair:

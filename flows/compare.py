@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -17,7 +16,7 @@ from nas_core.analysis.comparison import FIGURES, ComparedSearch, compare_search
 from nas_core.config import Settings, project_dir
 from nas_core.files import digest_of
 from nas_core.paths import results_folder
-from nas_core.search.journal import Journal
+from nas_core.search.journal import Record
 from tasks.comparison import write_comparison
 from tasks.dataset import prepare_dataset
 from tasks.tracking.store import patiently
@@ -57,9 +56,8 @@ def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> 
     searches = []
     for number, one in enumerate(planned, start=1):
         logger.info("search %d of %d: %s, seed %d", number, len(planned), one.strategy, one.seed)
-        folder = _search(one.settings, one.strategy)
-        records = Journal.read(folder / "journal.jsonl").records
-        searches.append(ComparedSearch(one.strategy, one.seed, folder.name, records))
+        name, records = _search(one.settings, one.strategy)
+        searches.append(ComparedSearch(one.strategy, one.seed, name, records))
     place = results_folder(root, settings, "compare")
     about = {
         "name": settings.name,
@@ -99,7 +97,9 @@ def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> 
     flow_run_name="{strategy} · seed {settings.seed}",
     on_running=[claim],
 )
-def _search(settings: Settings, strategy: str) -> Path:
-    """Returns the search's folder."""
-    folder, _ = run_search(Context.check(settings, project_dir()))
-    return folder
+def _search(settings: Settings, strategy: str) -> tuple[str, list[Record]]:
+    """Returns the name of the search's folder, and its records."""
+    context = Context.check(settings, project_dir())
+    with context.open_search() as search:
+        run_search(context, search)
+        return search.folder.name, search.journal.records

@@ -12,17 +12,14 @@ from torch import Tensor
 from nas_core.analysis.drawing import draw
 from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.architectures import find_architecture
-from nas_core.compute import Compute, visible_gpus
+from nas_core.compute import Compute
 from nas_core.config import Section, Settings, load_settings
 from nas_core.data.prepared import PreparedData
 from nas_core.errors import SettingsError
 from nas_core.genotype import Genotype
 from nas_core.models.encoder import load_encoder_weights
-from nas_core.models.state import state_digest
 from nas_core.paths import prepared_folder, searches_folder
-from nas_core.search import run
-from nas_core.search.journal import FORMAT, Header, Journal
-from nas_core.workers import ProcessWorkers, Workers
+from nas_core.search.loop import Search
 from tasks.search_log import SearchLog
 from tasks.tracking.provenance import provenance_tags
 from tasks.tracking.store import Logger, tracking_uri
@@ -110,25 +107,10 @@ class Context:
         uri = tracking_uri(settings.tracking.uri, self.root)
         return Tracker(uri, settings.name, tags, self.root)
 
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        return run.search_identity(
-            self.settings, self.data.data_hash, state_digest(self.encoder_state), self.compute
-        )
+    def open_search(self) -> Search:
+        return Search.open(self.settings, self.root)
 
-    def search_folder(self) -> Path:
-        return run.search_folder(searches_folder(self.root), self.settings.name, self.identity)
-
-    def open_journal(self, folder: Path) -> Journal:
-        path = folder / "journal.jsonl"
-        if path.exists():
-            return Journal.open(path)
-        header = Header(
-            format=FORMAT, settings=self.settings.model_dump(mode="json"), identity=self.identity
-        )
-        return Journal.create(path, header)
-
-    def track_search(self, folder: Path, journal: Journal, logger: Logger) -> SearchLog:
+    def track_search(self, search: Search, logger: Logger) -> SearchLog:
         def draw_candidate(genotype: Genotype) -> bytes:
             return draw(
                 genotype,
@@ -139,20 +121,4 @@ class Context:
                 input_size=(self.data.height, self.data.width),
             )
 
-        return SearchLog(self.tracker, folder, journal, self.settings, logger, draw_candidate)
-
-    def workers(self) -> Workers:
-        runner = self.settings.runner
-        threads = self.settings.compute.threads
-        if runner.kind == "process":
-            # One that is named, as cuda:1, is for all.
-            shared = self.compute.device.type == "cuda" and self.compute.device.index is None
-            gpus = visible_gpus() if shared else []
-            return ProcessWorkers(runner.workers, runner.time_limit, threads, gpus)
-        try:
-            from nas_core.ray_workers import RayWorkers
-        except ModuleNotFoundError as error:
-            raise SettingsError(
-                f"runner.kind = 'ray': the package {error.name} is missing; install nas-seg[ray]"
-            ) from None
-        return RayWorkers(runner, threads)
+        return SearchLog(self.tracker, search, logger, draw_candidate)

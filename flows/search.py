@@ -7,6 +7,7 @@ flow; a stage leaves what the next one needs under artifacts/results.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,6 @@ from prefect import flow, get_run_logger
 from flows.context import Context, settings_of_run
 from flows.logs import hide_tracebacks_of_user_errors
 from flows.orphans import claim
-from flows.rounds import Rounds
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate_trainings, train_best
 from nas_core.config import (
@@ -32,10 +32,9 @@ from nas_core.config import (
     project_dir,
 )
 from nas_core.paths import results_folder
-from nas_core.search import run
-from nas_core.search.journal import Record
-from nas_core.search.latencies import with_latencies
-from tasks.candidates import measure_latencies, rebuild_diagnostics
+from nas_core.search.loop import Observer, Search
+from nas_core.search.progress import Progress
+from tasks.candidates import TaskSteps, measure_latencies
 from tasks.dataset import prepare_dataset
 from tasks.results import write_search_results
 from tasks.tracking.store import patiently
@@ -118,15 +117,14 @@ def search_architectures(context: Context) -> dict[str, Any]:
     Returns:
         The content of metrics.json.
     """
-    folder, candidates = run_search(context)
-    finished = [record for record in candidates if record.status == "finished"]
-    latencies = measure_latencies(folder, context.settings, context.root, finished)
-    candidates = with_latencies(candidates, latencies)
-    metrics = write_search_results(context.root, context.settings, folder, candidates)
+    with context.open_search() as search:
+        run_search(context, search)
+        candidates = measure_latencies(search)
+    metrics = write_search_results(context.root, context.settings, search.folder, candidates)
     place = results_folder(context.root, context.settings, "search")
     patiently(
         lambda: context.tracker.log_search_results(
-            folder.name,
+            search.folder.name,
             sorted(place.iterdir()),
             {record.candidate: record.latency_ms for record in candidates if record.candidate},
         ),
@@ -135,29 +133,14 @@ def search_architectures(context: Context) -> dict[str, Any]:
     return metrics
 
 
-def run_search(context: Context) -> tuple[Path, list[Record]]:
-    """Round by round: sample, train what is new, learn; the journal is the truth of it.
-
-    Returns:
-        The search's folder, and the first `search.num_candidates` that were trained.
-    """
-    settings = context.settings
-    folder = context.search_folder()
+def run_search(context: Context, search: Search, observers: Sequence[Observer] = ()) -> None:
+    """Carry out a search as tasks of this flow, with its record in MLflow."""
     logger = get_run_logger()
-    if warning := too_few_proposals(settings):
+    if warning := too_few_proposals(context.settings):
         logger.warning(warning)
-    with context.workers() as workers, context.open_journal(folder) as journal:
-        if run.lacks_diagnostics(folder):
-            rebuild_diagnostics(folder, settings, context.root, journal.records)
-        log = context.track_search(folder, journal, logger)
-        done = len(journal.candidates)
-        if done:
-            logger.info("%s: going on after %d candidates", folder.name, done)
-        with log.running():
-            rounds = Rounds(context, folder, journal, log, workers)
-            while rounds.run_next():
-                pass
-        return folder, journal.candidates[: settings.search.num_candidates]
+    log = context.track_search(search, logger)
+    with log.running():
+        search.run([log, Progress(logger), *observers], TaskSteps())
 
 
 def too_few_proposals(settings: Settings) -> str | None:

@@ -16,18 +16,13 @@ from nas_core.errors import CandidateError, RunError, first_line
 from nas_core.files import fill_folder, write_json
 from nas_core.genotype import Genotype
 from nas_core.paths import results_folder
+from nas_core.training.lifecycle import PICTURES, restore_training
 from nas_core.training.record import read_test, read_training, read_trainings
 from tasks.results import read_candidates, read_search_name, write_table
 from tasks.search_log import flatten
 from tasks.tracking.models import RegisteredTraining, TrainingEntry, log_test, log_training
 from tasks.tracking.store import patiently
-from tasks.training import (
-    PICTURES,
-    draw_pictures,
-    evaluate_architecture,
-    restore_training,
-    train_architecture,
-)
+from tasks.training import draw_pictures, evaluate_architecture, train_architecture
 
 
 def train_best(context: Context) -> dict[str, Any]:
@@ -108,7 +103,7 @@ def evaluate_trainings(context: Context) -> dict[str, Any]:
 
 def train(context: Context, label: str, genotype: Genotype) -> Path:
     """Train one architecture; returns the training's folder."""
-    return train_architecture(context.settings, context.root, label, genotype.to_dict())
+    return train_architecture(context.settings, context.root, label, genotype)
 
 
 def register(context: Context, folder: Path, search: str | None = None) -> RegisteredTraining:

@@ -81,6 +81,33 @@ def write_bytes(path: Path, content: bytes) -> None:
     write_atomically(path, write)
 
 
+def append_line(path: Path, size: int, line: bytes) -> int:
+    """Write `line` behind the first `size` bytes of a file; it is on the disk when this returns.
+
+    What a crash, or a line that was refused, may have left behind those bytes goes. With a size of
+    0 the file need not be there.
+
+    Returns:
+        The new size.
+
+    Raises:
+        RunError: the disk does not take it; then another try may follow.
+    """
+    if not size:
+        write_bytes(path, line)
+        return len(line)
+    try:
+        with path.open("rb+") as file:
+            file.truncate(size)
+            file.seek(size)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from None
+    return size + len(line)
+
+
 def json_bytes(value: Any) -> bytes:
     # A lone surrogate, as of a name that is not UTF-8, becomes the escape that JSON has for it.
     text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import queue
@@ -10,14 +11,15 @@ import signal
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
-from nas_core.errors import CandidateError, NasError, RunError, first_line
+from nas_core.config import RunnerSettings
+from nas_core.errors import CandidateError, NasError, RunError, SettingsError, first_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,6 +87,10 @@ class Workers(ABC):
             function: keeps its last result, as with `functools.lru_cache`.
         """
 
+    def waiting_room(self) -> Executor:
+        """Where as many calls as there are workers wait for their ends at a time."""
+        return ThreadPoolExecutor(self.num)
+
     @abstractmethod
     def close(self) -> None:
         """End all workers at once; calls in work raise a RunError."""
@@ -113,6 +119,40 @@ def stopped() -> RunError:
 def over_time(time_limit: float) -> CandidateError:
     """What a call raises when its time limit passed."""
     return CandidateError(f"no result after {time_limit:g} s, which is runner.time_limit")
+
+
+class InProcessWorkers(Workers):
+    """This very process, one call after the other: for notebooks, tests and debuggers.
+
+    It has no time limit, and what takes the process down takes the search along, which goes on
+    from its journal.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1, math.inf)
+
+    def _try(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return function(*args, **kwargs)
+
+    def share(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
+        return partial(function, *args, **kwargs)
+
+    def waiting_room(self) -> Executor:
+        """The caller's thread: so an interruption, as of a notebook's cell, ends a call at once."""
+        return _Inline()
+
+    def close(self) -> None:
+        self._closed = True
+
+
+class _Inline(Executor):
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except NasError as error:
+            future.set_exception(error)
+        return future
 
 
 class ProcessWorkers(Workers):
@@ -161,6 +201,30 @@ class ProcessWorkers(Workers):
         self._closed = True
         for worker in self._workers:
             worker.kill()
+
+
+def make_workers(runner: RunnerSettings, num_threads: int, gpus: Sequence[str] = ()) -> Workers:
+    """The workers that the settings name.
+
+    Args:
+        num_threads, gpus: see `ProcessWorkers`; Ray hands out the GPUs of its nodes itself.
+
+    Raises:
+        SettingsError: the package that they need is missing.
+        ServiceError: there is no Ray cluster.
+    """
+    match runner.kind:
+        case "process":
+            return ProcessWorkers(runner.workers, runner.time_limit, num_threads, gpus)
+        case "ray":
+            try:
+                from nas_core.ray_workers import RayWorkers
+            except ModuleNotFoundError as error:
+                raise SettingsError(
+                    f"runner.kind = 'ray': the package {error.name} is missing; install "
+                    "nas-seg[ray]"
+                ) from None
+            return RayWorkers(runner, num_threads)
 
 
 class _Worker:

@@ -16,7 +16,7 @@ from nas_core.config import Settings
 from nas_core.files import write_atomically, write_json
 from nas_core.genotype import Genotype
 from nas_core.search.candidates import proxy_task
-from nas_core.search.run import candidate_seed
+from nas_core.search.identity import candidate_seed
 from nas_core.training.proxy import train_candidate
 from tasks.results import write_table
 

@@ -9,13 +9,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nas_core.config import Settings
 from nas_core.errors import ServiceError, UnavailableError
 from nas_core.files import write_bytes
 from nas_core.genotype import Genotype
 from nas_core.search.candidates import candidate_files, damaged_files, read_losses
-from nas_core.search.journal import Journal, Record
-from nas_core.search.run import round_diagnostics
+from nas_core.search.journal import Record
+from nas_core.search.loop import Observer, Search
 from tasks.tracking.store import Logger, patiently
 from tasks.tracking.tracker import LATENCY, CandidateEntry, Tracker
 
@@ -25,7 +24,7 @@ NUM_CANDIDATES, NUM_ROUNDS = "candidates", "rounds"
 SECONDS_BETWEEN_TRIES = 30.0
 
 
-class SearchLog:
+class SearchLog(Observer):
     """The parent run of a search and the runs of its candidates.
 
     All that is recorded comes from the search's folder. So MLflow may be away for a while, or the
@@ -35,9 +34,7 @@ class SearchLog:
     def __init__(
         self,
         tracker: Tracker,
-        folder: Path,
-        journal: Journal,
-        settings: Settings,
+        search: Search,
         logger: Logger,
         draw: Callable[[Genotype], bytes],
     ) -> None:
@@ -49,19 +46,20 @@ class SearchLog:
         Raises:
             ServiceError: MLflow does not answer.
         """
-        self.tracker, self.folder, self.journal, self.logger = tracker, folder, journal, logger
+        self.tracker, self.search, self.logger = tracker, search, logger
+        self.folder, self.journal = search.folder, search.journal
         self._draw = draw
-        params = flatten(settings.model_dump(mode="json", exclude={"train", "tracking"}))
-        self.run_id = tracker.start_search(folder.name, folder.name, params)
+        params = flatten(search.settings.model_dump(mode="json", exclude={"train", "tracking"}))
+        self.run_id = tracker.start_search(self.folder.name, self.folder.name, params)
         recorded = tracker.latest_metrics(self.run_id)
         self._num_candidates = int(recorded.get(NUM_CANDIDATES, 0))
         self._num_rounds = int(recorded.get(NUM_ROUNDS, 0))
-        known = (record.reward for record in journal.candidates[: self._num_candidates])
+        known = (record.reward for record in self.journal.candidates[: self._num_candidates])
         self._best = max((reward for reward in known if reward is not None), default=-math.inf)
         self._try_after = -math.inf
         self._told_of: set[Path] = set()
         # Of those up to this number, MLflow may have a part.
-        self._num_tried = len(journal.candidates)
+        self._num_tried = len(self.journal.candidates)
         self._record_missing()
 
     @contextmanager
@@ -79,6 +77,12 @@ class SearchLog:
             raise
         patiently(self._record_missing, self.logger)
         patiently(lambda: self.tracker.finish(self.run_id), self.logger)
+
+    def on_record(self, record: Record) -> None:
+        self.update()
+
+    def on_round(self, number: int, diagnostics: dict[str, float]) -> None:
+        self.update()
 
     def update(self) -> None:
         """Record what the journal has and MLflow lacks, or leave it for later if MLflow is away.
@@ -98,11 +102,10 @@ class SearchLog:
         for record in self.journal.candidates[self._num_candidates :]:
             self._record_candidate(record)
             self._num_candidates += 1
-        for number, diagnostics in round_diagnostics(self.folder).items():
-            if number >= self._num_rounds:
-                counted = {**diagnostics, NUM_ROUNDS: number + 1}
-                self.tracker.log_progress(self.run_id, number, counted)
-                self._num_rounds = number + 1
+        while (number := self._num_rounds) in self.search.rounds.diagnostics:
+            counted = {**self.search.rounds.diagnostics[number], NUM_ROUNDS: number + 1}
+            self.tracker.log_progress(self.run_id, number, counted)
+            self._num_rounds = number + 1
 
     def _record_candidate(self, record: Record) -> None:
         assert record.candidate is not None

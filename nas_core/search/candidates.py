@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import TypeAdapter
@@ -21,20 +21,27 @@ from nas_core.genotype import Genotype
 from nas_core.models.checkpoint import NetworkCard, load_segmenter, segmenter_bytes
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.paths import prepared_folder
-from nas_core.search import run
+from nas_core.search.identity import candidate_seed
 from nas_core.search.journal import Value
 from nas_core.training.proxy import ProxyTask, build_proxy_task, train_candidate
 
 _LOSSES = TypeAdapter(dict[str, list[Value]])
 
-Outcome = dict[str, Any]
-"""The values that the journal keeps: scores, metrics, seconds, stopped_early."""
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a training, as far as the journal keeps it; see `journal.Record`."""
+
+    scores: tuple[float, ...]
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    stopped_early: bool
 
 
 def score_candidate(
     shared_task: Callable[[], ProxyTask],
     settings: Settings,
-    genotype: dict[str, Any],
+    genotype: Genotype,
     thresholds: Sequence[float],
 ) -> tuple[Outcome, dict[str, bytes]]:
     """Train a candidate briefly and score it on meta-val. Needs no file: it may run anywhere.
@@ -49,26 +56,15 @@ def score_candidate(
     device = Compute.from_settings(settings.compute).device  # sets the number of threads, too
     if device != task.compute.device:
         task = task.to(device)
-    candidate = Genotype.from_dict(genotype)
     result = train_candidate(
-        task,
-        candidate,
-        seed=run.candidate_seed(settings.seed, candidate.id),
-        thresholds=thresholds,
+        task, genotype, seed=candidate_seed(settings.seed, genotype.id), thresholds=thresholds
     )
     proxy = task.settings
-    card = NetworkCard(candidate, task.classes, task.palette, proxy.agg_size, proxy.sep_repeats)
-    outcome = {
-        "scores": result.scores,
-        "metrics": {
-            **result.confusion.metrics(),
-            "skipped_steps": float(result.num_skipped_steps),
-        },
-        "seconds": result.seconds,
-        "stopped_early": result.stopped_early,
-    }
+    card = NetworkCard(genotype, task.classes, task.palette, proxy.agg_size, proxy.sep_repeats)
+    metrics = {**result.confusion.metrics(), "skipped_steps": float(result.num_skipped_steps)}
+    outcome = Outcome(tuple(result.scores), metrics, result.seconds, result.stopped_early)
     files = {
-        "genotype": json_bytes(genotype),
+        "genotype": json_bytes(genotype.to_dict()),
         "losses": json_bytes(result.losses),
         "confusion_matrix": result.confusion.csv_bytes(task.classes),
         "weights": segmenter_bytes(result.segmenter, card),

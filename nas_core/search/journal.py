@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 import re
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +18,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nas_core.errors import RunError, shown
-from nas_core.files import write_bytes
+from nas_core.files import append_line, write_bytes
 from nas_core.locks import RunLock
 
 # torch takes seconds to import, and a journal is read without it: the two functions that need it
@@ -196,18 +195,7 @@ class Journal:
         if self._lock is None:
             raise ValueError(f"{self.path} is not open for writing")
         _check_order(record, self.records, f"{self.path}")
-        line = _line(record)
-        try:
-            with self.path.open("rb+") as file:
-                # What a crash, or an append that failed, may have left behind the last line.
-                file.truncate(self._size)
-                file.seek(self._size)
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be written: {error.strerror}") from None
-        self._size += len(line)
+        self._size = append_line(self.path, self._size, _line(record))
         self.records.append(record)
 
     def close(self) -> None:

@@ -18,7 +18,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.search import nas_search
 from nas_core.config import RunnerSettings, SearchSettings
 from nas_core.errors import RunError, UnavailableError
-from tasks import candidates, search_log
+from nas_core.search import loop
+from tasks import search_log
 from tasks.tracking import store
 from tests.chaos.harness import Project, Server, check_mlflow, kill_tree, wait_for
 
@@ -47,7 +48,7 @@ def plan(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file that says what becomes of the next candidates, in place of training them."""
     path = project.folder / "plan"
     monkeypatch.setenv(standin_scores.PLAN, str(path))
-    monkeypatch.setattr(candidates, "score_candidate", standin_scores.planned_score)
+    monkeypatch.setattr(loop, "score_candidate", standin_scores.planned_score)
     return path
 
 
@@ -117,25 +118,6 @@ def test_too_many_failures_in_a_row_stop_the_search_with_the_reason(
     _search(4, max_failures=3)
     statuses = [record.status for record in project.records()]
     assert statuses == ["finished", "failed", "failed", "finished"]
-
-
-def test_any_number_of_workers_finds_the_same(
-    project: Project, undisturbed: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the order of the proposals, however long each took, and with rounds ahead too."""
-    outcomes = []
-    for num_workers in (1, 3):
-        again = _copy(undisturbed, tmp_path / f"with_{num_workers}")
-        monkeypatch.setenv("NAS_PROJECT_DIR", str(again.folder))
-        nas_search(
-            stage="search",
-            search=SearchSettings(num_candidates=6, rounds_ahead=1),
-            runner=RunnerSettings(workers=num_workers),
-        )
-        outcomes.append(again.outcome())
-    assert outcomes[0] == outcomes[1]
-    numbers = [record.candidate for record in again.records() if record.candidate]
-    assert numbers == list(range(1, 7))
 
 
 def test_mlflow_goes_away_and_comes_back(

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Machine:
             if number > FAST:
                 time.sleep(SECONDS)
             outcome, files = stand_in(*args)
-            return outcome | {"stopped_early": number % 2 == 0}, files
+            return replace(outcome, stopped_early=number % 2 == 0), files
         finally:
             with self.lock:
                 self.num_training -= 1

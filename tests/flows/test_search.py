@@ -34,7 +34,7 @@ from nas_core.genotype import Genotype
 from nas_core.models.checkpoint import load_segmenter, save_segmenter
 from nas_core.models.encoder import Encoder
 from nas_core.search.journal import Journal, Record
-from tasks.training import PICTURES
+from nas_core.training.lifecycle import PICTURES
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS: dict[str, Any] = {
@@ -354,22 +354,6 @@ def test_a_search_in_two_parts_equals_one_in_one(whole: Path, project: Path) -> 
     assert parent.info.status == "FINISHED"
 
 
-def test_a_search_killed_before_its_last_update_makes_it(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    again = tmp_path / "again"
-    shutil.copytree(whole / "artifacts/prepared", again / "artifacts/prepared")
-    monkeypatch.setenv("NAS_PROJECT_DIR", str(make_project(again)))
-    search = SearchSettings(num_candidates=2)
-    nas_search(stage="search", search=search)
-    (folder,) = again.glob("artifacts/searches/*")
-    learned = {name: (folder / name).read_bytes() for name in ("strategy.pt", "rounds.jsonl")}
-    for name in learned:
-        (folder / name).unlink()
-    nas_search(stage="search", search=search)
-    assert learned == {name: (folder / name).read_bytes() for name in learned}
-
-
 @pytest.mark.parametrize(
     ("num_workers", "ahead", "needed"), [(4, 0, None), (5, 0, 1), (8, 1, None), (64, 1, 15)]
 )
@@ -385,22 +369,6 @@ def test_workers_that_never_have_work_are_named(
         assert warning is None
     else:
         assert warning and f"set search.rounds_ahead to {needed} or more" in warning
-
-
-def test_rounds_ahead_go_on_as_if_never_stopped(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = []
-    for number, parts in enumerate([(5,), (1, 3, 5)]):
-        folder = make_project(tmp_path / str(number))
-        shutil.copytree(whole / "artifacts/prepared", folder / "artifacts/prepared")
-        monkeypatch.setenv("NAS_PROJECT_DIR", str(folder))
-        for num_candidates in parts:
-            search = SearchSettings(num_candidates=num_candidates, rounds_ahead=1)
-            nas_search(stage="search", search=search)
-        found.append(outcomes(folder))
-    assert found[0] == found[1]
-    assert [round for *_, round in found[0]] == [0, 0, 1, 1, 2]
 
 
 def test_fewer_candidates_take_the_first_ones(whole: Path, tmp_path: Path) -> None:
@@ -426,28 +394,6 @@ def test_what_only_the_journal_has_is_recorded_on_resume(
     (search,) = runs_of(again, "search")
     assert search.data.metrics["candidates"] == 3
     assert search.data.metrics["rounds"] == 1
-
-
-def test_a_known_network_is_answered_from_the_journal(whole: Path, project: Path) -> None:
-    """Of a finished round, all records but the first become another proposal's: a repeat."""
-    nas_search(stage="prepare")
-    nas_search(stage="search", search=SearchSettings(num_candidates=1))
-    (journal,) = project.glob("artifacts/searches/*/journal.jsonl")
-    first, second = records(whole)[:2]
-    # As if the network that the strategy proposes second had been trained before.
-    forged = second.model_copy(update={"index": 0, "candidate": 1})
-    journal.write_bytes(journal.read_bytes().splitlines(keepends=True)[0])
-    with Journal.open(journal) as opened:
-        opened.append(forged)
-    shutil.rmtree(project / "artifacts" / "mlflow", ignore_errors=True)
-    source = next(whole.glob(f"artifacts/searches/*/candidates/{second.id}"))
-    shutil.copytree(source, journal.parent / "candidates" / second.id)
-    nas_search(stage="search", search=SearchSettings(num_candidates=2))
-    repeats = [record for record in records(project) if record.status == "repeat"]
-    assert [(r.id, r.reward) for r in repeats] == [(second.id, second.reward)]
-    metrics = json.loads((project / "artifacts/results/tiny/search/metrics.json").read_text())
-    assert (metrics["num_candidates"], metrics["num_repeats"]) == (2, 1)
-    assert first.id not in {record.id for record in records(project)}
 
 
 def test_failing_candidates_stop_the_search_and_teach_nothing(project: Path) -> None:

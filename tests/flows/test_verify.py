@@ -30,7 +30,7 @@ from nas_core.data.camvid import CLASSES
 from nas_core.data.synthetic import draw_dataset
 from nas_core.errors import GenotypeError, NasError, SettingsError, WeightsError
 from nas_core.space import sample
-from tasks.training import PICTURES
+from nas_core.training.lifecycle import PICTURES
 
 # CamVid's layout and size, and the network that the claims are of; all else is as small as can be.
 IMAGES = {"num_train": 3, "num_val": 1, "num_test": 2, "height": 360, "width": 480}

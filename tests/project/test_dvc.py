@@ -17,7 +17,7 @@ import yaml
 from nas_core.config import SyntheticSettings
 from nas_core.data.synthetic import draw_dataset
 from nas_core.search.journal import Journal, Record
-from tasks.training import PICTURES
+from nas_core.training.lifecycle import PICTURES
 
 # The first test waits for the stages: two minutes on two cores that do nothing else.
 pytestmark = pytest.mark.timeout(1200)
@@ -48,7 +48,32 @@ PARAMS: dict[str, Any] = {
     },
     "compute": {"threads": 1, "precision": "fp32"},
 }
-DIRECT = "from flows.search import nas_search; nas_search(profile='camvid', stage='search')"
+# The ways to a search beside `dvc repro`, each as a program in a process of its own.
+WAYS = {
+    "command": """
+import sys
+from flows.cli import main
+sys.argv = ["nas", "search", "--stage", "search"]
+main()
+""",
+    "deployment": """
+import subprocess, sys
+from flows.deployments import build_deployments
+from nas_core.config import project_dir
+from prefect.deployments import run_deployment
+(one,) = (d for d in build_deployments(project_dir()) if d.full_name == "nas-search/camvid")
+one.apply()
+run = run_deployment("nas-search/camvid", parameters={"stage": "search"}, timeout=0)
+execute = [sys.executable, "-m", "prefect", "flow-run", "execute", str(run.id)]
+subprocess.run(execute, check=True)
+""",
+    "library": """
+from nas_core.config import load_settings, project_dir
+from nas_core.search.loop import Search
+with Search.open(load_settings(), project_dir()) as search:
+    search.run()
+""",
+}
 
 
 class Project:
@@ -170,16 +195,19 @@ def test_an_interrupted_search_goes_on(interrupted: list[Record], reproduced: Pr
     assert candidates[: len(interrupted)] == interrupted
 
 
-def test_the_flow_called_directly_gives_the_same_candidates(
-    reproduced: Project, prefect_server: str, tmp_path: Path
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_a_search_gives_the_same_candidates(
+    reproduced: Project, prefect_server: str, tmp_path: Path, way: str
 ) -> None:
     direct = Project(tmp_path / "project", prefect_server)
     prepared = Path("artifacts", "prepared", "tiny")
     shutil.copytree(reproduced.root / prepared, direct.root / prepared)
-    _output([sys.executable, "-c", DIRECT], direct.root, direct.environment)
-    assert [(r.candidate, r.id, r.reward) for r in direct.candidates()] == [
-        (r.candidate, r.id, r.reward) for r in reproduced.candidates()
-    ]
+    _output([sys.executable, "-c", WAYS[way]], direct.root, direct.environment)
+    found, expected = (
+        [(r.candidate, r.id, r.reward, r.scores, r.seed) for r in one.candidates()]
+        for one in (direct, reproduced)
+    )
+    assert found == expected
 
 
 def test_again_nothing_runs(reproduced: Project) -> None:

@@ -24,14 +24,13 @@ ENTRIES = {
     "prepare": ["data.prepared"],
     "search": [
         "training.proxy",
-        "search.candidates",
-        "search.run",
+        "search.loop",
         "analysis.leaderboard",
         "analysis.pareto",
         "models.cost",
     ],
-    "train": ["training.full", "architectures", "models.checkpoint", "models.cost"],
-    "evaluate": ["models.checkpoint", "labelling", "analysis.pictures", "metrics", "compute"],
+    "train": ["training.lifecycle", "architectures"],
+    "evaluate": ["training.lifecycle"],
 }
 
 

@@ -33,7 +33,7 @@ from nas_core.models.checkpoint import load_segmenter
 from nas_core.models.encoder import Encoder, load_encoder_weights
 from nas_core.models.state import load_plain
 from nas_core.search.journal import Journal, load_state, save_state
-from nas_core.search.run import STATE_FILE, _restore, current_round
+from nas_core.search.rounds import STATE_FILE, restore
 from nas_core.search.strategy import make_strategy
 from nas_core.training.full import _Training
 from tasks.results import read_candidates, read_search_name
@@ -165,14 +165,14 @@ BAD_STATES: dict[str, Callable[[dict[str, Any]], object]] = {
 def test_states_of_a_strategy(tmp_path: Path, name: str, state: dict[str, Any]) -> None:
     save_state(tmp_path / STATE_FILE, {"round": 1, "strategy": BAD_STATES[name](state)})
     with refused("state" if "another" in name else "strategy"):
-        _restore(tmp_path, SMALL, 0)
+        restore(tmp_path, SMALL, 0)
 
 
 @pytest.mark.parametrize("number", [None, "1", 1.5, -1, [1], True, torch.ones(1)])
 def test_rounds(tmp_path: Path, number: object) -> None:
     save_state(tmp_path / STATE_FILE, {"round": number})
     with refused(STATE_FILE):
-        current_round(tmp_path)
+        restore(tmp_path, SMALL, 0)
 
 
 @pytest.fixture(scope="module")
@@ -422,7 +422,7 @@ def originals(
 
 
 FUZZED: dict[str, Callable[[Path, _Training], object]] = {
-    "strategy.pt": lambda path, _: (current_round(path.parent), _restore(path.parent, SMALL, 0)),
+    "strategy.pt": lambda path, _: restore(path.parent, SMALL, 0),
     "checkpoint.pt": lambda path, training: training.load(path),
     "encoder.pt": lambda path, _: load_encoder_weights(path.name, path.parent),
     "model.safetensors": lambda path, _: load_segmenter(path),

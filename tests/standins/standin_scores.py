@@ -5,12 +5,12 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks.load import stand_in
 from nas_core.config import Settings
+from nas_core.genotype import Genotype
 from nas_core.search.candidates import Outcome
 from nas_core.training.proxy import ProxyTask
 
@@ -20,7 +20,7 @@ PLAN = "NAS_TEST_PLAN"
 def planned_score(
     shared_task: Callable[[], ProxyTask],
     settings: Settings,
-    genotype: dict[str, Any],
+    genotype: Genotype,
     thresholds: Sequence[float],
 ) -> tuple[Outcome, dict[str, bytes]]:
     """As `stand_in`, but what the file named by NAS_TEST_PLAN says comes before it.

@@ -16,8 +16,8 @@ from nas_core.analysis.stopping import (
 )
 from nas_core.config import EarlyStoppingSettings, ProxySettings, SearchSettings
 from nas_core.errors import RunError
+from nas_core.search.identity import candidate_thresholds
 from nas_core.search.journal import Record
-from nas_core.search.run import candidate_thresholds
 from nas_core.space import sample
 
 # 6, 9 and 12 seconds until the three validations.

@@ -23,7 +23,7 @@ from nas_core.search.costs import (
     needs_latency,
     shaped_reward,
 )
-from nas_core.search.run import propose
+from nas_core.search.rounds import Rounds
 
 ARCH0, ARCH1 = ARCHITECTURES["arch0"], ARCHITECTURES["arch1"]
 COMPUTE = Compute(torch.device("cpu"), bf16=False)
@@ -90,13 +90,12 @@ def test_a_limit_that_nothing_meets_is_refused_at_once(
     with pytest.raises(RunError, match=rf"search\.constraints\.{problem}; raise it"):
         costs.check_limits(ConstraintSettings.model_validate(limits))
     with pytest.raises(RunError, match=problem):
-        propose(
+        Rounds(
             tmp_path,
             SearchSettings(constraints=ConstraintSettings.model_validate(limits)),
             0,
             costs,
-            0,
-        )
+        ).propose(0)
 
 
 def test_a_limit_that_the_encoder_meets_is_not_refused(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from nas_core.compute import Compute
 from nas_core.config import Settings
 from nas_core.errors import UnavailableError
 from nas_core.files import json_bytes
@@ -13,8 +15,12 @@ from nas_core.genotype import Genotype
 from nas_core.metrics import ConfusionMatrix
 from nas_core.models.checkpoint import NetworkCard, segmenter_bytes
 from nas_core.search.candidates import candidate_files, keep_files
+from nas_core.search.costs import Costs
 from nas_core.search.journal import Header, Journal, Record
+from nas_core.search.latencies import LATENCY_FILE
+from nas_core.search.loop import Search
 from nas_core.space import sample
+from nas_core.workers import InProcessWorkers
 from tasks.search_log import SearchLog
 from tasks.tracking import store
 from tasks.tracking.tracker import Tracker
@@ -25,11 +31,14 @@ BEST = [(1, 0.4), (2, 0.6), (4, 0.6), (5, 0.7), (6, 0.7)]
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    """A journal without records yet, in the folder of its search."""
-    path = tmp_path / "search" / "journal.jsonl"
-    with Journal.create(path, Header(format=1, settings={}, identity={})) as journal:
-        yield journal
+def search(tmp_path: Path) -> Iterator[Search]:
+    """One without records yet."""
+    folder, settings = tmp_path / "search", Settings()
+    compute = Compute(torch.device("cpu"), bf16=False)
+    costs = Costs(folder / LATENCY_FILE, settings.network, 2, (32, 32), compute)
+    journal = Journal.create(folder / "journal.jsonl", Header(format=1, settings={}, identity={}))
+    with Search(settings, tmp_path, folder, journal, costs, InProcessWorkers()) as search:
+        yield search
 
 
 def candidates(folder: Path) -> list[Record]:
@@ -75,16 +84,16 @@ def best_rewards(log: SearchLog) -> list[tuple[int, float]]:
 
 @pytest.mark.parametrize("num_before_the_crash", range(len(REWARDS) + 1))
 def test_the_best_reward_is_that_of_the_candidates_so_far(
-    tracker: Tracker, journal: Journal, num_before_the_crash: int
+    tracker: Tracker, search: Search, num_before_the_crash: int
 ) -> None:
-    folder = journal.path.parent
-    log = SearchLog(tracker, folder, journal, Settings(), LOGGER, drawn)
+    folder = search.folder
+    log = SearchLog(tracker, search, LOGGER, drawn)
     for number, record in enumerate(candidates(folder)):
-        journal.append(record)
+        search.journal.append(record)
         if number < num_before_the_crash:
             log.update()
     # What only the journal has is recorded as if it came one by one.
-    assert best_rewards(SearchLog(tracker, folder, journal, Settings(), LOGGER, drawn)) == BEST
+    assert best_rewards(SearchLog(tracker, search, LOGGER, drawn)) == BEST
 
 
 def cut(path: Path) -> None:
@@ -95,18 +104,18 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize("name", ["genotype", "weights", "confusion_matrix", "losses"])
 def test_a_lost_file_of_a_candidate_is_told_once_and_left_out(
     tracker: Tracker,
-    journal: Journal,
+    search: Search,
     caplog: pytest.LogCaptureFixture,
     name: str,
     damage: Callable[[Path], None],
 ) -> None:
-    folder = journal.path.parent
+    folder = search.folder
     first, second, *_ = candidates(folder)
     path = candidate_files(folder, first.id)[name]
     damage(path)
-    journal.append(first)
-    log = SearchLog(tracker, folder, journal, Settings(), LOGGER, drawn)
-    journal.append(second)
+    search.journal.append(first)
+    log = SearchLog(tracker, search, LOGGER, drawn)
+    search.journal.append(second)
     log.update()
     log.update()
     (warning,) = caplog.messages
@@ -122,17 +131,17 @@ def test_a_lost_file_of_a_candidate_is_told_once_and_left_out(
     assert kept == {"1": names - {path.name}, "2": names}
 
 
-def test_the_best_reward_goes_on_after_a_stop(tracker: Tracker, journal: Journal) -> None:
-    folder = journal.path.parent
+def test_the_best_reward_goes_on_after_a_stop(tracker: Tracker, search: Search) -> None:
+    folder = search.folder
     for record in candidates(folder):
-        log = SearchLog(tracker, folder, journal, Settings(), LOGGER, drawn)
-        journal.append(record)
+        log = SearchLog(tracker, search, LOGGER, drawn)
+        search.journal.append(record)
         log.update()
     assert best_rewards(log) == BEST
 
 
 def test_an_outage_in_the_last_record_leaves_one_run(
-    tracker: Tracker, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    tracker: Tracker, search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "SECONDS_BETWEEN_TRIES", 0.0)
     log_files, outages = tracker.log_files, [UnavailableError("MLflow is away")]
@@ -143,21 +152,21 @@ def test_an_outage_in_the_last_record_leaves_one_run(
         log_files(*arguments)
 
     monkeypatch.setattr(tracker, "log_files", away_once)
-    folder = journal.path.parent
-    log = SearchLog(tracker, folder, journal, Settings(), LOGGER, drawn)
+    folder = search.folder
+    log = SearchLog(tracker, search, LOGGER, drawn)
     with log.running():
-        journal.append(candidates(folder)[0])
+        search.journal.append(candidates(folder)[0])
     runs = tracker.find_runs({"nas.kind": "candidate"})
     assert sorted(run.info.status for run in runs) == ["FINISHED", "KILLED"]
 
 
 def test_each_candidate_has_its_drawing_and_a_failed_one_nothing_else(
-    tracker: Tracker, journal: Journal
+    tracker: Tracker, search: Search
 ) -> None:
-    folder = journal.path.parent
+    folder = search.folder
     for record in candidates(folder):
-        journal.append(record)
-    SearchLog(tracker, folder, journal, Settings(), LOGGER, drawn)
+        search.journal.append(record)
+    SearchLog(tracker, search, LOGGER, drawn)
     runs = tracker.find_runs({"nas.kind": "candidate"})
     assert len(runs) == len(REWARDS)
     for run in runs:

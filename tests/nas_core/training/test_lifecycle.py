@@ -3,12 +3,10 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.logging import disable_run_logger
 
 from nas_core.architectures import ARCHITECTURES
 from nas_core.config import Settings, validate_settings
@@ -17,8 +15,8 @@ from nas_core.errors import RunError
 from nas_core.locks import RunLock
 from nas_core.paths import prepared_folder, trainings_folder
 from nas_core.shipping import ship
-from tasks import training as training_tasks
-from tasks.training import restore_training, train_architecture
+from nas_core.training import lifecycle
+from nas_core.training.lifecycle import restore_training, train_architecture
 
 SIZE = {"height": 40, "width": 48}
 PARAMS = {
@@ -42,12 +40,6 @@ def settings() -> Settings:
     return validate_settings(PARAMS, "test")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_run() -> Iterator[None]:
-    with disable_run_logger():
-        yield
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Path:
     """A project in which arch1 was trained."""
@@ -64,7 +56,7 @@ def project(trained: Path, tmp_path: Path) -> Path:
 
 
 def train(settings: Settings, root: Path, label: str = "arch1") -> Path:
-    return train_architecture.fn(settings, root, label, ARCH1.to_dict())
+    return train_architecture(settings, root, label, ARCH1, commit="0123abc")
 
 
 def training_of(root: Path) -> Path:
@@ -81,7 +73,7 @@ def test_a_training_records_what_its_card_tells(trained: Path, tmp_path: Path) -
     assert card["recipe"]["train"]["batch_size"] == 2
     assert card["recipe"]["encoder"] == {"weights": "none"}
     assert f"{SIZE['width']}×{SIZE['height']}" in path.with_suffix(".svg").read_text()
-    assert card["commit"] == "unknown"  # there is no git repository
+    assert card["commit"] == "0123abc"
     assert card["epochs"] == 1 and 0 <= card["val"]["mean_iou"] <= 1 and card["test"] == {}
 
 
@@ -117,7 +109,7 @@ def test_a_training_in_work_is_refused(
     folder = training_of(project)
     record = json.loads((folder / "training.json").read_text())
     (folder / "training.json").unlink()
-    really, refused = training_tasks.train_fully, []
+    really, refused = lifecycle.train_fully, []
 
     def train_twice(*args: Any, **kwargs: Any) -> Any:
         for again in (
@@ -129,7 +121,7 @@ def test_a_training_in_work_is_refused(
             refused.append(again)
         return really(*args, **kwargs)
 
-    monkeypatch.setattr(training_tasks, "train_fully", train_twice)
+    monkeypatch.setattr(lifecycle, "train_fully", train_twice)
     assert train(settings, project) == folder and len(refused) == 2
     with RunLock(folder):
         assert train(settings, project) == folder  # it is complete, so nobody works on it

@@ -10,14 +10,7 @@ from nas_core.config import ConstraintSettings, ControllerSettings, NetworkSetti
 from nas_core.errors import RunError
 from nas_core.search.costs import Costs
 from nas_core.search.journal import Record
-from nas_core.search.run import (
-    ROUNDS_FILE,
-    lacks_diagnostics,
-    learn,
-    propose,
-    rebuild_diagnostics,
-    round_diagnostics,
-)
+from nas_core.search.rounds import ROUNDS_FILE, STATE_FILE, Rounds
 
 NUM_ROUNDS = 3
 
@@ -39,14 +32,17 @@ def costs_of(folder: Path) -> Costs:
     return Costs(folder / "latencies.json", NetworkSettings(), 2, (32, 32), compute)
 
 
+def rounds_of(folder: Path, settings: SearchSettings) -> Rounds:
+    return Rounds(folder, settings, 0, costs_of(folder))
+
+
 def run_search(folder: Path, settings: SearchSettings) -> list[Record]:
     """Rounds with made-up rewards, and a failure, as a journal has them."""
     records: list[Record] = []
+    rounds = rounds_of(folder, settings)
     for number in range(NUM_ROUNDS):
         rewards = [0.1 * number, None]
-        for reward, proposal in zip(
-            rewards, propose(folder, settings, 0, costs_of(folder), number), strict=True
-        ):
+        for reward, proposal in zip(rewards, rounds.propose(number), strict=True):
             records.append(
                 Record(
                     index=len(records),
@@ -62,7 +58,7 @@ def run_search(folder: Path, settings: SearchSettings) -> list[Record]:
                     reason="no finite loss" if reward is None else "",
                 )
             )
-        learn(folder, settings, 0, costs_of(folder), rewards)
+        rounds.learn(rewards)
     return records
 
 
@@ -72,23 +68,25 @@ def test_lost_diagnostics_are_made_again(tmp_path: Path, strategy: str, ahead: i
     records = run_search(tmp_path, settings)
     path = tmp_path / ROUNDS_FILE
     whole = path.read_bytes()
-    assert not lacks_diagnostics(tmp_path)
+    assert not rounds_of(tmp_path, settings).lack_diagnostics()
     for damage in (b"", whole[: whole.index(b"\n") + 1], None):
         path.unlink() if damage is None else path.write_bytes(damage)
-        assert lacks_diagnostics(tmp_path)
-        rebuilt = rebuild_diagnostics(tmp_path, settings, 0, costs_of(tmp_path), records)
-        assert rebuilt == NUM_ROUNDS and path.read_bytes() == whole
+        rounds = rounds_of(tmp_path, settings)
+        assert rounds.lack_diagnostics()
+        assert rounds.rebuild_diagnostics(records) == NUM_ROUNDS
+        assert path.read_bytes() == whole and not rounds.lack_diagnostics()
 
 
 def test_diagnostics_that_cannot_be_made_again_are_left_out(tmp_path: Path) -> None:
     settings = settings_of("random")
     records = run_search(tmp_path, settings)
-    whole = round_diagnostics(tmp_path)
+    whole = rounds_of(tmp_path, settings).diagnostics
     (tmp_path / ROUNDS_FILE).unlink()
     records[2] = records[2].model_copy(update={"id": "another"})
-    assert rebuild_diagnostics(tmp_path, settings, 0, costs_of(tmp_path), records) == 1
-    assert not lacks_diagnostics(tmp_path)
-    assert round_diagnostics(tmp_path) == {0: whole[0], 1: {}, 2: {}}
+    rounds = rounds_of(tmp_path, settings)
+    assert rounds.rebuild_diagnostics(records) == 1
+    assert not rounds.lack_diagnostics()
+    assert rounds_of(tmp_path, settings).diagnostics == {0: whole[0], 1: {}, 2: {}}
 
 
 @pytest.mark.parametrize(
@@ -101,9 +99,9 @@ def test_diagnostics_that_cannot_be_made_again_are_left_out(tmp_path: Path) -> N
     ],
 )  # fmt: skip
 def test_damaged_diagnostics_are_refused_in_a_line(tmp_path: Path, content: str) -> None:
-    (tmp_path / ROUNDS_FILE).write_text(content)
+    (tmp_path / ROUNDS_FILE).write_text(f"{content}\n")
     with pytest.raises(RunError, match=r"rounds\.jsonl cannot be read: .*; delete it") as error:
-        round_diagnostics(tmp_path)
+        rounds_of(tmp_path, settings_of("random"))
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -113,5 +111,52 @@ def test_a_diagnostic_that_is_not_finite_is_not_kept(
     from nas_core.search.random_search import RandomSearch
 
     monkeypatch.setattr(RandomSearch, "_learn", lambda self, results: {"loss": float("nan")})
-    run_search(tmp_path, settings_of("random"))
-    assert all("loss" not in values for values in round_diagnostics(tmp_path).values())
+    settings = settings_of("random")
+    run_search(tmp_path, settings)
+    found = rounds_of(tmp_path, settings).diagnostics
+    assert len(found) == NUM_ROUNDS and all("loss" not in values for values in found.values())
+
+
+def test_the_strategy_of_another_process_goes_on_as_the_one_in_memory(tmp_path: Path) -> None:
+    settings = settings_of("ppo", rounds_ahead=1)
+    one = rounds_of(tmp_path / "one", settings)
+    for number in range(NUM_ROUNDS):
+        other = rounds_of(tmp_path / "other", settings)
+        assert other.current == number
+        for ahead in (0, 1):
+            found, expected = other.propose(number + ahead), one.propose(number + ahead)
+            assert [p.genotype.id for p in found] == [p.genotype.id for p in expected]
+        assert other.learn([0.1, None]) == one.learn([0.1, None])
+    for name in (ROUNDS_FILE, STATE_FILE):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+def test_a_half_written_line_is_dropped_and_its_round_learned_from_again(tmp_path: Path) -> None:
+    settings = settings_of("random")
+    rounds = rounds_of(tmp_path, settings)
+    rounds.propose(0)
+    rounds.learn([0.1, 0.2])
+    path = tmp_path / ROUNDS_FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:10])
+    again = rounds_of(tmp_path, settings)
+    assert again.current == 1 and not again.lack_diagnostics()
+    again.learn([0.3, 0.4])
+    assert path.read_bytes().startswith(whole) and path.read_bytes().count(b"\n") == 2
+    assert [*rounds_of(tmp_path, settings).diagnostics] == [0, 1]
+
+
+def test_a_round_that_was_not_closed_is_closed_again(tmp_path: Path) -> None:
+    settings = settings_of("ppo")
+    rounds = rounds_of(tmp_path, settings)
+    for rewards in ([0.1, 0.2], [0.3, 0.4]):
+        before = (tmp_path / STATE_FILE).read_bytes() if rounds.current else b""
+        rounds.propose(rounds.current)
+        rounds.learn(rewards)
+    files = {name: (tmp_path / name).read_bytes() for name in (STATE_FILE, ROUNDS_FILE)}
+    (tmp_path / STATE_FILE).write_bytes(before)  # killed between the line and the state
+    again = rounds_of(tmp_path, settings)
+    assert again.current == 1
+    again.propose(1)
+    again.learn([0.3, 0.4])
+    assert {name: (tmp_path / name).read_bytes() for name in files} == files

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
 from datetime import timedelta
 
 from nas_core.search.journal import Record
+from nas_core.search.loop import Observer, Search
+
+log = logging.getLogger(__name__)
+Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
-class Progress:
-    """Counts candidates and estimates the time left from those that this process trained."""
+class Progress(Observer):
+    """Logs a line for each record, and estimates the time left from what this process trained."""
 
-    def __init__(self, num_candidates: int, done: Sequence[Record]) -> None:
-        self.num_candidates = num_candidates
+    def __init__(self, logger: Logger = log) -> None:
+        self.logger = logger
+
+    def on_begin(self, search: Search) -> None:
+        done = search.journal.candidates
+        self.num_candidates = search.settings.search.num_candidates
         self.num_done = len(done)
         self.best = max((r for r in done if r.is_scored), key=_reward, default=None)
         self.started = time.monotonic()
         self.num_trained = 0
+        if done:
+            self.logger.info("%s: going on after %d candidates", search.folder.name, len(done))
+
+    def on_warning(self, message: str) -> None:
+        self.logger.warning("%s", message)
+
+    def on_record(self, record: Record) -> None:
+        self.logger.info("%s", self.line(record))
 
     def line(self, record: Record) -> str:
         """Take a new record into account and describe it."""

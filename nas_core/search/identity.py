@@ -1,0 +1,62 @@
+"""What a search is: the folder of all that decides what it finds, and the seeds of its candidates.
+
+The folder's name ends in a digest of data, encoder weights, seed, precision, the settings of the
+search and the code that carries it out. The number of candidates is not part of it: raising it
+continues the search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas_core.code import SEARCH, code_digest
+from nas_core.compute import Compute
+from nas_core.config import SearchSettings, Settings
+from nas_core.files import digest_of
+from nas_core.search.journal import Record
+from nas_core.seeds import derive_seed
+from nas_core.training.early_stopping import stopping_thresholds
+
+# Settings of a search that may change between its beginning and its end.
+UNBINDING = {"num_candidates", "max_failures"}
+
+
+def search_identity(
+    settings: Settings, data_hash: str, encoder_digest: str, compute: Compute
+) -> dict[str, Any]:
+    """All that decides what a search finds, as plain values."""
+    return {
+        "data": data_hash,
+        "encoder": encoder_digest,
+        "seed": settings.seed,
+        "bf16": compute.bf16,
+        "network": settings.network.model_dump(mode="json"),
+        "search": settings.search.model_dump(mode="json", exclude=UNBINDING),
+        "code": code_digest(SEARCH),
+    }
+
+
+def search_folder(searches: Path, name: str, identity: dict[str, Any]) -> Path:
+    return searches / f"{name}-{digest_of(identity)}"
+
+
+def candidate_seed(seed: int, genotype_id: str) -> int:
+    """The seed of a candidate's training: one network, one seed, whenever it is proposed."""
+    return derive_seed(seed, "candidate", genotype_id)
+
+
+def candidate_thresholds(
+    settings: SearchSettings, seed: int, number: int, earlier: Sequence[Record]
+) -> list[float]:
+    """The early-stopping thresholds of candidate `number`, from the `earlier` trained ones.
+
+    Those are the candidates of the rounds that the strategy knew: so they depend neither on how
+    long any training took nor on the number of workers.
+    """
+    rng = np.random.default_rng(derive_seed(seed, "thresholds", number - 1))
+    scores = [record.scores for record in earlier if record.scores]
+    return stopping_thresholds(scores, settings.proxy.num_validations, settings.early_stopping, rng)

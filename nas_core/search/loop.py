@@ -1,0 +1,450 @@
+"""A whole search: sample, train what is new, learn, round by round. It needs no server.
+
+    with Search.open(settings, root) as search:
+        candidates = search.run([Progress()])
+
+`examples/search_without_servers.py` is a complete one. How a training reaches a processor is the
+part of `workers.Workers`: in processes, on Ray, or in this very process. `Observer`s are told what
+happened: `progress.Progress` logs it, tasks/ records it in MLflow. `Steps` are for those who show
+what is carried out, as flows/ do with a task of Prefect for each.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from nas_core.compute import Compute, visible_gpus
+from nas_core.config import Settings
+from nas_core.data.prepared import PreparedData
+from nas_core.errors import CandidateError, RunError
+from nas_core.genotype import Genotype
+from nas_core.models.encoder import load_encoder_weights
+from nas_core.models.state import state_digest
+from nas_core.paths import prepared_folder, searches_folder
+from nas_core.search.candidates import Outcome, keep_files, proxy_task, score_candidate
+from nas_core.search.costs import CandidateCost, Costs, needs_latency, shaped_reward
+from nas_core.search.identity import (
+    candidate_seed,
+    candidate_thresholds,
+    search_folder,
+    search_identity,
+)
+from nas_core.search.journal import FORMAT, Header, Journal, Record
+from nas_core.search.latencies import LATENCY_FILE, with_latencies
+from nas_core.search.rounds import Rounds
+from nas_core.workers import Workers, make_workers
+
+# A strategy that has converged proposes what is known; it gets this many rounds to find more.
+MAX_ROUNDS_WITHOUT_NEW = 25
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network to train."""
+
+    genotype: Genotype
+    number: int
+    """Among the trained ones, from 1."""
+    thresholds: Sequence[float]
+    """Scores below which the training ends early, one for each validation."""
+
+    @property
+    def short_id(self) -> str:
+        return self.genotype.id[:6]
+
+
+class Observer:
+    """Is told what happens in a search, in the order of the journal. To be overridden."""
+
+    def on_begin(self, search: Search) -> None:
+        """Before the first round of this process."""
+
+    def on_warning(self, message: str) -> None:
+        """Something is not as it should be, and the search goes on."""
+
+    def on_record(self, record: Record) -> None:
+        """A proposal has its record in the journal."""
+
+    def on_round(self, number: int, diagnostics: dict[str, float]) -> None:
+        """The strategy has learned from a round."""
+
+
+class Steps:
+    """How the steps of a search are carried out: here at once. To be overridden.
+
+    `train` is called from several threads, in a copy of the context of the search's thread.
+    """
+
+    def sample(self, search: Search, number: int) -> list[tuple[Genotype, CandidateCost]]:
+        return search.sample(number)
+
+    def train(self, search: Search, candidate: Candidate) -> Outcome:
+        return search.train(candidate)
+
+    def learn(self, search: Search, number: int) -> dict[str, float]:
+        return search.learn(number)
+
+    def rebuild_diagnostics(self, search: Search) -> list[str]:
+        return search.rebuild_diagnostics()
+
+
+class Search:
+    """A search and what it works with. Use as a context manager, or `close`: it holds its folder.
+
+    Attributes:
+        folder: of its journal, its strategy and its candidates; named by all that decides what it
+            finds, see `identity.search_identity`.
+        journal: what became of each proposal; the truth of the search.
+        rounds: the strategy, between rounds in memory.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        root: Path,
+        folder: Path,
+        journal: Journal,
+        costs: Costs,
+        workers: Workers,
+    ) -> None:
+        """See `open`."""
+        self.settings, self.root, self.folder = settings, root, folder
+        self.journal, self.costs, self.workers = journal, costs, workers
+
+    @classmethod
+    def open(cls, settings: Settings, root: Path, workers: Workers | None = None) -> Search:
+        """Begin a search, or go on with it.
+
+        Args:
+            root: the project's folder, with the dataset prepared in it; see `prepared_folder`.
+            workers: what carries out the trainings, and is closed with the search; what the
+                settings name if not given.
+
+        Raises:
+            NasError: the dataset is not prepared, the encoder's weights or the device are not
+                there, or another process works on this search.
+        """
+        compute = Compute.from_settings(settings.compute)
+        data = PreparedData.open(prepared_folder(root, settings))
+        encoder = state_digest(load_encoder_weights(settings.encoder.weights, root))
+        identity = search_identity(settings, data.data_hash, encoder, compute)
+        folder = search_folder(searches_folder(root), settings.name, identity)
+        if workers is None:
+            # A GPU that is named, as cuda:1, is for all.
+            shared = compute.device.type == "cuda" and compute.device.index is None
+            gpus = visible_gpus() if shared else []
+            workers = make_workers(settings.runner, settings.compute.threads, gpus)
+        try:
+            costs = Costs(
+                folder / LATENCY_FILE,
+                settings.network,
+                data.num_classes,
+                (data.height, data.width),
+                compute,
+            )
+            journal = _open_journal(folder / "journal.jsonl", settings, identity)
+            return cls(settings, root, folder, journal, costs, workers)
+        except BaseException:
+            workers.close()
+            raise
+
+    def close(self) -> None:
+        """End the workers, and let go of the folder."""
+        self.workers.close()
+        self.journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @cached_property
+    def rounds(self) -> Rounds:
+        return Rounds(self.folder, self.settings.search, self.settings.seed, self.costs)
+
+    @property
+    def candidates(self) -> list[Record]:
+        """The first `search.num_candidates` networks that were trained."""
+        return self.journal.candidates[: self.settings.search.num_candidates]
+
+    def run(self, observers: Sequence[Observer] = (), steps: Steps | None = None) -> list[Record]:
+        """Go on until `search.num_candidates` networks are trained; returns them.
+
+        After an interruption, another that is opened goes on from the last record.
+
+        Raises:
+            RunError: too many candidates failed in a row, nothing new is proposed any more, or the
+                disk is full.
+        """
+        with self.workers.waiting_room() as threads:
+            loop = _Loop(self, observers, steps or Steps(), threads)
+            try:
+                loop.run()
+            except BaseException:
+                # Else the threads would wait for what is in training.
+                self.workers.close()
+                raise
+        return self.candidates
+
+    def of_round(self, number: int) -> list[Record]:
+        return [record for record in self.journal.records if record.round == number]
+
+    def sample(self, number: int) -> list[tuple[Genotype, CandidateCost]]:
+        """What the strategy proposes in a round, within the limits, and what each costs.
+
+        With its latency only where the search depends on that: then nothing may be in training.
+        """
+        latency = needs_latency(self.settings.search)
+        return [
+            (proposal.genotype, self.costs.of(proposal.genotype, latency=latency))
+            for proposal in self.rounds.propose(number)
+        ]
+
+    def train(self, candidate: Candidate) -> Outcome:
+        """Train a candidate on the proxy task in a worker, and keep its files.
+
+        Raises:
+            NasError: see `score_candidate` and `Workers.call`.
+        """
+        shared = self.workers.share(proxy_task, self.settings, self.root)
+        outcome, files = self.workers.call(
+            score_candidate, shared, self.settings, candidate.genotype, candidate.thresholds
+        )
+        keep_files(self.folder, candidate.genotype.id, files)
+        return outcome
+
+    def learn(self, number: int) -> dict[str, float]:
+        """Teach the strategy the rewards of the current round; returns its diagnostics."""
+        return self.rounds.learn([record.reward for record in self.of_round(number)])
+
+    def rebuild_diagnostics(self) -> list[str]:
+        """Make the diagnostics of the rounds again, where they are lost; returns warnings."""
+        rounds = self.rounds
+        warnings = [
+            f"{rounds.path} lacked rounds that the search has learned from: it is made again"
+        ]
+        num_rebuilt = rounds.rebuild_diagnostics(self.journal.records)
+        if num_rebuilt < rounds.current:
+            warnings.append(
+                f"{rounds.path}: after round {num_rebuilt} of {rounds.current} this machine "
+                "proposes otherwise than the search did; the rounds from there on stay without "
+                "diagnostics, which changes no result"
+            )
+        return warnings
+
+    def measure_latencies(self) -> list[Record]:
+        """The candidates, those that finished with their latency; nothing may be in training.
+
+        What is known is not measured again, so that an interruption loses none.
+
+        Raises:
+            RunError: the disk is full.
+        """
+        finished = [record for record in self.candidates if record.status == "finished"]
+        latencies = {
+            record.id: self.costs.latency(Genotype.from_dict(record.genotype))
+            for record in finished
+        }
+        return with_latencies(self.candidates, latencies)
+
+
+@dataclass
+class _Pending:
+    """A proposal that the journal lacks."""
+
+    genotype: Genotype
+    cost: CandidateCost
+    round: int
+    number: int | None
+    """Of the candidate; None if its network was trained before, or is in training."""
+    training: concurrent.futures.Future[Outcome] | None = None
+    """None until a worker is free."""
+    started: float = 0.0
+
+    @property
+    def is_training(self) -> bool:
+        return self.training is not None and not self.training.done()
+
+
+class _Loop:
+    """Carries out round by round.
+
+    The rounds that may be proposed are trained by as many workers as there are, and enter the
+    journal in the order of the proposals. What a candidate may know of earlier ones depends on
+    its round alone: so neither the number of the workers nor how long any of them took makes a
+    difference to a search.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        observers: Sequence[Observer],
+        steps: Steps,
+        threads: concurrent.futures.Executor,
+    ) -> None:
+        self.search, self.observers, self.steps, self.threads = search, observers, steps, threads
+        self.settings, self.journal = search.settings.search, search.journal
+        self.pending: deque[_Pending] = deque()
+        self.num_planned_rounds = 0
+
+    def run(self) -> None:
+        if self.search.rounds.lack_diagnostics():
+            for message in self.steps.rebuild_diagnostics(self.search):
+                for observer in self.observers:
+                    observer.on_warning(message)
+        for observer in self.observers:
+            observer.on_begin(self.search)
+        while self._run_round(self.search.rounds.current):
+            pass
+
+    def _run_round(self, number: int) -> bool:
+        """Run the oldest open round to its end; False when the search is complete."""
+        if not self._is_full():
+            _check_novelty(self.journal, number)
+        last = number + self.settings.rounds_ahead
+        for ahead in range(max(self.num_planned_rounds, number), last + 1):
+            self._plan(ahead)
+        while self.pending and self.pending[0].round == number:
+            self._settle_oldest()
+        # Of a search that was killed after its last candidate, the last round may be full and not
+        # learned from.
+        if len(self.search.of_round(number)) < self.settings.batch_size:
+            return False
+        self._quieten()
+        diagnostics = self.steps.learn(self.search, number)
+        for observer in self.observers:
+            observer.on_round(number, diagnostics)
+        return True
+
+    def _is_full(self) -> bool:
+        new = sum(one.number is not None for one in self.pending)
+        return len(self.journal.candidates) + new >= self.settings.num_candidates
+
+    def _plan(self, number: int) -> None:
+        """Take up what the journal lacks of a round, up to the search's last candidate."""
+        self.num_planned_rounds = number + 1
+        if self._is_full():
+            return
+        self._quieten()
+        proposals = self.steps.sample(self.search, number)
+        known = {record.id for record in self.journal.candidates}
+        known |= {one.genotype.id for one in self.pending}
+        num_new = len(self.journal.candidates) + sum(one.number is not None for one in self.pending)
+        for genotype, cost in proposals[len(self.search.of_round(number)) :]:
+            if self._is_full():
+                break
+            is_new = genotype.id not in known
+            num_new += is_new
+            known.add(genotype.id)
+            self.pending.append(_Pending(genotype, cost, number, num_new if is_new else None))
+
+    def _quieten(self) -> None:
+        """Wait until nothing is in training, if latencies may be measured next."""
+        if needs_latency(self.settings):
+            concurrent.futures.wait(self._in_training())
+
+    def _in_training(self) -> list[concurrent.futures.Future[Outcome]]:
+        return [one.training for one in self.pending if one.training and one.is_training]
+
+    def _keep_workers_busy(self) -> None:
+        """Begin with what waits, in order, as far as workers are free."""
+        num_free = self.search.workers.num - len(self._in_training())
+        waiting = (one for one in self.pending if one.number is not None and one.training is None)
+        for one in islice(waiting, max(0, num_free)):
+            assert one.number is not None
+            known = one.round - self.settings.rounds_ahead
+            earlier = [record for record in self.journal.candidates if record.round < known]
+            seed = self.search.settings.seed
+            thresholds = candidate_thresholds(self.settings, seed, one.number, earlier)
+            candidate = Candidate(one.genotype, one.number, thresholds)
+            one.started = time.perf_counter()
+            one.training = self.threads.submit(
+                copy_context().run, self.steps.train, self.search, candidate
+            )
+
+    def _settle_oldest(self) -> None:
+        """Wait for the oldest pending proposal and enter what became of it into the journal."""
+        self._keep_workers_busy()
+        oldest = self.pending[0]
+        while oldest.is_training:
+            concurrent.futures.wait(
+                self._in_training(), return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            self._keep_workers_busy()
+        record = self._record(oldest)
+        self.pending.popleft()
+        self.journal.append(record)
+        for observer in self.observers:
+            observer.on_record(record)
+        _check_failures(self.journal, self.settings.max_failures)
+
+    def _record(self, pending: _Pending) -> Record:
+        genotype, cost = pending.genotype, pending.cost
+        common: dict[str, Any] = {
+            "index": len(self.journal.records),
+            "round": pending.round,
+            "id": genotype.id,
+            "genotype": genotype.to_dict(),
+            "seed": candidate_seed(self.search.settings.seed, genotype.id),
+            **cost.to_dict(),
+        }
+        if pending.training is None:
+            candidates = self.journal.candidates
+            earlier = next(record for record in candidates if record.id == genotype.id)
+            return Record(**common, candidate=None, status="repeat", reward=earlier.reward)
+        common["candidate"] = pending.number
+        try:
+            outcome = pending.training.result()
+        except CandidateError as error:
+            seconds = {"until_failure": time.perf_counter() - pending.started}
+            return Record(**common, status="failed", seconds=seconds, reason=str(error))
+        return Record(
+            **common,
+            status="stopped early" if outcome.stopped_early else "finished",
+            reward=shaped_reward(outcome.scores[-1], cost, self.settings.reward),
+            scores=outcome.scores,
+            metrics=outcome.metrics,
+            seconds=outcome.seconds,
+        )
+
+
+def _open_journal(path: Path, settings: Settings, identity: dict[str, Any]) -> Journal:
+    if path.exists():
+        return Journal.open(path)
+    header = Header(format=FORMAT, settings=settings.model_dump(mode="json"), identity=identity)
+    return Journal.create(path, header)
+
+
+def _check_failures(journal: Journal, most: int) -> None:
+    last = journal.candidates[-most:]
+    if len(last) == most and all(record.status == "failed" for record in last):
+        raise RunError(
+            f"the last {most} candidates failed, the latest with: {last[-1].reason}. Mend the "
+            f"cause and run the same command, or raise search.max_failures"
+        )
+
+
+def _check_novelty(journal: Journal, number: int) -> None:
+    latest = [r for r in journal.records if r.round >= number - MAX_ROUNDS_WITHOUT_NEW]
+    if number >= MAX_ROUNDS_WITHOUT_NEW and all(r.status == "repeat" for r in latest):
+        raise RunError(
+            f"{len(journal.candidates)} candidates are trained, and the strategy proposed nothing "
+            f"new in {MAX_ROUNDS_WITHOUT_NEW} rounds: lower search.num_candidates to "
+            f"{len(journal.candidates)} to accept that"
+        )

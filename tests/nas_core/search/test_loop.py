@@ -1,0 +1,285 @@
+"""Whole searches, without a server: what is proposed, trained, learned from and told."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.load import PARAMS, stand_in
+from nas_core.config import Settings, validate_settings
+from nas_core.data.prepared import prepare
+from nas_core.errors import CandidateError, RunError
+from nas_core.genotype import Genotype
+from nas_core.paths import prepared_folder
+from nas_core.search import loop
+from nas_core.search.candidates import Outcome
+from nas_core.search.journal import Record
+from nas_core.search.loop import Candidate, Observer, Search, Steps
+from nas_core.search.progress import Progress
+from nas_core.training.proxy import ProxyTask
+from nas_core.workers import InProcessWorkers, ProcessWorkers
+
+
+def settings_of(**search: Any) -> Settings:
+    changes = {"batch_size": 2, "num_candidates": 5, **search}
+    return validate_settings({**PARAMS, "search": {**PARAMS["search"], **changes}}, "test")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("prepared")
+    settings = settings_of()
+    prepare(settings.dataset, root, prepared_folder(root, settings))
+    return root
+
+
+@pytest.fixture
+def root(prepared: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(prepared, tmp_path / "project")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "score_candidate", stand_in)
+
+
+def run(
+    root: Path,
+    settings: Settings,
+    observers: Sequence[Observer] = (),
+    steps: Steps | None = None,
+) -> list[Record]:
+    with Search.open(settings, root, InProcessWorkers()) as search:
+        search.run(observers, steps)
+        return search.journal.records
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    (folder,) = (root / "artifacts" / "searches").iterdir()
+    return {name: (folder / name).read_bytes() for name in ("strategy.pt", "rounds.jsonl")}
+
+
+def without_times(records: Sequence[Record]) -> list[Record]:
+    return [record.model_copy(update={"seconds": {}, "latency_ms": None}) for record in records]
+
+
+def test_candidates_are_counted_in_the_order_of_their_rounds(root: Path) -> None:
+    found = run(root, settings_of())
+    assert [record.candidate for record in found] == [1, 2, 3, 4, 5]
+    assert [record.round for record in found] == [0, 0, 1, 1, 2]
+    assert len({record.id for record in found}) == 5
+    assert all(record.reward == record.scores[-1] for record in found)
+
+
+@pytest.mark.parametrize("strategy", ["ppo", "evolution"])
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_search_in_parts_equals_one_in_one(
+    prepared: Path, tmp_path: Path, strategy: str, ahead: int
+) -> None:
+    found = []
+    for number, parts in enumerate([(7,), (1, 2, 4, 7)]):
+        again = shutil.copytree(prepared, tmp_path / str(number))
+        for num in parts:
+            settings = settings_of(strategy=strategy, rounds_ahead=ahead, num_candidates=num)
+            records = run(again, settings)
+        found.append((without_times(records), files_of(again)))
+    assert found[0] == found[1]
+    assert [record.round for record in records] == [0, 0, 1, 1, 2, 2, 3]
+
+
+class Slow(Steps):
+    """Trainings that end in another order than they began, in the threads of three workers."""
+
+    def train(self, search: Search, candidate: Candidate) -> Outcome:
+        time.sleep(0.3 / candidate.number)
+        with lock:
+            begun.append(candidate.number)
+        outcome, _ = stand_in(
+            lambda: pytest.fail("it needs no task"),
+            search.settings,
+            candidate.genotype,
+            candidate.thresholds,
+        )
+        return outcome
+
+
+lock = threading.Lock()
+begun: list[int] = []
+
+
+def test_any_number_of_workers_finds_the_same(prepared: Path, tmp_path: Path) -> None:
+    found = []
+    settings = settings_of(rounds_ahead=1, num_candidates=6)
+    for num in (1, 3):
+        again = shutil.copytree(prepared, tmp_path / str(num))
+        begun.clear()
+        with Search.open(settings, again, ProcessWorkers(num, 100)) as search:
+            search.run(steps=Slow())
+            found.append(without_times(search.journal.records))
+        assert sorted(begun) == [1, 2, 3, 4, 5, 6]
+        assert (begun == sorted(begun)) == (num == 1)
+    assert found[0] == found[1]
+
+
+def test_a_search_killed_before_its_last_update_makes_it(root: Path) -> None:
+    settings = settings_of(num_candidates=4)
+    run(root, settings)
+    learned = files_of(root)
+    (folder,) = (root / "artifacts" / "searches").iterdir()
+    for name in learned:
+        (folder / name).unlink()
+    # Both rounds are learned from again, from the journal alone.
+    run(root, settings)
+    assert files_of(root) == learned
+
+
+def test_lost_diagnostics_are_made_again_with_a_word(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_of()
+    run(root, settings)
+    (path,) = root.glob("artifacts/searches/*/rounds.jsonl")
+    whole = path.read_bytes()
+    path.unlink()
+    run(root, settings, [Progress()])
+    assert path.read_bytes() == whole
+    assert f"{path} lacked rounds that the search has learned from" in caplog.text
+
+
+def test_candidates_over_a_limit_are_never_trained(root: Path) -> None:
+    limit = min(record.num_parameters for record in run(root, settings_of()))
+    found = run(root, settings_of(constraints={"max_parameters": limit}))
+    assert len(found) == 5 and all(record.num_parameters <= limit for record in found)
+
+
+def test_a_reward_may_include_cost(root: Path) -> None:
+    reward = {"cost": "macs", "target": 1e6, "exponent": -0.5}
+    for record in run(root, settings_of(reward=reward)):
+        assert record.quality is not None
+        assert record.reward == pytest.approx(record.quality * (record.macs / 1e6) ** -0.5)
+
+
+def test_a_known_network_is_answered_from_the_journal(root: Path) -> None:
+    settings = settings_of(num_candidates=2)
+    with Search.open(settings, root, InProcessWorkers()) as search:
+        _, (second, cost) = search.sample(0)
+        # As if it had been trained before; the round's second proposal is the same network.
+        earlier = Record(
+            index=0, round=0, candidate=1, id=second.id, genotype=second.to_dict(), seed=0,
+            status="finished", reward=0.5, scores=(0.5,), **cost.to_dict(),
+        )  # fmt: skip
+        search.journal.append(earlier)
+        search.run()
+        repeat = search.journal.records[1]
+    assert (repeat.status, repeat.id, repeat.reward) == ("repeat", second.id, 0.5)
+    assert repeat.candidate is None and not repeat.scores
+
+
+def failing(
+    shared_task: Callable[[], ProxyTask],
+    settings: Settings,
+    genotype: Genotype,
+    thresholds: Sequence[float],
+) -> tuple[Outcome, dict[str, bytes]]:
+    raise ZeroDivisionError("division by zero")
+
+
+def test_too_many_failures_in_a_row_stop_the_search(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(max_failures=3)
+    monkeypatch.setattr(loop, "score_candidate", failing)
+    with pytest.raises(RunError, match=r"the last 3 candidates failed.*ZeroDivisionError"):
+        run(root, settings)
+    (folder,) = (root / "artifacts" / "searches").iterdir()
+    monkeypatch.setattr(loop, "score_candidate", stand_in)
+    found = run(root, settings)
+    assert [record.status for record in found] == ["failed"] * 3 + ["finished"] * 2
+    assert all(record.reward is None and record.reason for record in found[:3])
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+class Told(Observer):
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def on_begin(self, search: Search) -> None:
+        self.told.append(("begin", len(search.journal.records)))
+
+    def on_record(self, record: Record) -> None:
+        self.told.append(record.index)
+
+    def on_round(self, number: int, diagnostics: dict[str, float]) -> None:
+        self.told.append(("round", number, "reward_mean" in diagnostics))
+
+
+def test_observers_are_told_in_the_order_of_the_journal(root: Path) -> None:
+    told = Told()
+    run(root, settings_of(num_candidates=3), [told])
+    assert told.told == [("begin", 0), 0, 1, ("round", 0, True), 2]
+    told.told.clear()
+    run(root, settings_of(num_candidates=4), [told])
+    assert told.told == [("begin", 3), 3, ("round", 1, True)]
+
+
+def test_progress_is_a_line_a_candidate(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "nas_core.search.progress")
+    run(root, settings_of(num_candidates=2), [Progress()])
+    run(root, settings_of(num_candidates=3), [Progress()])
+    lines = [line for line in caplog.messages if "candidate" in line]
+    assert [line.partition(" ·")[0] for line in lines] == [
+        "candidate 1/2", "candidate 2/2", f"{lines[2].split(':')[0]}: going on after 2 candidates",
+        "candidate 3/3",
+    ]  # fmt: skip
+
+
+class Interrupted(Steps):
+    def train(self, search: Search, candidate: Candidate) -> Outcome:
+        if candidate.number == 2:
+            raise KeyboardInterrupt
+        return search.train(candidate)
+
+
+def test_an_interruption_in_this_process_comes_at_once_and_loses_nothing(root: Path) -> None:
+    settings = settings_of(num_candidates=3)
+    with pytest.raises(KeyboardInterrupt):
+        run(root, settings, steps=Interrupted())
+    (path,) = root.glob("artifacts/searches/*/journal.jsonl")
+    before = path.read_bytes()
+    assert len(run(root, settings)) == 3
+    assert path.read_bytes().startswith(before)
+
+
+def test_one_search_is_held_by_one_at_a_time(root: Path) -> None:
+    settings = settings_of()
+    with (
+        Search.open(settings, root, InProcessWorkers()),
+        pytest.raises(RunError, match="is in use by process"),
+    ):
+        Search.open(settings, root, InProcessWorkers())
+    run(root, settings)
+
+
+class Failing(Steps):
+    def train(self, search: Search, candidate: Candidate) -> Outcome:
+        raise CandidateError("no luck")
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+
+
+def test_a_failed_step_is_a_failed_candidate(root: Path) -> None:
+    settings = settings_of(max_failures=2)
+    with (
+        Search.open(settings, root, ProcessWorkers(2, 100)) as search,
+        pytest.raises(RunError, match="the last 2 candidates failed, the latest with: no luck"),
+    ):
+        search.run(steps=Failing())
