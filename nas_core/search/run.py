@@ -213,5 +213,8 @@ def _restore(folder: Path, settings: SearchSettings, seed: int) -> Strategy:
         state = load_state(path).get("strategy")
         if not isinstance(state, dict):
             raise RunError(f"{path} lacks the strategy: remove the run's folder to begin again")
-        strategy.load_state_dict(state)
+        try:
+            strategy.load_state_dict(state)
+        except RunError as error:
+            raise RunError(f"{path}: {error}") from None
     return strategy
