@@ -123,7 +123,12 @@ def round_diagnostics(folder: Path) -> dict[int, dict[str, float]]:
     try:
         lines = read_limited(path, MAX_JSON).splitlines()
         rounds = [_ROUND.validate_json(line, strict=True) for line in lines]
-        return {int(values.pop("round")): values for values in rounds}
+        numbers = [values.pop("round") for values in rounds]
+        if not all(number >= 0 and number.is_integer() for number in numbers):
+            raise ValueError("the number of a round is none")
+        if len(set(numbers)) < len(numbers):
+            raise ValueError("a round is there twice")
+        return dict(zip(map(int, numbers), rounds, strict=True))
     except (OSError, ValueError, KeyError) as error:
         reason = first_line(error)
         if isinstance(error, ValidationError):

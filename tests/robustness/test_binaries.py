@@ -116,8 +116,9 @@ def test_damaged_states_and_weights(
     DAMAGED[name](path)
     with refused("file.pt"):
         load_state(path)
-    with refused("file.pt"):
+    with refused("file.pt") as raised:
         load_encoder_weights("file.pt", tmp_path)
+    assert "weights_only" not in str(raised.value), "torch's advice would execute the file"
     assert not (tmp_path / "executed").exists()
 
 
@@ -151,6 +152,9 @@ def with_setting(adam: dict[str, Any], name: str, value: object) -> dict[str, An
     return adam
 
 
+NOT_KNOWN: tuple[Any, ...] = (
+    "x", {}, [3], [1.5, "a"], ("a", (1, 2)), torch.full((3,), torch.nan)
+)  # fmt: skip
 BAD_STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "a list": lambda state: [1],
     "none": lambda state: None,
@@ -186,7 +190,7 @@ BAD_STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "rewards are not in memory": lambda state: {**state, "rewards": torch.zeros(2, device="meta")},
     **{
         f"known is {known!r:.20}": lambda state, known=known: {**state, "known": known}
-        for known in ("x", {}, [3], [1.5, "a"], ("a", (1, 2)), torch.full((3,), torch.nan))
+        for known in NOT_KNOWN
     },
     "weights are not finite": lambda state: changed(
         state, "controller", lambda weights: {k: v * torch.nan for k, v in weights.items()}
@@ -362,6 +366,14 @@ BAD_ENCODERS: dict[str, Callable[[dict[str, Any]], object]] = {
     "one is NaN": lambda state: {
         **state,
         "features.0.0.weight": torch.full((32, 3, 3, 3), torch.nan),
+    },
+    "a variance is negative": lambda state: {
+        **state,
+        "features.0.1.running_var": -torch.ones(32),
+    },
+    "a count is NaN": lambda state: {
+        **state,
+        "features.0.1.num_batches_tracked": torch.tensor(torch.nan),
     },
     "one has another shape": lambda state: {
         **state,
