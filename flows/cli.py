@@ -314,6 +314,9 @@ def leaderboard(
     as_json: Annotated[bool, typer.Option("--json", help="Print all rows as JSON.")] = False,
 ) -> None:
     """The candidates of a search, best first; also while it runs."""
+    for option, path, suffix in (("--csv", csv, ".csv"), ("--parquet", parquet, ".parquet")):
+        if path:
+            models.check_output(option, path, (suffix,))
     from nas_core.analysis import leaderboard as boards
     from nas_core.paths import searches_folder
 
@@ -390,8 +393,10 @@ def run_deployment(
     named = {"name": parameters["name"]} if parameters.get("name") else {}
     settings = load_settings(profile, sections=named)
     if flow == "nas-verify":
+        from nas_core.training.record import read_object
+
         path = results_folder(project_dir(), settings, "verify") / "verify.json"
-        report = json.loads(path.read_bytes())
+        report = read_object(path)
         tables.print_verification(console, project_dir(), settings, report)
     elif parameters.get("stage", Stage.all) in (Stage.all, Stage.search):
         tables.print_results(console, project_dir(), settings)
@@ -408,6 +413,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        if "" in sys.argv[1:]:  # of a variable of the shell that is not set
+            raise SettingsError("an argument is empty: give a value, or leave its option out")
         app()
     except NasError as error:
         _fail(type(error).__name__, str(error))

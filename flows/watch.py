@@ -30,7 +30,7 @@ from rich.text import Text
 
 from flows.prefect_server import api, check_configured
 from nas_core.addresses import redacted
-from nas_core.errors import RunError, ServiceError, SettingsError, first_line, shown
+from nas_core.errors import RunError, ServiceError, SettingsError, first_line, shown, some_of
 
 SECONDS_BETWEEN_LOOKS = 3.0
 SECONDS_BETWEEN_CHECKS = 20.0
@@ -88,7 +88,7 @@ def _find_deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse
     except (ObjectNotFound, ValueError):
         flows = {flow.id: flow.name for flow in client.read_flows()}
         known = sorted(f"{flows.get(d.flow_id)}/{d.name}" for d in client.read_deployments())
-        there = f"there are: {', '.join(known)}" if known else "there are none: run `nas up`"
+        there = f"there are: {some_of(known)}" if known else "there are none: run `nas up`"
         raise ServiceError(f"no deployment {shown(name)}; {there}") from None
 
 
@@ -103,7 +103,7 @@ def _create_run(
         if key not in valid:
             close = difflib.get_close_matches(key, valid, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(valid)}"
-            raise SettingsError(f"{name} has no parameter {key!r}; {hint}")
+            raise SettingsError(f"{name} has no parameter {shown(key)}; {hint}")
     try:
         json.dumps(parameters, allow_nan=False, ensure_ascii=False).encode()
     except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nas_core.errors import GenotypeError, shown
+from nas_core.errors import GenotypeError, shown, some_of
 from nas_core.files import expanded
 from nas_core.genotype import Genotype
 
@@ -80,7 +80,7 @@ def find_architecture(reference: str, searched: Mapping[str, Genotype]) -> tuple
         return matches[0], searched[matches[0]]
     if reference and matches:
         raise GenotypeError(
-            f"{reference!r} begins the ids {', '.join(sorted(matches))}: give more digits"
+            f"{reference!r} begins the ids {some_of(sorted(matches))}: give more digits"
         )
     known = f"names are {', '.join(ARCHITECTURES)}"
     ids = ", ".join(list(searched)[:8]) + (", ..." if len(searched) > 8 else "")

@@ -23,8 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from nas_core.addresses import has_credentials
-from nas_core.errors import SettingsError, shown
+from nas_core.addresses import has_credentials, redacted
+from nas_core.errors import SettingsError, shown, some_of
 from nas_core.yaml_files import parse_yaml, read_yaml
 
 _SHOWN_PROBLEMS = 8
@@ -50,6 +50,8 @@ def _is_text(value: str) -> str:
 
 
 def _is_path(value: str) -> str:
+    if "://" in value:
+        raise ValueError("is an address; give the path of a file or folder of this machine")
     if len(value.encode()) > _MAX_PATH or any(
         len(part.encode()) > _MAX_PART for part in value.split("/")
     ):
@@ -366,6 +368,13 @@ class RaySettings(Section):
         0.0, ge=0, le=64, description="GPUs for one candidate; 0.25 puts four on one GPU."
     )
 
+    @field_validator("address")
+    @classmethod
+    def has_no_scheme(cls, address: str) -> str:
+        if "/" in address or "@" in address:
+            raise ValueError("expected HOST:PORT, auto, or nothing")
+        return address
+
 
 class RunnerSettings(Section):
     """Where candidates are trained. That decides no result."""
@@ -489,7 +498,7 @@ def load_settings(
         path = root / "profiles" / f"{profile}.yaml"
         if profile not in profiles(root):
             raise SettingsError(
-                f"unknown profile {profile!r}; there are: {', '.join(profiles(root))}"
+                f"unknown profile {shown(profile)}; there are: {some_of(profiles(root))}"
             )
         _lay_over(values, _read_yaml(path))
         sources.append(f"profiles/{profile}.yaml")
@@ -544,13 +553,20 @@ def setting_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[st
 def _explain(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
+        if any("." in str(part) for part in problem["loc"]):
+            return f"unknown key {shown(key)}: write one key beneath another, without dots"
         return f"unknown key {shown(key)}{_nearest(key)}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    # An address may hold a password.
-    if isinstance(problem["input"], dict) or problem["loc"][:1] == ("tracking",):
+    value = shown(problem["input"])
+    if isinstance(problem["input"], dict) or "tracking" in problem["loc"] or _may_tell(value):
         return f"{shown(key)[1:-1]}: {message}"
-    return f"{shown(key)[1:-1]} = {shown(problem['input'])}: {message}"
+    return f"{shown(key)[1:-1]} = {value}: {message}"
+
+
+def _may_tell(value: str) -> bool:
+    """Whether a value in quotes could be an address, which may hold a password."""
+    return "://" in value or has_credentials(value.strip("'"))
 
 
 def _nearest(key: str) -> str:
@@ -569,12 +585,14 @@ def _parse_override(text: str) -> dict[str, Any]:
     key = key.strip()
     if not equals or not key:
         raise SettingsError(
-            f"-S {shown(text)[1:-1]}: expected key=value, for example search.num_candidates=8"
+            f"-S {redacted(shown(text)[1:-1])}: expected key=value, for example "
+            "search.num_candidates=8"
         )
     try:
         nested = parse_yaml(value, source=key)
     except ValueError:
-        raise SettingsError(f"-S {shown(key)[1:-1]}: {shown(value)} is not a YAML value") from None
+        what = "the value" if _may_tell(shown(value)) else shown(value)
+        raise SettingsError(f"-S {shown(key)[1:-1]}: {what} is not a YAML value") from None
     for part in reversed(key.split(".")):
         nested = {part: nested}
     return cast(dict[str, Any], nested)

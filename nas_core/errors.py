@@ -5,8 +5,13 @@ them without a traceback and exits with a code other than 0; anything else that 
 defect of the program and keeps its traceback. (An OSError that names a file is printed as well.)
 """
 
+import re
 import reprlib
+from collections.abc import Iterable
 from typing import Any
+
+# Anything may be given where a path is expected, and a path has one slash where there were two.
+_LOGIN = re.compile(r"(\w:/{1,2})[^\s/@]*:[^\s/@]*@")
 
 
 def printable(text: str) -> str:
@@ -24,7 +29,8 @@ class NasError(Exception):
     """Base of all errors whose message is meant for the user."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("\n".join(map(printable, message.split("\n"))))
+        shown_to_all = _LOGIN.sub(r"\1", message)
+        super().__init__("\n".join(map(printable, shown_to_all.split("\n"))))
 
 
 class SettingsError(NasError):
@@ -79,6 +85,13 @@ class _Shown(reprlib.Repr):
 def shown(value: Any) -> str:
     """A value as messages show it: on one line, a few hundred characters at most."""
     return _Shown().repr(value)
+
+
+def some_of(known: Iterable[str], most: int = 12) -> str:
+    """Names as messages list what there is, on one line: the first `most` of them."""
+    names = list(known)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shown(name)[1:-1] for name in names[:most]) + more
 
 
 def first_line(error: BaseException | str, most: int = 200) -> str:

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from nas_core.errors import RunError
+from nas_core.errors import RunError, shown
 
 MAX_JSON = 2**26
 
@@ -183,12 +184,20 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: it cannot be read, or has more than `MAX_JSON` bytes.
-        ValueError: it is no JSON.
+        ValueError: it is no JSON, or an object has a key twice.
     """
     try:
-        return json.loads(read_limited(path, MAX_JSON))
+        return json.loads(read_limited(path, MAX_JSON), object_pairs_hook=_distinct)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"key {shown(twice)} is given twice")
+    return found
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ def _find_description(masks: Path, classes: Sequence[str]) -> Path | None:
     folder = masks.absolute()
     for place in (folder, *folder.parents[:_LEVELS_ABOVE]):
         path = place / DESCRIPTION
-        if path.is_file():
+        if lexists(path):
             found = [entry.name for entry in read_description(place).classes]
             if unknown := [name for name in found if name not in classes]:
                 raise DataError(

@@ -13,7 +13,7 @@ from typing import Any
 
 from nas_core.architectures import ARCHITECTURES
 from nas_core.config import project_dir
-from nas_core.errors import RunError, SettingsError, WeightsError, first_line, shown
+from nas_core.errors import RunError, SettingsError, WeightsError, first_line, shown, some_of
 from nas_core.files import expanded, file_digest, read_json, write_bytes, write_json
 from nas_core.markdown import table
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
@@ -56,7 +56,7 @@ def find_weights(model: str | Path) -> Path:
         raise WeightsError(f"{path} holds {found}: give the path of one")
     if path.exists():
         return path
-    known = f"shipped are {', '.join(shipped)}" if shipped else "none is shipped"
+    known = f"shipped are {some_of(shipped)}" if shipped else "none is shipped"
     raise WeightsError(
         f"unknown model {shown(reference)}: {known}; or give the path of a .safetensors file or "
         "folder"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nas_core.errors import GenotypeError, RunError
+from nas_core.errors import GenotypeError, RunError, shown, some_of
 from nas_core.genotype import Genotype
 from nas_core.search.journal import Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, read_latencies, with_latencies
@@ -81,7 +81,7 @@ def read_search(searches: Path, name: str | None = None) -> tuple[str, list[Reco
         path = journals[name]
         candidates = Journal.read(path).candidates
     else:
-        raise RunError(f"{searches}: no search {name!r}; there are: {', '.join(journals)}")
+        raise RunError(f"{searches}: no search {shown(name)}; there are: {some_of(journals)}")
     latencies = read_latencies(path.parent / LATENCY_FILE)
     return path.parent.name, with_latencies(candidates, latencies)
 

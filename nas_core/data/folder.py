@@ -20,6 +20,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -245,7 +246,7 @@ def list_dataset(root: Path) -> Listing:
     description = read_description(root)
     samples: list[Sample] = []
     problems: list[str] = []
-    lists = [root / f"{split}.txt" for split in SPLITS if (root / f"{split}.txt").is_file()]
+    lists = [root / f"{split}.txt" for split in SPLITS if lexists(root / f"{split}.txt")]
     in_splits = any((root / split / "images").is_dir() for split in SPLITS)
     ways = {
         "folders of splits": in_splits,
@@ -261,7 +262,7 @@ def list_dataset(root: Path) -> Listing:
         )
     elif in_splits:
         for split in SPLITS:
-            if (root / split).is_dir() or split != "test":
+            if lexists(root / split) or split != "test":
                 pairs, found = pair_files(root, f"{split}/images", f"{split}/masks", _IMAGES)
                 samples += [Sample(split, sample_name(name), *pair) for name, pair in pairs.items()]
                 problems += found
@@ -288,7 +289,7 @@ def list_dataset(root: Path) -> Listing:
         read_mask=MaskReader(root, description),
         mixed_sizes=True,
         samples=tuple(samples),
-        problems=(*problems, *unreadable),
+        problems=tuple(dict.fromkeys([*problems, *unreadable])),
         data_hash=data_hash,
     )
 

@@ -100,7 +100,7 @@ def list_files(folder: Path) -> list[tuple[str, Path]]:
     """The visible files of a folder and of those in it, with their path there, sorted by it.
 
     The paths are in Unicode's form NFC: some systems write an accent as a character of its own.
-    Links are followed.
+    Links are followed; what is no regular file, as a link that leads nowhere, is listed too.
     """
 
     def in_order(item: tuple[str, Path]) -> list[str]:
@@ -118,7 +118,7 @@ def list_files(folder: Path) -> list[tuple[str, Path]]:
                 continue
             if path.is_dir():
                 folders.append(path)
-            elif path.is_file():
+            else:
                 found.append((path.relative_to(folder).as_posix(), path))
     return [
         (unicodedata.normalize("NFC", name), path) for name, path in sorted(found, key=in_order)
@@ -184,6 +184,9 @@ def _by_stem(
     problems = []
     for name, path in list_files(root / folder):
         stem = name.removesuffix(path.suffix)
+        if not path.exists():
+            problems.append(f"{folder}/{name}: a link that leads nowhere")
+            continue
         if path.suffix.lower() not in suffixes:
             if path.suffix.lower() in _FORMATS:
                 others.setdefault(stem, path)

@@ -24,7 +24,7 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
             inside = sorted(
                 path
                 for path in place.iterdir()
-                if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()
+                if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
             )
             if not inside:
                 raise DataError(f"{place}: no picture in this folder ({', '.join(SUFFIXES)})")

@@ -71,19 +71,24 @@ class NetworkCard:
         Raises:
             ValueError, TypeError, LookupError, OverflowError, GenotypeError: it is malformed.
         """
-        if value["format"] != FORMAT:
+        if type(value["format"]) is not int or value["format"] != FORMAT:
             raise ValueError(f"format {shown(value['format'])}, expected {FORMAT}")
         palette = tuple((red, green, blue) for red, green, blue in value["palette"])
         channels = [channel for colour in palette for channel in colour]
         if not all(type(channel) is int and 0 <= channel <= 255 for channel in channels):
             raise ValueError("a colour is not of integers from 0 to 255")
-        classes = tuple(str(name) for name in value["classes"])
-        if not all(map(str.isprintable, classes)):
+        names = value["classes"]
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+            raise ValueError("classes are no list of texts")
+        classes = tuple(names)
+        if not all(name and name.isprintable() for name in classes):
             raise ValueError("the name of a class is no text")
         if len(palette) != len(classes):
             raise ValueError(f"{len(palette)} colours for {len(classes)} classes")
         if not 1 <= len(classes) <= MAX_CLASSES:
             raise ValueError(f"{len(classes)} classes, expected 1 to {MAX_CLASSES}")
+        if len(set(classes)) < len(classes):
+            raise ValueError("two classes have one name")
         # Without their limits a small file could describe a network of any size.
         size = NetworkSettings(agg_size=value["agg_size"], sep_repeats=value["sep_repeats"])
         return cls(

@@ -50,7 +50,7 @@ def check_tensor(
 
     Raises:
         ValueError: it is no tensor, is not dense or not in memory, is of another type or shape, or
-            has values that are not finite in the type of `wanted`.
+            has values that are not finite in the type of `wanted`, or variances below 0.
     """
     dtypes = dtypes or (wanted.dtype,)
     if _kind(found) != "" or found.dtype not in dtypes or found.shape != wanted.shape:
@@ -58,8 +58,10 @@ def check_tensor(
         raise ValueError(
             f"{shown(name)[1:-1]} is {_described(found)}, expected {types} {list(wanted.shape)}"
         )
-    if not found.to(wanted.dtype).isfinite().all():
+    if not (found.isfinite().all() and found.to(wanted.dtype).isfinite().all()):
         raise ValueError(f"{name} has values that are not finite")
+    if name.endswith("running_var") and (found < 0).any():
+        raise ValueError(f"{name} has negative values, and it is of variances")
 
 
 def _kind(found: Any) -> str:
@@ -120,6 +122,10 @@ def load_plain(path: Path) -> Any:
             raise ValueError(first_line(error)) from None
         raise
     except DAMAGED as error:
+        # torch advises to load without a check, which would execute what the file says.
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
+            reason = "no file of torch.save with tensors and plain values alone"
+            raise ValueError(reason) from None
         raise ValueError(first_line(error)) from None
 
 

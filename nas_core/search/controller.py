@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nas_core.errors import RunError
 from nas_core.genotype import NUM_TAPS
 from nas_core.space import DECISIONS, Decision
 
@@ -73,6 +74,9 @@ class Controller(nn.Module):
 
         Returns:
             Choices, int64, and their log-probabilities, both (num, decisions).
+
+        Raises:
+            RunError: learning has made the probabilities NaN.
         """
         inputs = self.first_input.expand(1, num, NUM_UNITS)
         state = None
@@ -84,6 +88,11 @@ class Controller(nn.Module):
             rows = slice(start, start + decision.num_choices)
             logits = F.linear(hidden[0], self.head.weight[rows], self.head.bias[rows])
             of_each = F.log_softmax(logits, dim=1)
+            if not of_each.isfinite().all():
+                raise RunError(
+                    "the controller's probabilities are not finite: lower "
+                    "search.controller.learning_rate, or begin a new search"
+                )
             choice = torch.multinomial(of_each.exp(), 1, generator=generator)
             choices.append(choice)
             log_probs.append(of_each.gather(1, choice))

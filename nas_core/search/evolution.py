@@ -3,6 +3,7 @@ Search", arXiv 1802.01548."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,6 +72,7 @@ class Evolution(Strategy):
 
     def _load(self, state: dict[str, Any]) -> None:
         self._generator.bit_generator.state = state["generator"]
-        self._population = [
-            (self._propose(choices), reward) for choices, reward in state["population"]
-        ]
+        population = [(self._propose(choices), float(r)) for choices, r in state["population"]]
+        if not all(math.isfinite(reward) for _, reward in population):
+            raise ValueError("population has a reward that is not finite")
+        self._population = population

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nas_core.config import ControllerSettings
 from nas_core.errors import RunError
+from nas_core.models.state import check_tensor
 from nas_core.search.controller import Controller
 from nas_core.search.strategy import Proposal, Result, Strategy
 from nas_core.space import SPACE, Space
@@ -109,10 +110,27 @@ class PolicyGradient(Strategy):
                 f"the state is of a controller with autoregressive={state['autoregressive']}: go "
                 "on with the setting that the search began with, or begin a new one"
             )
+        for name, wanted in self.controller.state_dict().items():
+            check_tensor(name, state["controller"][name], wanted)
         self.controller.load_state_dict(state["controller"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._load_optimizer(state["optimizer"])
         self._generator.set_state(state["generator"])
-        self._rewards = state["rewards"].to(torch.float64)
+        rewards = state["rewards"]
+        check_tensor("rewards", rewards, self._rewards.new_empty(len(rewards)))
+        self._rewards = rewards
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        """Adam takes any numbers and settings, and would fail or go astray at its next step."""
+        settings = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict(state)
+        if self._optimizer.state_dict()["param_groups"] != settings:
+            raise ValueError("optimizer has other settings")
+        for parameter, averages in self._optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                check_tensor(name, averages[name], parameter)
+            check_tensor("step", averages["step"], torch.tensor(1.0))
+            if averages["exp_avg_sq"].min() < 0 or averages["step"] < 1:
+                raise ValueError("optimizer has a negative mean of squares, or count of steps")
 
 
 def normal_scores(values: Tensor, among: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nas_core.config import ControllerSettings
+from nas_core.models.state import check_tensor
 from nas_core.search.policy_gradient import PolicyGradient, Rollouts
 from nas_core.space import SPACE, Space
 
@@ -61,7 +62,16 @@ class PPO(PolicyGradient):
     def _load(self, state: dict[str, Any]) -> None:
         super()._load(state)
         buffer = state["buffer"]
-        self._buffer = None if buffer is None else Rollouts(**buffer)
+        self._buffer = None if buffer is None else self._checked(Rollouts(**buffer))
+
+    def _checked(self, buffer: Rollouts) -> Rollouts:
+        size = (len(buffer.rewards), len(self.controller.decisions))
+        check_tensor("choices", buffer.choices, torch.empty(size, dtype=torch.int64))
+        check_tensor("log_probs", buffer.log_probs, torch.empty(size))
+        check_tensor("rewards", buffer.rewards, self._rewards.new_empty(size[0]))
+        for choices in buffer.choices.tolist():
+            self._propose(choices)
+        return buffer
 
 
 def clipped_surrogate_loss(log_ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:

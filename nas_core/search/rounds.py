@@ -141,7 +141,10 @@ def restore(folder: Path, settings: SearchSettings, seed: int) -> tuple[int, Str
         raise RunError(f"{path}: round is {shown(number)}: remove the run's folder to begin again")
     if not isinstance(state, dict):
         raise RunError(f"{path} lacks the strategy: remove the run's folder to begin again")
-    strategy.load_state_dict(state)
+    try:
+        strategy.load_state_dict(state)
+    except RunError as error:
+        raise RunError(f"{path}: {error}") from None
     return number, strategy
 
 
@@ -160,7 +163,11 @@ def _read_rounds(path: Path, current: int) -> tuple[dict[int, dict[str, float]],
         whole, _, _ = read_limited(path, MAX_JSON).rpartition(b"\n")
         lines = [line + b"\n" for line in whole.split(b"\n")] if whole else []
         rounds = [_ROUND.validate_json(line, strict=True) for line in lines]
-        numbers = [int(values.pop("round")) for values in rounds]
+        numbers = [values.pop("round") for values in rounds]
+        if not all(number >= 0 and number.is_integer() for number in numbers):
+            raise ValueError("the number of a round is none")
+        if len(set(numbers)) < len(numbers):
+            raise ValueError("a round is there twice")
     except (OSError, ValueError, KeyError) as error:
         reason = first_line(error)
         if isinstance(error, ValidationError):
@@ -170,8 +177,8 @@ def _read_rounds(path: Path, current: int) -> tuple[dict[int, dict[str, float]],
             "goes on"
         ) from None
     num_closed = next((n for n, number in enumerate(numbers) if number >= current), len(lines))
-    closed = dict(zip(numbers[:num_closed], rounds, strict=False))
-    return closed, sum(map(len, lines[:num_closed]))
+    closed = zip(map(int, numbers[:num_closed]), rounds[:num_closed], strict=True)
+    return dict(closed), sum(map(len, lines[:num_closed]))
 
 
 def _finite(diagnostics: Mapping[str, float]) -> dict[str, float]:

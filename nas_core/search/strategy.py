@@ -193,7 +193,10 @@ class Strategy(ABC):
         try:
             self._load(copy.deepcopy(state))
             self._open = deque(self._round_of(one) for one in state["open"])
-            self._known = set(state["known"])
+            known = state["known"]
+            if not isinstance(known, list) or not all(isinstance(name, str) for name in known):
+                raise TypeError("known is no list of ids")
+            self._known = set(known)
         except _MALFORMED as error:
             raise RunError(
                 f"the state of strategy {self.name} is malformed ({first_line(error)}): restore it "
@@ -204,7 +207,10 @@ class Strategy(ABC):
         return Proposal(self.space.decode(choices), tuple(choices), tuple(log_probs))
 
     def _round_of(self, state: Mapping[str, Any]) -> _Round:
-        pairs = zip(state["choices"], state["log_probs"], strict=True)
+        pairs = list(zip(state["choices"], state["log_probs"], strict=True))
+        for choices, log_probs in pairs:
+            if len(log_probs) not in (0, len(choices)) or not all(map(math.isfinite, log_probs)):
+                raise ValueError("log_probs are not one finite number for each choice")
         proposals = tuple(self._propose(*pair) for pair in pairs)
         return _Round(proposals, int(state["num_refused"]), int(state["num_known"]))
 

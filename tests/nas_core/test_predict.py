@@ -1,4 +1,5 @@
 import json
+import os
 import unicodedata
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from nas_core.architectures import ARCHITECTURES
+from nas_core.data.pictures import find_pictures
 from nas_core.data.transforms import normalise
 from nas_core.errors import DataError
 from nas_core.labelling import predict_labels
@@ -224,6 +226,19 @@ def test_masks_of_other_data_are_refused_before_any_work(
     with pytest.raises(DataError, match=message):
         predict_files(predictor, [picture], tmp_path / "out", tmp_path / "masks")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_file_is_not_left_out(predictor: Predictor, tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "images" / "gone.png").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "images" / "pipe.png")
+    pictures = find_pictures([tmp_path / "images"])
+    report = predict_files(predictor, pictures, tmp_path / "out")
+    assert [Path(line.split(":")[0]).name for line in report.problems] == ["gone.png", "pipe.png"]
+    os.mkfifo(tmp_path / "masks" / "dataset.yaml")
+    with pytest.raises(DataError, match=r"dataset\.yaml cannot be read: not a regular file"):
+        predict_files(predictor, pictures, tmp_path / "out", tmp_path / "masks")
 
 
 def test_masks_without_labels_are_a_problem(predictor: Predictor, tmp_path: Path) -> None:

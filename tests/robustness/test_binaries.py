@@ -1,5 +1,6 @@
 """Damaged checkpoints, weights, arrays, tables; and random damage to every kind of file."""
 
+import copy
 import io
 import pickle
 import zipfile
@@ -32,9 +33,10 @@ from nas_core.genotype import Genotype
 from nas_core.models.checkpoint import load_segmenter
 from nas_core.models.encoder import Encoder, load_encoder_weights
 from nas_core.models.state import load_plain
+from nas_core.search.controller import Controller
 from nas_core.search.journal import Journal, load_state, save_state
 from nas_core.search.rounds import STATE_FILE, restore
-from nas_core.search.strategy import make_strategy
+from nas_core.search.strategy import Result, make_strategy
 from nas_core.training.full import _Training
 from tasks.results import read_candidates, read_search_name
 from tests.robustness.cases import accepted_or_refused, files, refused
@@ -114,8 +116,9 @@ def test_damaged_states_and_weights(
     DAMAGED[name](path)
     with refused("file.pt"):
         load_state(path)
-    with refused("file.pt"):
+    with refused("file.pt") as raised:
         load_encoder_weights("file.pt", tmp_path)
+    assert "weights_only" not in str(raised.value), "torch's advice would execute the file"
     assert not (tmp_path / "executed").exists()
 
 
@@ -124,9 +127,34 @@ SMALL = SearchSettings(early_stopping=EarlyStoppingSettings(enabled=False), batc
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, Any]:
-    return make_strategy(SMALL, 0).state_dict()
+    """Of a strategy that has learned from a round and proposed the next."""
+    strategy = make_strategy(SMALL, 0)
+    proposals = strategy.ask(2)
+    strategy.tell([Result(proposal, 0.5) for proposal in proposals])
+    strategy.ask(2)
+    return strategy.state_dict()
 
 
+def changed(state: dict[str, Any], key: str, change: Callable[[Any], object]) -> dict[str, Any]:
+    return {**state, key: change(copy.deepcopy(state[key]))}
+
+
+def with_averages(adam: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """`value` in all of Adam's averages; a number in the shape that they have."""
+    for averages in adam["state"].values():
+        is_number = isinstance(value, torch.Tensor) and not value.ndim
+        averages[name] = value.expand_as(averages[name]).clone() if is_number else value
+    return adam
+
+
+def with_setting(adam: dict[str, Any], name: str, value: object) -> dict[str, Any]:
+    adam["param_groups"][0][name] = value
+    return adam
+
+
+NOT_KNOWN: tuple[Any, ...] = (
+    "x", {}, [3], [1.5, "a"], ("a", (1, 2)), torch.full((3,), torch.nan)
+)  # fmt: skip
 BAD_STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "a list": lambda state: [1],
     "none": lambda state: None,
@@ -158,14 +186,76 @@ BAD_STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "known is a number": lambda state: {**state, "known": 3},
     "buffer is a text": lambda state: {**state, "buffer": "x"},
     "buffer of other keys": lambda state: {**state, "buffer": {"a": 1}},
+    "rewards are not finite": lambda state: {**state, "rewards": state["rewards"] * torch.nan},
+    "rewards are not in memory": lambda state: {**state, "rewards": torch.zeros(2, device="meta")},
+    **{
+        f"known is {known!r:.20}": lambda state, known=known: {**state, "known": known}
+        for known in NOT_KNOWN
+    },
+    "weights are not finite": lambda state: changed(
+        state, "controller", lambda weights: {k: v * torch.nan for k, v in weights.items()}
+    ),
+    "weights of another type": lambda state: changed(
+        state, "controller", lambda weights: {k: v.double() for k, v in weights.items()}
+    ),
+    **{
+        f"{name} of Adam is {value!r:.30}": lambda state, name=name, value=value: changed(
+            state, "optimizer", lambda adam: with_averages(adam, name, value)
+        )
+        for name, value in (
+            ("step", "x"),
+            ("step", torch.tensor(-1.0)),
+            ("exp_avg", torch.zeros(1)),
+            ("exp_avg", torch.tensor(torch.nan)),
+            ("exp_avg_sq", torch.tensor(-1.0)),
+        )
+    },
+    **{
+        f"{name} of Adam's settings is {value!r}": lambda state, name=name, value=value: changed(
+            state, "optimizer", lambda adam: with_setting(adam, name, value)
+        )
+        for name, value in (("lr", "x"), ("lr", 0.5), ("lr", float("nan")), ("betas", 3))
+    },
+    "buffer with a choice that there is not": lambda state: changed(
+        state, "buffer", lambda buffer: {**buffer, "choices": buffer["choices"] + 1000}
+    ),
+    "buffer of two lengths": lambda state: changed(
+        state, "buffer", lambda buffer: {**buffer, "rewards": buffer["rewards"][1:]}
+    ),
+    "log_probs of a choice are missing": lambda state: changed(
+        state,
+        "open",
+        lambda opened: [{**opened[0], "log_probs": [[0.0]] * len(opened[0]["choices"])}],
+    ),
 }
 
 
 @pytest.mark.parametrize("name", BAD_STATES)
 def test_states_of_a_strategy(tmp_path: Path, name: str, state: dict[str, Any]) -> None:
     save_state(tmp_path / STATE_FILE, {"round": 1, "strategy": BAD_STATES[name](state)})
-    with refused("state" if "another" in name else "strategy"):
+    with refused(STATE_FILE):
         restore(tmp_path, SMALL, 0)
+
+
+@pytest.mark.parametrize("reward", [float("nan"), "x", None])
+def test_states_of_evolution(tmp_path: Path, reward: object) -> None:
+    evolution = SMALL.model_copy(update={"strategy": "evolution"})
+    state = make_strategy(evolution, 0).state_dict()
+    choices = list(make_strategy(evolution, 0).ask(1)[0].choices)
+    save_state(
+        tmp_path / STATE_FILE,
+        {"round": 1, "strategy": {**state, "population": [(choices, reward)]}},
+    )
+    with refused(STATE_FILE):
+        restore(tmp_path, evolution, 0)
+
+
+def test_a_controller_that_went_astray_says_so() -> None:
+    controller = Controller(torch.Generator(), True)
+    with torch.no_grad():
+        controller.first_input.fill_(torch.nan)
+    with refused("search.controller.learning_rate"):
+        controller.sample(2, torch.Generator())
 
 
 @pytest.mark.parametrize("number", [None, "1", 1.5, -1, [1], True, torch.ones(1)])
@@ -276,6 +366,14 @@ BAD_ENCODERS: dict[str, Callable[[dict[str, Any]], object]] = {
     "one is NaN": lambda state: {
         **state,
         "features.0.0.weight": torch.full((32, 3, 3, 3), torch.nan),
+    },
+    "a variance is negative": lambda state: {
+        **state,
+        "features.0.1.running_var": -torch.ones(32),
+    },
+    "a count is NaN": lambda state: {
+        **state,
+        "features.0.1.num_batches_tracked": torch.tensor(torch.nan),
     },
     "one has another shape": lambda state: {
         **state,

@@ -58,6 +58,20 @@ def test_overrides(project: Path, override: str) -> None:
         load_settings(overrides=[override], root=project)
 
 
+def test_a_list_of_what_there_is_ends(project: Path) -> None:
+    for number in range(40):
+        shutil.copyfile(project / "params.yaml", project / "profiles" / f"{'x' * 60}{number}.yaml")
+    shutil.copyfile(project / "params.yaml", project / "profiles" / "a\nb\nc.yaml")
+    with refused("and 32 more"):
+        load_settings("mine", root=project)
+
+
+def test_a_key_with_dots_is_not_proposed_anew(project: Path) -> None:
+    (project / "params.yaml").write_text("search.num_candidates: 5\n")
+    with refused("write one key beneath another, without dots"):
+        load_settings(root=project)
+
+
 @pytest.mark.parametrize("file", files("dataset"))
 def test_dataset_descriptions(tmp_path: Path, file: Path) -> None:
     own_dataset(tmp_path / "own")
@@ -226,6 +240,44 @@ def test_what_is_no_file(tmp_path: Path, name: str, make: Callable[[Path], objec
     make(tmp_path / name)
     with refused(name):
         READERS[name](tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "dangling", "loop"])
+def test_an_image_that_is_no_file_is_named(tmp_path: Path, kind: str) -> None:
+    own_dataset(tmp_path / "own")
+    for folder in ("images", "masks"):
+        UNREADABLE[kind](tmp_path / "own" / folder / "z.png")
+    with refused("images/z.png", of_dataset=True):
+        raise report(tmp_path / "own", own_folder.list_dataset(tmp_path / "own").problems)
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_list_that_is_no_file_is_named(tmp_path: Path, kind: str) -> None:
+    own = tmp_path / "own"
+    own_dataset(own)
+    (own / "dataset.yaml").write_text("classes: [road, sky]\n")
+    (own / "train.txt").write_text("a\nb\nc\n")
+    (own / "val.txt").write_text("d\n")
+    UNREADABLE[kind](own / "test.txt")
+    with refused("has 1 problem:\n  test.txt: cannot be read", of_dataset=True):
+        raise report(own, own_folder.list_dataset(own).problems)
+
+
+@pytest.mark.parametrize("name", ["images/night", "masks/night"])
+def test_a_folder_that_is_gone_is_named(tmp_path: Path, name: str) -> None:
+    own_dataset(tmp_path / "own")
+    (tmp_path / "own" / name).symlink_to("gone")
+    with refused(f"{name}: a link that leads nowhere", of_dataset=True):
+        raise report(tmp_path / "own", own_folder.list_dataset(tmp_path / "own").problems)
+
+
+def test_a_split_that_is_gone_is_named(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        own_dataset(tmp_path / split)
+    (tmp_path / "test").symlink_to("gone")
+    (tmp_path / "dataset.yaml").write_text("classes: [road, sky]\n")
+    with refused("test/images/: folder is missing", of_dataset=True):
+        raise report(tmp_path, own_folder.list_dataset(tmp_path).problems)
 
 
 def test_a_journal_of_one_enormous_line(tmp_path: Path) -> None:

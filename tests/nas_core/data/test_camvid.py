@@ -75,11 +75,12 @@ def test_everything_missing_is_listed(make_dataset: Callable[[], Path]) -> None:
     )
 
 
-def test_a_link_to_nowhere_counts_as_missing(make_dataset: Callable[[], Path]) -> None:
+def test_a_link_to_nowhere_is_named(make_dataset: Callable[[], Path]) -> None:
     root = make_dataset()
     (root / "train" / "train_0.png").unlink()
     (root / "train" / "train_0.png").symlink_to(root / "gone.png")
     assert camvid.list_dataset(root).problems == (
+        "train/train_0.png: a link that leads nowhere",
         "trainannot/train_0.png: no image train_0 in train/",
     )
 

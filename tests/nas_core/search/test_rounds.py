@@ -95,7 +95,8 @@ def test_diagnostics_that_cannot_be_made_again_are_left_out(tmp_path: Path) -> N
         "nonsense", "{", "[]", "null", "{}", '{"reward_mean": 1}', '{"round": Infinity}',
         '{"round": 1e400}', '{"round": 0, "loss": Infinity}', '{"round": 0, "loss": NaN}',
         '{"round": 0, "loss": 1e308}', '{"round": "0"}', '{"round": true}', '{"round": 0, "a": []}',
-        "\n", "[" * 100_000, '{"round": 0}\n{"round"',
+        "\n", "[" * 100_000, '{"round": 0}\n{"round"', '{"round": 0.5}', '{"round": -1}',
+        '{"round": 0}\n{"round": 0}',
     ],
 )  # fmt: skip
 def test_damaged_diagnostics_are_refused_in_a_line(tmp_path: Path, content: str) -> None:
