@@ -27,6 +27,7 @@ app = typer.Typer(name="data", help="Look at a dataset before a search.", no_arg
 console = Console()
 
 _SHOWN_SIZES = 5
+_SHOWN_UNUSED = 5
 
 
 class Kind(StrEnum):
@@ -72,6 +73,8 @@ def check(
         if profile in profiles(root):
             raise SettingsError(f"the profile {profile} exists: choose another name")
         load_settings(sections={"name": profile}, root=root)  # a name that is not valid is refused
+    if picture is not None and picture.resolve().is_relative_to(source):
+        raise DataError(f"--picture {picture} lies in the dataset: choose another place")
     listing = list_dataset(_dataset(chosen, source), root)
     report = check_dataset(listing)
     _print(report, chosen)
@@ -139,6 +142,13 @@ def _print(report: Report, kind: str) -> None:
         height, width = report.frame
         console.print(
             f"padded to {width}x{height}: {report.padding:.0%} of the prepared pixels are padding"
+        )
+    if unused := listing.unused:
+        named = ", ".join(unused[:_SHOWN_UNUSED]) + ", ..." * (len(unused) > _SHOWN_UNUSED)
+        console.print(
+            f"in no list, and not used: {len(unused)} images ({named})",
+            markup=False,
+            highlight=False,
         )
     if report.counts and "test" not in report.counts:
         console.print("no test split: final networks are scored on val")

@@ -492,6 +492,11 @@ def load_settings(
             message names the file, the key and the nearest valid one.
     """
     root = root or project_dir()
+    if (root / "profiles" / "camvid.yaml").exists():
+        raise SettingsError(
+            "profiles/camvid.yaml: the profile camvid is params.yaml itself; give the file another "
+            "name"
+        )
     values = _read_yaml(root / "params.yaml")
     sources = ["params.yaml"]
     if profile != "camvid":

@@ -15,7 +15,10 @@ MAX_BYTES = 2**20
 
 
 class _Loader(yaml.SafeLoader):
-    """Without aliases, which let a few lines stand for billions, and without keys given twice."""
+    """Without aliases, which let a few lines stand for billions, and without keys given twice.
+
+    Nor with the numbers of YAML 1.1 that are others to a reader: 010 would be 8, and 1:30 be 90.
+    """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -37,7 +40,18 @@ class _Loader(yaml.SafeLoader):
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        is_number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        if is_number and _MISREAD.match(str(node.value)):
+            raise yaml.MarkedYAMLError(
+                problem=f"{node.value[:60]} is a number in base 8 or 60: write it without the "
+                "leading zero or the colon, or in quotes if it is a text",
+                problem_mark=node.start_mark,
+            )
+        return super().construct_scalar(node)
 
+
+_MISREAD = re.compile(r"[-+]?(0[0-9_]+$|[^:]+:)")
 # The floats of YAML 1.2, which DVC reads, that PyYAML takes for text: 1e-3, 1.5e3.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",

@@ -40,7 +40,7 @@ from nas_core.data.listing import (
     report,
     sample_name,
 )
-from nas_core.errors import DataError, first_line, shown
+from nas_core.errors import DataError, first_line, printable, shown
 from nas_core.files import read_text
 from nas_core.labels import IGNORED, MAX_CLASSES
 from nas_core.yaml_files import read_yaml
@@ -246,6 +246,7 @@ def list_dataset(root: Path) -> Listing:
     description = read_description(root)
     samples: list[Sample] = []
     problems: list[str] = []
+    unused: tuple[str, ...] = ()
     lists = [root / f"{split}.txt" for split in SPLITS if lexists(root / f"{split}.txt")]
     in_splits = any((root / split / "images").is_dir() for split in SPLITS)
     ways = {
@@ -279,6 +280,7 @@ def list_dataset(root: Path) -> Listing:
             for split in SPLITS
             for name in sorted(name for name, its in assigned.items() if its == split)
         ]
+        unused = tuple(map(printable, sorted(pairs.keys() - assigned.keys())))
     files = {path for sample in samples for path in (sample.image, sample.mask)}
     data_hash, unreadable = hash_files(root, [*files, *lists, root / DESCRIPTION])
     return Listing(
@@ -291,6 +293,7 @@ def list_dataset(root: Path) -> Listing:
         samples=tuple(samples),
         problems=tuple(dict.fromkeys([*problems, *unreadable])),
         data_hash=data_hash,
+        unused=unused,
     )
 
 

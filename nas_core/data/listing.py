@@ -61,6 +61,7 @@ class Listing:
         samples: every image that has a mask, by split, then by file name.
         problems: what is missing or wrong, one line each.
         data_hash: SHA-256 over relative path and SHA-256 of every file of the dataset.
+        unused: names of images with a mask that no list names.
     """
 
     root: Path
@@ -72,6 +73,7 @@ class Listing:
     samples: tuple[Sample, ...]
     problems: tuple[str, ...]
     data_hash: str
+    unused: tuple[str, ...] = ()
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ Seconds = Annotated[float, Field(ge=0, le=1e9)]
 # It becomes the name of a folder.
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")]
 
+_ADVICE = "restore the journal from a copy, or remove its folder to search anew"
 _CHECKSUM = re.compile(rb'(\{.*),"checksum":"([0-9a-f]{8})"\}\s*')
 
 
@@ -307,22 +308,23 @@ def _parse_line(model: type[Parsed], line: bytes, where: str) -> tuple[Parsed, b
         problem = error.errors()[0]
         key = shown(".".join(str(part) for part in problem["loc"]))[1:-1]
         what = f"{key}: {problem['msg']}" if key else problem["msg"]
-        raise RunError(f"{where}: not a {model.__name__.lower()} of a journal: {what}") from None
+        raise RunError(
+            f"{where}: not a {model.__name__.lower()} of a journal: {what}; {_ADVICE}"
+        ) from None
     if found and _checksum(found[1]) != found[2].decode():
         raise RunError(_changed(where, "does not have the checksum that it was written with"))
     return parsed, found is not None
 
 
 def _changed(where: str, how: str) -> str:
-    return (
-        f"{where} {how}: it was changed by hand or is damaged; restore the journal from a copy, or "
-        "remove its folder to search anew"
-    )
+    return f"{where} {how}: it was changed by hand or is damaged; {_ADVICE}"
 
 
 def _check_order(record: Record, earlier: list[Record], where: str) -> None:
     if record.index != len(earlier):
-        raise RunError(f"{where}: record {record.index}, expected {len(earlier)}")
+        raise RunError(f"{where}: record {record.index}, expected {len(earlier)}; {_ADVICE}")
     num_trained = next((r.candidate for r in reversed(earlier) if r.candidate is not None), 0)
     if record.candidate is not None and record.candidate != num_trained + 1:
-        raise RunError(f"{where}: candidate {record.candidate}, expected {num_trained + 1}")
+        raise RunError(
+            f"{where}: candidate {record.candidate}, expected {num_trained + 1}; {_ADVICE}"
+        )

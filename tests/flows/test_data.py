@@ -164,3 +164,22 @@ def test_a_folder_whose_name_is_no_text_is_refused(project: Path) -> None:
     assert isinstance(done.exception, DataError)
     assert r"data/caf\udce9: has a character that is no text" in str(done.exception)
     assert not (project / "profiles").exists()
+
+
+def test_images_in_no_list_are_named(project: Path) -> None:
+    leaves = project / "data/leaves"
+    (leaves / "dataset.yaml").write_text(yaml.safe_dump({"classes": ["soil", "leaf"]}))
+    (leaves / "train.txt").write_text("0\n1\n2\n")
+    (leaves / "val.txt").write_text("3\n")
+    done = check(leaves)
+    assert done.exit_code == 0, done.output
+    assert "in no list, and not used: 6 images (4, 5, 6, 7, 8, ...)" in done.output
+
+
+def test_the_picture_does_not_go_into_the_dataset(project: Path) -> None:
+    leaves = project / "data/leaves"
+    before = (leaves / "masks" / "0.png").read_bytes()
+    done = check(leaves, "--picture", leaves / "masks" / "0.png")
+    assert isinstance(done.exception, DataError)
+    assert "--picture" in str(done.exception) and "lies in the dataset" in str(done.exception)
+    assert (leaves / "masks" / "0.png").read_bytes() == before

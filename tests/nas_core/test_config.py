@@ -171,6 +171,8 @@ def test_all_problems_are_told_at_once(project: Path) -> None:
         (b"", "expected keys and values"),
         (b"- 1\n- 2\n", "expected keys and values"),
         (b"seed: [1,\n", "params.yaml, line 2: not valid YAML"),
+        (b"seed: 010\n", "line 1: .*010 is a number in base 8 or 60"),
+        (b"seed: 1:30\n", "line 1: .*1:30 is a number in base 8 or 60"),
         (b"seed: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
         (b"\xff\xfe\x00", "cannot be read"),
         (b"seed: " + b"[" * 5000, "not valid YAML"),
@@ -256,3 +258,11 @@ def test_every_setting_is_described() -> None:
 def test_each_is_named_once(values: list[int], message: str) -> None:
     with pytest.raises(SettingsError, match=f"--seed.*{message}"):
         check_once("--seed", values)
+
+
+def test_a_profile_cannot_be_called_camvid(project: Path) -> None:
+    (project / "profiles" / "camvid.yaml").write_text("seed: 3\n")
+    with pytest.raises(SettingsError, match=r"profiles/camvid\.yaml: .* another name"):
+        SettingsError, match=r"profiles/camvid\.yaml: .* give the file another name"
+    ):
+        load_settings(root=project)
