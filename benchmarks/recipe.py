@@ -92,6 +92,7 @@ def without(data: PreparedData, recording: str) -> PreparedData:
         splits={"train": train, "val": val},
         label_shares=_label_shares(train, data.num_classes),
         data_hash=digest_of(data.data_hash, "without", recording),
+        content_hash=digest_of(data.content_hash, "without", recording),
     )
 
 

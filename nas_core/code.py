@@ -1,42 +1,120 @@
-"""Digests of this package's source, so that results of one code are not taken for another's."""
+"""What results depend on: the code that makes them, found from its imports.
+
+So results of one code are not taken for another's. Comments, docstrings and layout do not count.
+"""
 
 from __future__ import annotations
 
+import ast
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from nas_core.files import digest_of, file_digest
+from nas_core.files import digest_of
 
-_SHARED = (
-    "compute.py",
-    "data/transforms.py",
-    "genotype.py",
-    "metrics.py",
-    "models",
-    "seeds.py",
-    "training/averaging.py",
-    "training/losses.py",
-    "training/steps.py",
+# The modules that make each kind of result.
+SEARCH = "nas_core.search.loop"
+TRAINING = "nas_core.training.full"
+PROXY = "nas_core.training.proxy"
+# Prepared data counts by what it holds, see `PreparedData.content_hash`.
+PREPARING = "nas_core.data.prepared"
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = frozenset({"nas_core", "tasks", "flows"})
+# What decides where and how things are written or carried out, and no result.
+PLUMBING = frozenset(
+    {
+        "flows.context",
+        "flows.logs",
+        "flows.orphans",
+        "flows.signals",
+        "nas_core.addresses",
+        "nas_core.code",
+        "nas_core.config",
+        "nas_core.errors",
+        "nas_core.files",
+        "nas_core.locks",
+        "nas_core.paths",
+        "nas_core.ray_workers",
+        "nas_core.search.progress",
+        "nas_core.workers",
+        "nas_core.yaml_files",
+        "tasks.search_log",
+        "tasks.tracking.models",
+        "tasks.tracking.provenance",
+        "tasks.tracking.store",
+        "tasks.tracking.tracker",
+    }
 )
 
-# What decides the outcome; the stages search and train of dvc.yaml depend on it too.
-SEARCH = (
-    *_SHARED,
-    "latency.py",
-    "search",
-    "space.py",
-    "training/early_stopping.py",
-    "training/proxy.py",
-)
-TRAINING = (*_SHARED, "labelling.py", "training/compiling.py", "training/full.py")
-# What decides the reward of an architecture that no rule stops early.
-PROXY = (*_SHARED, "training/proxy.py")
+
+def code_digest(entry: str) -> str:
+    """A digest of the code that decides what a module makes."""
+    return digest_of(meanings((entry,)))
 
 
 @cache
-def code_digest(parts: tuple[str, ...]) -> str:
-    """A digest of files and folders of nas_core, named relative to it."""
-    package = Path(__file__).resolve().parent
-    paths = [package / part for part in parts]
-    files = sorted(f for path in paths for f in ([path] if path.is_file() else path.rglob("*.py")))
-    return digest_of([[str(file.relative_to(package)), file_digest(file)] for file in files])
+def meanings(entries: Sequence[str], without: frozenset[str] = frozenset()) -> dict[str, str]:
+    """A digest of the code of each module that decides what `entries` make, by its name.
+
+    Those are the modules that they import, in functions too, and that these import, without
+    `PLUMBING` and what only prepared data depends on.
+
+    Args:
+        without: further modules that are not followed.
+    """
+    left_out = PLUMBING | without
+    if PREPARING not in entries:
+        left_out |= imported((PREPARING,), PLUMBING)
+    return {name: _meaning(name) for name in sorted(imported(entries, left_out))}
+
+
+def imported(entries: Sequence[str], left_out: Collection[str] = frozenset()) -> frozenset[str]:
+    """The modules of this project that these import, directly or not, and themselves.
+
+    Args:
+        left_out: not followed.
+    """
+    found: set[str] = set()
+    waiting = list(entries)
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name not in left_out:
+            found.add(name)
+            waiting += _imports(name)
+    return frozenset(found)
+
+
+def _imports(name: str) -> Iterator[str]:
+    for node in ast.walk(_tree(name)):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom):
+            # A name may be that of a module, or of something in it.
+            names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        yield from (one for one in names if one.split(".")[0] in PACKAGES and _file(one).is_file())
+
+
+def _file(name: str) -> Path:
+    path = ROOT.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _tree(name: str) -> ast.Module:
+    return ast.parse(_file(name).read_bytes())
+
+
+def _meaning(name: str) -> str:
+    """A digest of a module's code as Python would write it."""
+    text = ast.unparse(_WithoutTexts().visit(_tree(name)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _WithoutTexts(ast.NodeTransformer):
+    """Takes docstrings, and texts below attributes, out of a tree."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else self.generic_visit(node)

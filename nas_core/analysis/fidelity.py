@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 
 from nas_core.analysis.stopping import seconds_until
@@ -23,14 +24,16 @@ PERCENTILES = (2.5, 97.5)
 
 
 def proxy_identity(
-    settings: Settings, data_hash: str, encoder_digest: str, compute: Compute
+    settings: Settings, content_hash: str, encoder_digest: str, compute: Compute
 ) -> dict[str, Any]:
     """All that decides what the proxy gives an architecture, as plain values."""
     return {
-        "data": data_hash,
+        "data": content_hash,
         "encoder": encoder_digest,
         "seed": settings.seed,
         "bf16": compute.bf16,
+        "device": compute.device.type,
+        "torch": torch.__version__,
         "meta_val_fraction": settings.search.meta_val_fraction,
         "proxy": settings.search.proxy.model_dump(mode="json"),
         "code": code_digest(PROXY),

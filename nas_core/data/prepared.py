@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from nas_core.code import PREPARING, code_digest
 from nas_core.config import DatasetSettings
 from nas_core.data import camvid, cityscapes, synthetic
 from nas_core.data import folder as own_folder
@@ -34,7 +35,7 @@ from nas_core.data.folder import Channel
 from nas_core.data.inspection import Inspected, Size, all_problems, frame_size, inspect_sample
 from nas_core.data.listing import SPLITS, Listing, Sample, report
 from nas_core.errors import DataError
-from nas_core.files import inside, read_limited, replacing, write_json
+from nas_core.files import digest_of, file_digest, inside, read_limited, replacing, write_json
 from nas_core.labels import MAX_CLASSES
 from nas_core.locks import exclusive
 
@@ -59,6 +60,11 @@ class Manifest(BaseModel):
     height: int = Field(ge=1, le=MAX_PIXELS)
     width: int = Field(ge=1, le=MAX_PIXELS)
     data_hash: str
+    """Of the files that it was prepared from."""
+    code: str
+    """Digest of the code that decoded them."""
+    content_hash: str
+    """Of the arrays, and of what else a training takes from here."""
     label_shares: tuple[Annotated[float, Field(ge=0, le=1)], ...]
     # They become names of files.
     names: dict[
@@ -106,6 +112,7 @@ class PreparedData:
         palette: uint8 (C, 3), the colours of the classes.
         label_shares: float64 (C,), each class's share of the labelled training pixels.
         data_hash: SHA-256 over the files that it was prepared from.
+        content_hash: SHA-256 over the arrays and all else that decides what is learned from them.
     """
 
     folder: Path
@@ -115,6 +122,7 @@ class PreparedData:
     height: int
     width: int
     data_hash: str
+    content_hash: str
     label_shares: npt.NDArray[np.float64]
     splits: dict[str, Split]
 
@@ -142,19 +150,11 @@ class PreparedData:
         Raises:
             DataError: there is none in `folder`, or it is incomplete or of another version.
         """
+        manifest = _read_manifest(folder)
         try:
-            manifest = Manifest.model_validate_json(
-                read_limited(folder / _MANIFEST, _MAX_MANIFEST), strict=True
-            )
             splits = {name: _open_split(folder, name, manifest) for name in manifest.names}
         except OSError as error:
-            name = Path(error.filename or _MANIFEST).name
-            raise _not_prepared(folder, f"has no readable {name}") from None
-        except ValidationError as error:
-            keys = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
-            problem = f"has a {_MANIFEST} of another version, or a damaged one"
-            details = f" ({', '.join(sorted(keys))})" if keys else ""
-            raise _not_prepared(folder, problem + details) from None
+            raise _unreadable(folder, error) from None
         return cls(
             folder=folder,
             classes=manifest.classes,
@@ -163,6 +163,7 @@ class PreparedData:
             height=manifest.height,
             width=manifest.width,
             data_hash=manifest.data_hash,
+            content_hash=manifest.content_hash,
             label_shares=np.array(manifest.label_shares),
             splits=splits,
         )
@@ -214,6 +215,23 @@ def list_dataset(dataset: DatasetSettings, root: Path) -> Listing:
         raise DataError(f"{error.filename or source}: cannot be read: {error.strerror}") from None
 
 
+def _read_manifest(folder: Path) -> Manifest:
+    try:
+        content = read_limited(folder / _MANIFEST, _MAX_MANIFEST)
+        return Manifest.model_validate_json(content, strict=True)
+    except OSError as error:
+        raise _unreadable(folder, error) from None
+    except ValidationError as error:
+        keys = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
+        problem = f"has a {_MANIFEST} of another version, or a damaged one"
+        details = f" ({', '.join(sorted(keys))})" if keys else ""
+        raise _not_prepared(folder, problem + details) from None
+
+
+def _unreadable(folder: Path, error: OSError) -> DataError:
+    return _not_prepared(folder, f"has no readable {Path(error.filename or _MANIFEST).name}")
+
+
 def _not_prepared(folder: Path, problem: str) -> DataError:
     return DataError(f"{folder} {problem}: prepare the dataset with `nas search --stage prepare`")
 
@@ -245,9 +263,11 @@ def _open_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
 
 def _is_up_to_date(folder: Path, data_hash: str) -> bool:
     try:
-        return PreparedData.open(folder).data_hash == data_hash
+        manifest = _read_manifest(folder)
+        PreparedData.open(folder)
     except DataError:
         return False
+    return manifest.data_hash == data_hash and manifest.code == code_digest(PREPARING)
 
 
 class _ArrayFile:
@@ -297,6 +317,9 @@ def _build(listing: Listing, folder: Path) -> None:
             raise report(listing.root, problems)
         counts = sum(one.label_counts for one in inspected if one.sample.split == "train")
         labelled = np.asarray(counts)[: len(listing.classes)]
+        shares = tuple((labelled / labelled.sum()).tolist())
+        arrays = sorted(new.glob("*.npy"))
+        content = [[path.name, file_digest(path)] for path in arrays]
         manifest = Manifest(
             classes=listing.classes,
             palette=listing.palette,
@@ -304,7 +327,9 @@ def _build(listing: Listing, folder: Path) -> None:
             height=frame[0],
             width=frame[1],
             data_hash=listing.data_hash,
-            label_shares=tuple((labelled / labelled.sum()).tolist()),
+            code=code_digest(PREPARING),
+            content_hash=digest_of(content, listing.ignore_index, shares, length=64),
+            label_shares=shares,
             names={
                 split: tuple(sample.name for sample in listing.of_split(split))
                 for split in listing.splits

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from nas_core.code import SEARCH, code_digest
 from nas_core.compute import Compute
@@ -26,14 +27,16 @@ UNBINDING = {"num_candidates", "max_failures"}
 
 
 def search_identity(
-    settings: Settings, data_hash: str, encoder_digest: str, compute: Compute
+    settings: Settings, content_hash: str, encoder_digest: str, compute: Compute
 ) -> dict[str, Any]:
     """All that decides what a search finds, as plain values."""
     return {
-        "data": data_hash,
+        "data": content_hash,
         "encoder": encoder_digest,
         "seed": settings.seed,
         "bf16": compute.bf16,
+        "device": compute.device.type,
+        "torch": torch.__version__,
         "network": settings.network.model_dump(mode="json"),
         "search": settings.search.model_dump(mode="json", exclude=UNBINDING),
         "code": code_digest(SEARCH),

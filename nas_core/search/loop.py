@@ -120,6 +120,8 @@ class Search:
         """See `open`."""
         self.settings, self.root, self.folder = settings, root, folder
         self.journal, self.costs, self.workers = journal, costs, workers
+        self.begins_anew: str | None = None
+        """A warning, if one with the same settings is there and cannot be gone on with."""
 
     @classmethod
     def open(cls, settings: Settings, root: Path, workers: Workers | None = None) -> Search:
@@ -137,7 +139,7 @@ class Search:
         compute = Compute.from_settings(settings.compute)
         data = PreparedData.open(prepared_folder(root, settings))
         encoder = state_digest(load_encoder_weights(settings.encoder.weights, root))
-        identity = search_identity(settings, data.data_hash, encoder, compute)
+        identity = search_identity(settings, data.content_hash, encoder, compute)
         folder = search_folder(searches_folder(root), settings.name, identity)
         if workers is None:
             # A GPU that is named, as cuda:1, is for all.
@@ -152,8 +154,12 @@ class Search:
                 (data.height, data.width),
                 compute,
             )
+            begins = not (folder / "journal.jsonl").exists()
             journal = _open_journal(folder / "journal.jsonl", settings, identity)
-            return cls(settings, root, folder, journal, costs, workers)
+            search = cls(settings, root, folder, journal, costs, workers)
+            if begins:
+                search.begins_anew = _why_anew(folder, settings.name, identity)
+            return search
         except BaseException:
             workers.close()
             raise
@@ -304,10 +310,12 @@ class _Loop:
         self.num_planned_rounds = 0
 
     def run(self) -> None:
+        warnings = [self.search.begins_anew] if self.search.begins_anew else []
         if self.search.rounds.lack_diagnostics():
-            for message in self.steps.rebuild_diagnostics(self.search):
-                for observer in self.observers:
-                    observer.on_warning(message)
+            warnings += self.steps.rebuild_diagnostics(self.search)
+        for message in warnings:
+            for observer in self.observers:
+                observer.on_warning(message)
         for observer in self.observers:
             observer.on_begin(self.search)
         while self._run_round(self.search.rounds.current):
@@ -429,6 +437,35 @@ def _open_journal(path: Path, settings: Settings, identity: dict[str, Any]) -> J
         return Journal.open(path)
     header = Header(format=FORMAT, settings=settings.model_dump(mode="json"), identity=identity)
     return Journal.create(path, header)
+
+
+# What a user has not set himself.
+_REASONS = {
+    "data": "the prepared data",
+    "encoder": "the encoder's weights",
+    "bf16": "the precision",
+    "device": "the kind of device",
+    "torch": "torch's version",
+    "code": "the code of the search",
+}
+
+
+def _why_anew(folder: Path, name: str, identity: dict[str, Any]) -> str | None:
+    """A warning, if there is a search that differs in nothing but what the user did not set."""
+    others = [p for p in folder.parent.glob(f"{name}-*/journal.jsonl") if p.parent != folder]
+    for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            other = Journal.read(path).header.identity
+        except RunError:
+            continue
+        changed = {key for key in {*identity, *other} if other.get(key) != identity.get(key)}
+        if changed <= _REASONS.keys():
+            reasons = " and ".join(words for key, words in _REASONS.items() if key in changed)
+            return (
+                f"{folder.name} begins anew beside {path.parent.name}, which cannot be gone on "
+                f"with: {reasons} changed since"
+            )
+    return None
 
 
 def _check_failures(journal: Journal, most: int) -> None:

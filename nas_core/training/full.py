@@ -111,7 +111,7 @@ def training_identity(
         network.model_dump(),
         settings.model_dump(exclude={"top", "also"}),
         state_digest(encoder_state),
-        data.data_hash,
+        data.content_hash,
         compute.bf16,
         compute.compile,
         seed,

@@ -263,6 +263,4 @@ def test_each_is_named_once(values: list[int], message: str) -> None:
 def test_a_profile_cannot_be_called_camvid(project: Path) -> None:
     (project / "profiles" / "camvid.yaml").write_text("seed: 3\n")
     with pytest.raises(SettingsError, match=r"profiles/camvid\.yaml: .* another name"):
-        SettingsError, match=r"profiles/camvid\.yaml: .* give the file another name"
-    ):
         load_settings(root=project)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from nas_core import code
 from nas_core.analysis.comparison import (
     SEEDS,
     STRATEGIES,
@@ -272,18 +270,3 @@ def test_what_cannot_be_compared_is_refused(
     settings = validate_settings({"search": changes}, source="")
     with pytest.raises(SettingsError, match=message):
         plan_searches(settings, strategies, seeds)
-
-
-def test_the_analysis_does_not_name_a_search(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A change to it would otherwise repeat hours of searches."""
-    package = tmp_path / "nas_core"
-    shutil.copytree(Path(code.__file__).parent, package)
-    monkeypatch.setattr(code, "__file__", str(package / "code.py"))
-    digest = code.code_digest.__wrapped__
-    before = digest(code.SEARCH)
-    (package / "analysis" / "comparison.py").write_text("")
-    assert digest(code.SEARCH) == before
-    (package / "search" / "run.py").write_text("")
-    assert digest(code.SEARCH) != before

@@ -283,3 +283,18 @@ def test_a_failed_step_is_a_failed_candidate(root: Path) -> None:
         pytest.raises(RunError, match="the last 2 candidates failed, the latest with: no luck"),
     ):
         search.run(steps=Failing())
+
+
+def test_a_search_that_cannot_go_on_says_why_it_begins_anew(
+    root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(num_candidates=1)
+    run(root, settings, [Progress()])
+    run(root, settings_of(num_candidates=1, strategy="random"), [Progress()])
+    run(root, settings_of(num_candidates=2), [Progress()])
+    assert "begins anew" not in caplog.text
+    monkeypatch.setattr("torch.__version__", "1.0")
+    monkeypatch.setattr("nas_core.search.identity.code_digest", lambda entry: "another")
+    run(root, settings, [Progress()])
+    (warning,) = [line for line in caplog.messages if "begins anew" in line]
+    assert warning.endswith("torch's version and the code of the search changed since")
