@@ -1,6 +1,7 @@
 # make search     install, draw the synthetic dataset and search on it through Prefect
 # make test       install what is missing and run the whole suite
 # make test-fast  the suite without the tests that are marked slow
+# make test-core  the tests of the library alone, which start no server
 # make lint       ruff and mypy
 # make down       end the servers that make search or nas up started
 # make audit      ask whether a pinned package has a known hole (it asks PyPI, for about a minute)
@@ -18,7 +19,7 @@ PYTEST := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loa
 TOOLS := .venv-tools
 INSTALLED_TOOLS := $(TOOLS)/.installed
 
-.PHONY: install search test test-fast lint audit licences down clean
+.PHONY: install search test test-fast test-core lint audit licences down clean
 
 install: $(INSTALLED)
 
@@ -41,6 +42,9 @@ test: $(INSTALLED_DEV)
 
 test-fast: $(INSTALLED_DEV)
 	$(PYTEST) -m "not slow"
+
+test-core: $(INSTALLED_DEV)
+	$(PYTEST) tests/nas_core
 
 lint: $(INSTALLED_DEV)
 	$(VENV)/bin/ruff check .

@@ -98,7 +98,8 @@ def without(data: PreparedData, recording: str) -> PreparedData:
 
 def _label_shares(split: Split, num_classes: int) -> np.ndarray:
     counts = np.bincount(split.masks.ravel(), minlength=num_classes)[:num_classes]
-    return counts / counts.sum()
+    shares: np.ndarray = counts / counts.sum()
+    return shares
 
 
 def score(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
+import click
 import typer
 import yaml
 from pydantic import ValidationError
@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from nas_core.config import DatasetSettings, load_settings, profiles, project_dir
+from nas_core.config import DatasetKind, DatasetSettings, load_settings, profiles, project_dir
 from nas_core.errors import DataError, SettingsError, printable
 from nas_core.files import write_atomically, write_bytes
 from nas_core.paths import artifacts_folder
@@ -30,10 +30,7 @@ _SHOWN_SIZES = 5
 _SHOWN_UNUSED = 5
 
 
-class Kind(StrEnum):
-    camvid = "camvid"
-    cityscapes = "cityscapes"
-    folder = "folder"
+KINDS = [kind for kind in get_args(DatasetKind) if kind != "synthetic"]
 
 
 @app.callback()
@@ -45,7 +42,10 @@ def data() -> None:
 def check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of the dataset.")],
     kind: Annotated[
-        Kind | None, typer.Option(help="As dataset.kind; found by the layout if left out.")
+        str | None,
+        typer.Option(
+            click_type=click.Choice(KINDS), help="As dataset.kind; found by the layout if left out."
+        ),
     ] = None,
     picture: Annotated[
         Path | None,
@@ -60,14 +60,14 @@ def check(
 
     Draws a few samples with their labels. The exit code is 0 if a search can run on it.
     """
-    from nas_core.data.check import check_dataset, find_kind, profile_values, sample_picture
+    from nas_core.data.check import check_dataset, profile_values, sample_picture
+    from nas_core.data.layouts import find_kind, list_dataset
     from nas_core.data.lettering import Lettering
     from nas_core.data.listing import report as all_of
-    from nas_core.data.prepared import list_dataset
 
     root = project_dir()
     source = path.resolve()
-    chosen = kind.value if kind else find_kind(source)
+    chosen = kind or find_kind(source)
     target = root / "profiles" / f"{profile}.yaml"
     if profile is not None:
         if profile in profiles(root):

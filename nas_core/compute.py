@@ -106,6 +106,6 @@ def _best_device() -> str:
 def _computes_bf16(device: torch.device) -> bool:
     """Whether bf16 has instructions of its own there; emulated, it is slower than fp32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capability = torch.cpu.get_capabilities()
     return bool(capability.get("avx512_bf16") or capability.get("amx_bf16"))

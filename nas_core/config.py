@@ -62,6 +62,8 @@ def _is_path(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_is_text)]
+DatasetKind = Literal["camvid", "cityscapes", "folder", "synthetic"]
+StrategyName = Literal["ppo", "reinforce", "evolution", "random"]
 PathText = Annotated[Text, AfterValidator(_is_path)]
 
 
@@ -99,7 +101,7 @@ class SyntheticSettings(Section):
 class DatasetSettings(Section):
     """Where the images come from."""
 
-    kind: Literal["camvid", "cityscapes", "folder", "synthetic"] = Field(
+    kind: DatasetKind = Field(
         "camvid",
         description="camvid, cityscapes: their layouts at `path`. folder: your own images and "
         "masks, described by dataset.yaml in it. synthetic: street scenes drawn into `path` when "
@@ -251,7 +253,7 @@ class EarlyStoppingSettings(Section):
 class SearchSettings(Section):
     """The search for architectures."""
 
-    strategy: Literal["ppo", "reinforce", "evolution", "random"] = Field(
+    strategy: StrategyName = Field(
         "ppo",
         description="Who proposes: the controller, trained by ppo or reinforce; evolution; random.",
     )

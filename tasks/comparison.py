@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,22 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nas_core.analysis.comparison import WINDOW, Comparison, bands
+from nas_core.analysis.comparison import STRATEGIES, WINDOW, Comparison, bands
 from nas_core.files import write_atomically, write_json
 from tasks.results import write_table
 
 # The colours of Okabe and Ito, which colour-blind people can tell apart; the line styles also
 # do in black and white.
-STYLES = {
-    "ppo": ("#0072B2", "-"),
-    "ppo-independent": ("#56B4E9", "--"),
-    "reinforce": ("#009E73", "-."),
-    "evolution": ("#D55E00", (0, (5, 1, 1, 1, 1, 1))),
-    "random": ("#000000", ":"),
-}
+_STYLES = (
+    ("#0072B2", "-"),
+    ("#56B4E9", "--"),
+    ("#009E73", "-."),
+    ("#D55E00", (0, (5, 1, 1, 1, 1, 1))),
+    ("#000000", ":"),
+    ("#CC79A7", (0, (3, 1))),
+    ("#E69F00", (0, (1, 1))),
+)
+STYLES = dict(zip(STRATEGIES, cycle(_STYLES), strict=False))
 PANELS = {
     "best_reward": "Best so far",
     "mean_reward": f"Mean of the last {WINDOW} candidates",

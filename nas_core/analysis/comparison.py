@@ -10,24 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
-from nas_core.config import Settings, check_once, validate_settings
+from nas_core.config import Settings, StrategyName, check_once, validate_settings
 from nas_core.errors import RunError, SettingsError
 from nas_core.search.journal import Record
 
 # What can be compared, and its search.strategy. ppo-independent is ppo with the authors'
 # controller, whose decisions are independent of each other.
-STRATEGIES = {
-    "ppo": "ppo",
-    "ppo-independent": "ppo",
-    "reinforce": "reinforce",
-    "evolution": "evolution",
-    "random": "random",
-}
+STRATEGIES = {"ppo": "ppo", "ppo-independent": "ppo", **{n: n for n in get_args(StrategyName)}}
 SEEDS = (0, 1)
 # The running mean is over this many candidates with a reward.
 WINDOW = 20

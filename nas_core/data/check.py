@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -174,7 +173,7 @@ def _scaled(size: Size, max_pixels: int, max_share: float) -> Size:
     factor = min(max_share, (max_pixels / (height * width)) ** 0.5)
 
     def side(length: int, most: int) -> int:
-        return min(most, max(_MIN_SIDE, round(length * factor / 8) * 8))
+        return min(most, max(_MIN_SIDE, int(round(length * factor / 8)) * 8))
 
     return side(height, 2048), side(width, 4096)
 
@@ -212,24 +211,3 @@ def _drawn(
         draw.rectangle((4, top - 12, 28, top), fill=colour, outline="black")
         draw.text((36, top - 13), name, "black", font)
     return picture
-
-
-def find_kind(root: Path) -> str:
-    """The dataset.kind of a folder, by its layout.
-
-    Raises:
-        DataError: it has none of the layouts.
-    """
-    if (root / "leftImg8bit").is_dir() or (root / "gtFine").is_dir():
-        return "cityscapes"
-    if (root / "dataset.yaml").is_file():
-        return "folder"
-    if (root / "trainannot").is_dir():
-        return "camvid"
-    if not root.is_dir():
-        raise DataError(f"{root} is no folder")
-    raise DataError(
-        f"{root}: no known layout: expected dataset.yaml with images and masks "
-        "(docs/your_data.md), leftImg8bit/ and gtFine/ of Cityscapes, or CamVid's train/ and "
-        "trainannot/"
-    )

@@ -210,7 +210,8 @@ class MaskReader:
             colour = [first >> 16, first >> 8 & 255, first & 255]
             more = f" and {strays.size - 1} more" if strays.size > 1 else ""
             raise DataError(f"{self._name(path)}: colour {colour}{more} not in {DESCRIPTION}")
-        return codes[places, 1].astype(np.uint8)
+        labels: npt.NDArray[np.uint8] = codes[places, 1].astype(np.uint8)
+        return labels
 
     def _check_palette(
         self, path: Path, values: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8]

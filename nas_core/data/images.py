@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from nas_core.data.containers import (
@@ -226,7 +226,7 @@ def _opened(content: bytes, name: str) -> Iterator[ImageFile]:
             kind = str(picture.format)
             _check(picture, len(content), name)
             yield picture
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise DataError(f"{name}: no image that can be read ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise DataError(

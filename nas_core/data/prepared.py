@@ -28,11 +28,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from nas_core.code import PREPARING, code_digest
 from nas_core.config import DatasetSettings
-from nas_core.data import camvid, cityscapes, synthetic
-from nas_core.data import folder as own_folder
 from nas_core.data.containers import MAX_PIXELS
 from nas_core.data.folder import Channel
 from nas_core.data.inspection import Inspected, Size, all_problems, frame_size, inspect_sample
+from nas_core.data.layouts import list_dataset
 from nas_core.data.listing import SPLITS, Listing, Sample, report
 from nas_core.errors import DataError
 from nas_core.files import digest_of, file_digest, inside, read_limited, replacing, write_json
@@ -193,26 +192,6 @@ def prepare(dataset: DatasetSettings, root: Path, folder: Path) -> PreparedData:
     except OSError as error:  # reading errors are collected as problems of the dataset
         raise DataError(f"{folder}: the prepared data cannot be written: {error}") from error
     return PreparedData.open(folder)
-
-
-def list_dataset(dataset: DatasetSettings, root: Path) -> Listing:
-    """List and hash the dataset of these settings; nothing is decoded.
-
-    Raises:
-        DataError: there is no folder, or its description cannot be read.
-    """
-    source = root / dataset.path
-    try:
-        match dataset.kind:
-            case "folder":
-                return own_folder.list_dataset(source)
-            case "cityscapes":
-                return cityscapes.list_dataset(source)
-            case "synthetic":
-                synthetic.draw_dataset(source, dataset.synthetic)
-        return camvid.list_dataset(source)
-    except OSError as error:
-        raise DataError(f"{error.filename or source}: cannot be read: {error.strerror}") from None
 
 
 def _read_manifest(folder: Path) -> Manifest:

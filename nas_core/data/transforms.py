@@ -128,4 +128,5 @@ def _coloured(image: Tensor, factors: Sequence[float]) -> Tensor:
     brightness, contrast, saturation = factors
     image = functional.adjust_brightness(image, brightness)
     image = functional.adjust_contrast(image, contrast)
-    return functional.adjust_saturation(image, saturation)
+    jittered: Tensor = functional.adjust_saturation(image, saturation)
+    return jittered

@@ -62,7 +62,8 @@ class Application(nn.Module):
         y = self.adapt2(self.op2(b))
         choose = min if self.shrink else max
         size = choose(x.shape[2:], y.shape[2:])
-        return self.aggregate(resize(x, size), resize(y, size))
+        joined: Tensor = self.aggregate(resize(x, size), resize(y, size))
+        return joined
 
 
 class DecoderLayer(nn.Module):
@@ -146,7 +147,8 @@ class Decoder(nn.Module):
         size = max(features.shape[2:] for features in collected)
         joined = concatenate([resize(features, size) for features in collected])
         gathered = self.gather(functional.relu(joined, inplace=True))
-        return self.classify(gathered)
+        logits: Tensor = self.classify(gathered)
+        return logits
 
 
 def resize(features: Tensor, size: torch.Size) -> Tensor:

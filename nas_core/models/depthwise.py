@@ -207,4 +207,5 @@ def _gradient(
         len(weight),
         [of == "features", of == "weight", False],
     )
-    return of_features if of == "features" else of_weight
+    wanted: Tensor = of_features if of == "features" else of_weight
+    return wanted

@@ -87,7 +87,8 @@ def load_encoder_weights(weights: str, root: Path) -> dict[str, Tensor] | None:
 def _download() -> Mapping[str, Tensor]:
     source = MobileNet_V2_Weights.IMAGENET1K_V1
     try:
-        return source.get_state_dict(progress=False, check_hash=True)
+        state: Mapping[str, Tensor] = source.get_state_dict(progress=False, check_hash=True)
+        return state
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         raise WeightsError(
             f"encoder.weights is 'imagenet', but {source.url} cannot be downloaded ({error}); "

@@ -72,7 +72,8 @@ class GlobalAveragePool(ConvBnRelu):
 
     def forward(self, input: Tensor) -> Tensor:
         mean = input.mean((2, 3), keepdim=True)
-        return super().forward(mean).expand(-1, -1, *input.shape[2:])
+        scaled: Tensor = super().forward(mean)  # type: ignore[no-untyped-call]
+        return scaled.expand(-1, -1, *input.shape[2:])
 
 
 class SkipConnect(nn.Module):
@@ -109,7 +110,8 @@ class Concatenation(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         joined: Tensor = self.bn(concatenate([x, y]))
-        return self.conv(functional.relu(joined, inplace=True))
+        mixed: Tensor = self.conv(functional.relu(joined, inplace=True))
+        return mixed
 
 
 def concatenate(features: Sequence[Tensor]) -> Tensor:

@@ -146,4 +146,5 @@ def normal_scores(values: Tensor, among: Tensor) -> Tensor:
     among = among.sort().values
     less = torch.searchsorted(among, values)
     not_greater = torch.searchsorted(among, values, right=True)
-    return torch.special.ndtri((less + not_greater).double() / (2 * len(among)))
+    scores: Tensor = torch.special.ndtri((less + not_greater).double() / (2 * len(among)))
+    return scores

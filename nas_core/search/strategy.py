@@ -12,14 +12,14 @@ from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
-from nas_core.config import SearchSettings
+from nas_core.config import SearchSettings, StrategyName
 from nas_core.errors import GenotypeError, RunError, first_line
 from nas_core.genotype import Genotype
 from nas_core.space import SPACE, Space
 
-STRATEGIES = ("ppo", "reinforce", "evolution", "random")
+STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
 # What torch, numpy and our own code raise for a state that is not one of theirs.
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, GenotypeError)
 # How often a round draws again, for each of its proposals: what the limits refused, before it gives
