@@ -170,10 +170,10 @@ def _too_few_for_proxy(listing: Listing, labelled: int, size: Size) -> list[str]
 def _scaled(size: Size, max_pixels: int, max_share: float) -> Size:
     """A size of the same aspect ratio, a multiple of 8, within these limits."""
     height, width = size
-    factor = min(max_share, (max_pixels / (height * width)) ** 0.5)
+    factor: float = min(max_share, (max_pixels / (height * width)) ** 0.5)
 
     def side(length: int, most: int) -> int:
-        return min(most, max(_MIN_SIDE, int(round(length * factor / 8)) * 8))
+        return min(most, max(_MIN_SIDE, round(length * factor / 8) * 8))
 
     return side(height, 2048), side(width, 4096)
 
