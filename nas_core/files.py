@@ -35,6 +35,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            # A file would take the place of a device or a pipe.
+            raise OSError(errno.EINVAL, "not a regular file")
         try:
             write(temporary)
             with temporary.open("rb+") as file:

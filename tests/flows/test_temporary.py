@@ -32,7 +32,6 @@ def wait():
 cli.main()
 """
 STOPPED = "stopped; the same command goes on from here"
-SECONDS_AT_MOST = 15
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +101,8 @@ def test_a_signal_to_all_processes_leaves_the_server_to_be_told(home: Path) -> N
 def test_a_server_that_is_gone_does_not_keep_the_command(home: Path, number: int) -> None:
     with waiting(home) as (command, server, _):
         server.kill()
-        began = time.monotonic()
         os.killpg(command.pid, number)
-        output, _ = command.communicate(timeout=300)
-        assert time.monotonic() - began < SECONDS_AT_MOST
+        output, _ = command.communicate(timeout=60)  # Prefect alone would try for minutes
         assert command.returncode == 128 + number, output
         assert f"{STOPPED}. The Prefect server is gone" in output
         assert "Traceback" not in output

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from nas_core.files import (
     read_json,
     replacing,
     write_atomically,
+    write_bytes,
     write_json,
 )
 
@@ -29,6 +31,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         write_atomically(path, fail)
     assert json.loads(path.read_text()) == {"x": 1}
     assert [child.name for child in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_pipe_is_not_replaced_nor_a_device(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    with pytest.raises(RunError, match=r"pipe\.csv cannot be written: not a regular file$"):
+        write_bytes(pipe, b"1")
+    assert pipe.is_fifo()
 
 
 def test_the_temporary_name_keeps_the_suffix(tmp_path: Path) -> None:
