@@ -141,6 +141,8 @@ def prepared(folder: Path) -> Path:
         "height": 4,
         "width": 6,
         "data_hash": "00",
+        "code": "00",
+        "content_hash": "00",
         "label_shares": [0.5, 0.5],
         "names": {"train": ["x", "y", "z"], "val": ["v"]},
     }
