@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
-import click
 import typer
 import yaml
 from pydantic import ValidationError
@@ -43,9 +42,7 @@ def check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of the dataset.")],
     kind: Annotated[
         str | None,
-        typer.Option(
-            click_type=click.Choice(KINDS), help="As dataset.kind; found by the layout if left out."
-        ),
+        typer.Option(help="As dataset.kind; found by the layout if left out."),
     ] = None,
     picture: Annotated[
         Path | None,
@@ -67,6 +64,8 @@ def check(
 
     root = project_dir()
     source = path.resolve()
+    if kind is not None and kind not in KINDS:
+        raise SettingsError(f"--kind {kind}: there are {', '.join(KINDS)}")
     chosen = kind or find_kind(source)
     target = root / "profiles" / f"{profile}.yaml"
     if profile is not None:

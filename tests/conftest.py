@@ -23,9 +23,10 @@ import hypothesis
 import psutil
 import pytest
 
-# Who runs the tests in the background may have Ctrl-C ignored, and the processes that tests start
-# and interrupt would inherit that.
+# Who runs the tests in the background may have Ctrl-C ignored, or hangups with nohup, and the
+# processes that tests start and interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("suite", deadline=None)

@@ -56,17 +56,6 @@ from flows.cli import main
 sys.argv = ["nas", "search", "--stage", "search"]
 main()
 """,
-    "deployment": """
-import subprocess, sys
-from flows.deployments import build_deployments
-from nas_core.config import project_dir
-from prefect.deployments import run_deployment
-(one,) = (d for d in build_deployments(project_dir()) if d.full_name == "nas-search/camvid")
-one.apply()
-run = run_deployment("nas-search/camvid", parameters={"stage": "search"}, timeout=0)
-execute = [sys.executable, "-m", "prefect", "flow-run", "execute", str(run.id)]
-subprocess.run(execute, check=True)
-""",
     "library": """
 from nas_core.config import load_settings, project_dir
 from nas_core.search.loop import Search
