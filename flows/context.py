@@ -17,12 +17,13 @@ from nas_core.config import Section, Settings, load_settings
 from nas_core.data.prepared import PreparedData
 from nas_core.errors import SettingsError
 from nas_core.genotype import Genotype
+from nas_core.logs import Logger
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.paths import prepared_folder, searches_folder
 from nas_core.search.loop import Search
 from tasks.search_log import SearchLog
 from tasks.tracking.provenance import provenance_tags
-from tasks.tracking.store import Logger, tracking_uri
+from tasks.tracking.store import tracking_uri
 from tasks.tracking.tracker import Tracker
 
 

@@ -30,11 +30,13 @@ PLUMBING = frozenset(
         "flows.orphans",
         "flows.signals",
         "nas_core.addresses",
+        "nas_core.closing",
         "nas_core.code",
         "nas_core.config",
         "nas_core.errors",
         "nas_core.files",
         "nas_core.locks",
+        "nas_core.logs",
         "nas_core.paths",
         "nas_core.ray_workers",
         "nas_core.search.progress",
@@ -67,7 +69,7 @@ def meanings(entries: Sequence[str], without: frozenset[str] = frozenset()) -> d
     left_out = PLUMBING | without
     if PREPARING not in entries:
         left_out |= imported((PREPARING,), PLUMBING)
-    return {name: _meaning(name) for name in sorted(imported(entries, left_out))}
+    return {name: _meaning(tree) for name, tree in sorted(_modules(entries, left_out).items())}
 
 
 def imported(entries: Sequence[str], left_out: Collection[str] = frozenset()) -> frozenset[str]:
@@ -76,18 +78,23 @@ def imported(entries: Sequence[str], left_out: Collection[str] = frozenset()) ->
     Args:
         left_out: not followed.
     """
-    found: set[str] = set()
+    return frozenset(_modules(entries, left_out))
+
+
+def _modules(entries: Sequence[str], left_out: Collection[str]) -> dict[str, ast.Module]:
+    """See `imported`: the modules by name, parsed."""
+    found: dict[str, ast.Module] = {}
     waiting = list(entries)
     while waiting:
         name = waiting.pop()
         if name not in found and name not in left_out:
-            found.add(name)
-            waiting += _imports(name)
-    return frozenset(found)
+            found[name] = ast.parse(_file(name).read_bytes())
+            waiting += _imports(found[name])
+    return found
 
 
-def _imports(name: str) -> Iterator[str]:
-    for node in ast.walk(_tree(name)):
+def _imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.ImportFrom):
             # A name may be that of a module, or of something in it.
@@ -102,13 +109,9 @@ def _file(name: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _tree(name: str) -> ast.Module:
-    return ast.parse(_file(name).read_bytes())
-
-
-def _meaning(name: str) -> str:
+def _meaning(tree: ast.Module) -> str:
     """A digest of a module's code as Python would write it."""
-    text = ast.unparse(_WithoutTexts().visit(_tree(name)))
+    text = ast.unparse(_WithoutTexts().visit(tree))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

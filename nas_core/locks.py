@@ -11,9 +11,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from nas_core.closing import Closing
 from nas_core.errors import RunError
 
 LOCK_FILE = ".lock"
@@ -34,8 +33,8 @@ def exclusive(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-class RunLock:
-    """Holds a folder for this process until `release`, or its end, however it ends.
+class RunLock(Closing):
+    """Holds a folder for this process until `close`, or its end, however it ends.
 
     For work of hours: who comes second is refused, and a file in the folder names the holder.
 
@@ -62,17 +61,6 @@ class RunLock:
         except OSError as error:
             raise RunError(f"{folder} cannot be written: {error.strerror}") from None
 
-    def release(self) -> None:
+    def close(self) -> None:
         self._file.truncate(0)
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()

@@ -9,15 +9,15 @@ import os
 import queue
 import signal
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import ParamSpec, Self, TypeVar
+from typing import ParamSpec, TypeVar
 
+from nas_core.closing import Closing
 from nas_core.config import RunnerSettings
 from nas_core.errors import CandidateError, NasError, RunError, SettingsError, first_line
 
@@ -30,7 +30,7 @@ MAX_LOSSES = 3
 OOM_SCORE = 500
 
 
-class Workers(ABC):
+class Workers(Closing):
     """`num` of them, each with one call at a time. Use as a context manager, or `close`."""
 
     def __init__(self, num: int, time_limit: float) -> None:
@@ -94,17 +94,6 @@ class Workers(ABC):
     @abstractmethod
     def close(self) -> None:
         """End all workers at once; calls in work raise a RunError."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class WorkerLostError(Exception):

@@ -12,10 +12,11 @@ from typing import Any
 from nas_core.errors import ServiceError, UnavailableError
 from nas_core.files import write_bytes
 from nas_core.genotype import Genotype
+from nas_core.logs import Logger
 from nas_core.search.candidates import candidate_files, damaged_files, read_losses
 from nas_core.search.journal import Record
 from nas_core.search.loop import Observer, Search
-from tasks.tracking.store import Logger, patiently
+from tasks.tracking.store import patiently
 from tasks.tracking.tracker import LATENCY, CandidateEntry, Tracker
 
 # Metrics of the parent run that count what is recorded completely: a search that goes on records

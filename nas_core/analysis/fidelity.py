@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 
 from nas_core.analysis.stopping import seconds_until
-from nas_core.code import PROXY, code_digest
+from nas_core.code import PROXY
 from nas_core.compute import Compute
 from nas_core.config import ProxySettings, Settings
+from nas_core.search.identity import conditions
 from nas_core.search.journal import Record
 
 Floats = npt.NDArray[np.float64]
@@ -28,15 +28,9 @@ def proxy_identity(
 ) -> dict[str, Any]:
     """All that decides what the proxy gives an architecture, as plain values."""
     return {
-        "data": content_hash,
-        "encoder": encoder_digest,
-        "seed": settings.seed,
-        "bf16": compute.bf16,
-        "device": compute.device.type,
-        "torch": torch.__version__,
+        **conditions(settings, content_hash, encoder_digest, compute, PROXY),
         "meta_val_fraction": settings.search.meta_val_fraction,
         "proxy": settings.search.proxy.model_dump(mode="json"),
-        "code": code_digest(PROXY),
     }
 
 

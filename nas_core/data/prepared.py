@@ -111,6 +111,7 @@ class PreparedData:
         palette: uint8 (C, 3), the colours of the classes.
         label_shares: float64 (C,), each class's share of the labelled training pixels.
         data_hash: SHA-256 over the files that it was prepared from.
+        code: digest of the code that decoded them.
         content_hash: SHA-256 over the arrays and all else that decides what is learned from them.
     """
 
@@ -121,6 +122,7 @@ class PreparedData:
     height: int
     width: int
     data_hash: str
+    code: str
     content_hash: str
     label_shares: npt.NDArray[np.float64]
     splits: dict[str, Split]
@@ -149,11 +151,19 @@ class PreparedData:
         Raises:
             DataError: there is none in `folder`, or it is incomplete or of another version.
         """
-        manifest = _read_manifest(folder)
         try:
+            manifest = Manifest.model_validate_json(
+                read_limited(folder / _MANIFEST, _MAX_MANIFEST), strict=True
+            )
             splits = {name: _open_split(folder, name, manifest) for name in manifest.names}
         except OSError as error:
-            raise _unreadable(folder, error) from None
+            name = Path(error.filename or _MANIFEST).name
+            raise _not_prepared(folder, f"has no readable {name}") from None
+        except ValidationError as error:
+            keys = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
+            problem = f"has a {_MANIFEST} of another version, or a damaged one"
+            details = f" ({', '.join(sorted(keys))})" if keys else ""
+            raise _not_prepared(folder, problem + details) from None
         return cls(
             folder=folder,
             classes=manifest.classes,
@@ -162,6 +172,7 @@ class PreparedData:
             height=manifest.height,
             width=manifest.width,
             data_hash=manifest.data_hash,
+            code=manifest.code,
             content_hash=manifest.content_hash,
             label_shares=np.array(manifest.label_shares),
             splits=splits,
@@ -192,23 +203,6 @@ def prepare(dataset: DatasetSettings, root: Path, folder: Path) -> PreparedData:
     except OSError as error:  # reading errors are collected as problems of the dataset
         raise DataError(f"{folder}: the prepared data cannot be written: {error}") from error
     return PreparedData.open(folder)
-
-
-def _read_manifest(folder: Path) -> Manifest:
-    try:
-        content = read_limited(folder / _MANIFEST, _MAX_MANIFEST)
-        return Manifest.model_validate_json(content, strict=True)
-    except OSError as error:
-        raise _unreadable(folder, error) from None
-    except ValidationError as error:
-        keys = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
-        problem = f"has a {_MANIFEST} of another version, or a damaged one"
-        details = f" ({', '.join(sorted(keys))})" if keys else ""
-        raise _not_prepared(folder, problem + details) from None
-
-
-def _unreadable(folder: Path, error: OSError) -> DataError:
-    return _not_prepared(folder, f"has no readable {Path(error.filename or _MANIFEST).name}")
 
 
 def _not_prepared(folder: Path, problem: str) -> DataError:
@@ -242,11 +236,10 @@ def _open_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
 
 def _is_up_to_date(folder: Path, data_hash: str) -> bool:
     try:
-        manifest = _read_manifest(folder)
-        PreparedData.open(folder)
+        data = PreparedData.open(folder)
     except DataError:
         return False
-    return manifest.data_hash == data_hash and manifest.code == code_digest(PREPARING)
+    return data.data_hash == data_hash and data.code == code_digest(PREPARING)
 
 
 class _ArrayFile:

@@ -31,15 +31,28 @@ def search_identity(
 ) -> dict[str, Any]:
     """All that decides what a search finds, as plain values."""
     return {
+        **conditions(settings, content_hash, encoder_digest, compute, SEARCH),
+        "network": settings.network.model_dump(mode="json"),
+        "search": settings.search.model_dump(mode="json", exclude=UNBINDING),
+    }
+
+
+def conditions(
+    settings: Settings, content_hash: str, encoder_digest: str, compute: Compute, entry: str
+) -> dict[str, Any]:
+    """What decides the rewards beside the settings of search and network, as plain values.
+
+    Args:
+        entry: the module of the code, see `code_digest`.
+    """
+    return {
         "data": content_hash,
         "encoder": encoder_digest,
         "seed": settings.seed,
         "bf16": compute.bf16,
         "device": compute.device.type,
         "torch": torch.__version__,
-        "network": settings.network.model_dump(mode="json"),
-        "search": settings.search.model_dump(mode="json", exclude=UNBINDING),
-        "code": code_digest(SEARCH),
+        "code": code_digest(entry),
     }
 
 

@@ -12,11 +12,11 @@ import io
 import logging
 import re
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from nas_core.closing import Closing
 from nas_core.errors import RunError, shown
 from nas_core.files import append_line, write_bytes
 from nas_core.locks import RunLock
@@ -104,7 +104,7 @@ class Record(Line):
         return self.status in ("finished", "stopped early")
 
 
-class Journal:
+class Journal(Closing):
     """The records of a search, in order. `create` and `open` hold the run's folder; `read` doesn't.
 
     Use as a context manager, or `close`.
@@ -138,7 +138,7 @@ class Journal:
             write_bytes(path, _line(header))
             return cls(path, lock)
         except BaseException:
-            lock.release()
+            lock.close()
             raise
 
     @classmethod
@@ -153,7 +153,7 @@ class Journal:
         try:
             return cls(path, lock)
         except BaseException:
-            lock.release()
+            lock.close()
             raise
 
     @classmethod
@@ -201,19 +201,8 @@ class Journal:
 
     def close(self) -> None:
         if self._lock:
-            self._lock.release()
+            self._lock.close()
             self._lock = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from nas_core.closing import Closing
 from nas_core.compute import Compute, visible_gpus
 from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
@@ -98,7 +98,7 @@ class Steps:
         return search.rebuild_diagnostics()
 
 
-class Search:
+class Search(Closing):
     """A search and what it works with. Use as a context manager, or `close`: it holds its folder.
 
     Attributes:
@@ -168,17 +168,6 @@ class Search:
         """End the workers, and let go of the folder."""
         self.workers.close()
         self.journal.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @cached_property
     def rounds(self) -> Rounds:
@@ -340,9 +329,11 @@ class _Loop:
             observer.on_round(number, diagnostics)
         return True
 
+    def _num_planned(self) -> int:
+        return len(self.journal.candidates) + sum(one.number is not None for one in self.pending)
+
     def _is_full(self) -> bool:
-        new = sum(one.number is not None for one in self.pending)
-        return len(self.journal.candidates) + new >= self.settings.num_candidates
+        return self._num_planned() >= self.settings.num_candidates
 
     def _plan(self, number: int) -> None:
         """Take up what the journal lacks of a round, up to the search's last candidate."""
@@ -353,14 +344,12 @@ class _Loop:
         proposals = self.steps.sample(self.search, number)
         known = {record.id for record in self.journal.candidates}
         known |= {one.genotype.id for one in self.pending}
-        num_new = len(self.journal.candidates) + sum(one.number is not None for one in self.pending)
         for genotype, cost in proposals[len(self.search.of_round(number)) :]:
             if self._is_full():
                 break
-            is_new = genotype.id not in known
-            num_new += is_new
+            new = None if genotype.id in known else self._num_planned() + 1
             known.add(genotype.id)
-            self.pending.append(_Pending(genotype, cost, number, num_new if is_new else None))
+            self.pending.append(_Pending(genotype, cost, number, new))
 
     def _quieten(self) -> None:
         """Wait until nothing is in training, if latencies may be measured next."""

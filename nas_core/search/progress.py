@@ -6,11 +6,11 @@ import logging
 import time
 from datetime import timedelta
 
+from nas_core.logs import Logger
 from nas_core.search.journal import Record
 from nas_core.search.loop import Observer, Search
 
 log = logging.getLogger(__name__)
-Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
 class Progress(Observer):

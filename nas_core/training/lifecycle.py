@@ -32,6 +32,7 @@ from nas_core.files import write_atomically, write_bytes, write_json
 from nas_core.genotype import Genotype
 from nas_core.labelling import predict_labels
 from nas_core.locks import RunLock, exclusive
+from nas_core.logs import Logger
 from nas_core.models.checkpoint import NetworkCard, load_segmenter, save_segmenter
 from nas_core.models.cost import measure_cost
 from nas_core.models.encoder import load_encoder_weights
@@ -40,7 +41,6 @@ from nas_core.training.full import FullResult, evaluate, train_fully, training_i
 from nas_core.training.record import read_test
 
 log = logging.getLogger(__name__)
-Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 PICTURES = ("class_iou.png", "confusion_matrix.png", "contact_sheet.png", "predictions.png")
 _PUBLIC_COLUMNS = ("prediction", "errors")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 # MLflow would send usage statistics from every call that logs, and draw progress bars over ours.
@@ -27,10 +27,10 @@ from nas_core.errors import ServiceError, UnavailableError
 from nas_core.files import write_atomically
 from nas_core.http import answers_in_time
 from nas_core.locks import exclusive
+from nas_core.logs import Logger
 from nas_core.paths import artifacts_folder
 
 T = TypeVar("T")
-Logger = logging.Logger | logging.LoggerAdapter[Any]
 
 SQLITE = "sqlite:///"
 # A server that has just started on a busy machine takes some seconds for its first answer.
