@@ -86,6 +86,7 @@ def test_a_null_section_changes_nothing(project: Path) -> None:
         ("dataset.path=caf\udce9", r"dataset.path"),
         (r'train.also=["a\0"]', r"train.also.0 = 'a\\x00': has a character"),
         (r'runner.ray.address="\e[31m"', r"runner.ray.address = .*: has a character"),
+        ("runner.ray.address=ray://host:1", "runner.ray.address: expected HOST:PORT, auto"),
         (r'tracking.uri="a\0"', "tracking.uri: has a character that is no text"),
         ("dataset.path=" + "a" * 256, "dataset.path = .*: too long: a path has 3000 bytes at most"),
         ("dataset.path=" + "a/" * 2000, "dataset.path = .*: too long"),

@@ -39,7 +39,6 @@ def settings(workers: int = 1, time_limit: float = 120, **of_ray: float | str) -
     [
         (settings(3, cpus=100), "room for 0 candidates with 100 CPUs"),
         (settings(1, gpus=7), r"0 GPUs\) has room for 0 candidates.*7 GPUs each; lower"),
-        (settings(1, address="ray://127.0.0.1:10001"), r"expected HOST:PORT, auto"),
         (settings(1, address="127.0.0.1"), r"expected HOST:PORT, auto"),
         (settings(1, address="127.0.0.1:99999999"), r"does not answer"),
     ],
