@@ -18,18 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from nas_core.base.seeds import seeded
 from nas_core.config import ProxySettings
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch, normalise, resized
-from nas_core.genotype import Genotype
-from nas_core.metrics import ConfusionMatrix
 from nas_core.models.decoder import Decoder, resize
 from nas_core.models.depthwise import DepthwiseConv2d
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
-from nas_core.seeds import seeded
+from nas_core.space.genotype import Genotype
 from nas_core.training.averaging import polyak_average
 from nas_core.training.losses import class_weights, segmentation_loss
+from nas_core.training.metrics import ConfusionMatrix
 from nas_core.training.proxy import divide
 
 

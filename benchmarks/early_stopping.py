@@ -28,9 +28,9 @@ from nas_core.analysis.stopping import (
     running_mean,
     successive_halving,
 )
+from nas_core.base.errors import NasError
+from nas_core.base.paths import searches_folder
 from nas_core.config import EarlyStoppingSettings, project_dir
-from nas_core.errors import NasError
-from nas_core.paths import searches_folder
 from nas_core.search.journal import Journal
 
 NUM_ORDERS = 200

@@ -27,14 +27,14 @@ import psutil
 import typer
 import yaml
 
+from nas_core.base.files import json_bytes
 from nas_core.config import ConstraintSettings, Settings, load_settings, project_dir
-from nas_core.files import json_bytes
-from nas_core.genotype import Genotype
 from nas_core.search import loop
 from nas_core.search.candidates import Outcome
 from nas_core.search.costs import CandidateCost
 from nas_core.search.journal import Record
 from nas_core.search.loop import Observer
+from nas_core.space.genotype import Genotype
 from nas_core.training.proxy import ProxyTask
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,7 +160,7 @@ def _leaderboard() -> float:
     """Of the whole command, imports included."""
     started = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-c", "from flows.cli import main; main()", "leaderboard"],
+        [sys.executable, "-c", "from flows.cli.main import main; main()", "leaderboard"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         check=True,
@@ -178,7 +178,7 @@ def _project() -> Iterator[None]:
             os.environ["PREFECT_HOME"] = f"{folder}/prefect"
         os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
         os.environ["PREFECT_LOGGING_LEVEL"] = "WARNING"
-        from flows.prefect_server import for_command
+        from flows.servers.prefect_server import for_command
 
         with for_command():
             yield

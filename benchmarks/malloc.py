@@ -23,16 +23,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.memory import peak_gib
-from nas_core.architectures import find_architecture
-from nas_core.compute import Compute, keep_freed_memory
+from nas_core.base.errors import NasError
 from nas_core.config import Settings, load_settings, project_dir
-from nas_core.errors import NasError
-from nas_core.genotype import Genotype
+from nas_core.models.compute import Compute, keep_freed_memory
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
+from nas_core.space.architectures import find_architecture
+from nas_core.space.genotype import Genotype
 from nas_core.training.losses import segmentation_loss
-from nas_core.workers import ProcessWorkers
+from nas_core.workers.local import ProcessWorkers
 
 NUM_CLASSES = 11
 IGNORED = 255

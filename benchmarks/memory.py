@@ -26,16 +26,16 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from nas_core.architectures import find_architecture
-from nas_core.compute import Compute
+from nas_core.base.errors import NasError
 from nas_core.config import Settings, load_settings, project_dir
 from nas_core.data.cityscapes import NUM_LABEL_IDS
 from nas_core.data.prepared import PreparedData, prepare
-from nas_core.errors import NasError
-from nas_core.genotype import Genotype
+from nas_core.models.compute import Compute
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
+from nas_core.space.architectures import find_architecture
+from nas_core.space.genotype import Genotype
 from nas_core.training.full import evaluate, train_fully
 
 HEIGHT, WIDTH = 1024, 2048

@@ -15,9 +15,9 @@ from typing import Annotated
 import typer
 
 from nas_core.analysis.leaderboard import read_search
+from nas_core.base.errors import NasError, RunError
+from nas_core.base.paths import searches_folder
 from nas_core.config import project_dir
-from nas_core.errors import NasError, RunError
-from nas_core.paths import searches_folder
 from nas_core.search.candidates import candidate_files
 
 

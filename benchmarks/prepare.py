@@ -16,9 +16,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nas_core.base.errors import NasError
 from nas_core.config import DatasetSettings
 from nas_core.data.prepared import prepare
-from nas_core.errors import NasError
 
 
 def measure(source: Path, folder: Path) -> dict[str, float]:

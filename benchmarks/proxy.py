@@ -35,19 +35,19 @@ from rich.table import Table
 
 from benchmarks.baseline import BaselineTask, build_baseline, train_baseline
 from benchmarks.memory import peak_gib
-from nas_core.architectures import ARCHITECTURES
-from nas_core.compute import Compute
+from nas_core.base.errors import NasError
+from nas_core.base.paths import prepared_folder
 from nas_core.config import Settings, load_settings, project_dir
 from nas_core.data.prepared import PreparedData, prepare
-from nas_core.errors import NasError
-from nas_core.genotype import Genotype
+from nas_core.models.compute import Compute
 from nas_core.models.cost import measure_cost
 from nas_core.models.encoder import load_encoder_weights
-from nas_core.paths import prepared_folder
 from nas_core.search.candidates import proxy_task
 from nas_core.search.random_search import RandomSearch
+from nas_core.space.architectures import ARCHITECTURES
+from nas_core.space.genotype import Genotype
 from nas_core.training.proxy import train_candidate
-from nas_core.workers import ProcessWorkers
+from nas_core.workers.local import ProcessWorkers
 
 T = TypeVar("T")
 Kind = Literal["project", "baseline"]

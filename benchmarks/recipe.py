@@ -26,15 +26,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nas_core.architectures import find_architecture
-from nas_core.compute import Compute
+from nas_core.base.errors import NasError, SettingsError
+from nas_core.base.files import digest_of, read_json, write_json
+from nas_core.base.paths import artifacts_folder, prepared_folder
 from nas_core.config import Settings, TrainSettings, load_settings, project_dir
 from nas_core.data.prepared import PreparedData, Split, prepare
-from nas_core.errors import NasError, SettingsError
-from nas_core.files import digest_of, read_json, write_json
-from nas_core.genotype import Genotype
+from nas_core.models.compute import Compute
 from nas_core.models.encoder import load_encoder_weights
-from nas_core.paths import artifacts_folder, prepared_folder
+from nas_core.space.architectures import find_architecture
+from nas_core.space.genotype import Genotype
 from nas_core.training.full import train_fully, training_identity
 
 RECIPE = "recipe"

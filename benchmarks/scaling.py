@@ -25,15 +25,15 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.proxy import sample_architectures
-from nas_core.compute import Compute
+from nas_core.base.errors import NasError
+from nas_core.base.paths import prepared_folder
 from nas_core.config import RunnerSettings, Settings, load_settings, project_dir
 from nas_core.data.prepared import prepare
-from nas_core.errors import NasError
-from nas_core.genotype import Genotype
-from nas_core.paths import prepared_folder
-from nas_core.ray_workers import RayWorkers
+from nas_core.models.compute import Compute
 from nas_core.search.candidates import proxy_task, score_candidate
-from nas_core.workers import ProcessWorkers, Workers
+from nas_core.space.genotype import Genotype
+from nas_core.workers.local import ProcessWorkers, Workers
+from nas_core.workers.ray_cluster import RayWorkers
 
 NUM_WORKERS = 2
 

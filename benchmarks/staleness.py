@@ -30,8 +30,8 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.strategies import KnownSpace, find_tables, read_tables, with_error, workers
+from nas_core.base.errors import NasError
 from nas_core.config import SearchSettings, load_settings, project_dir
-from nas_core.errors import NasError
 from nas_core.search.strategy import Result, make_strategy
 
 TIMES = Path(__file__).parents[1] / "docs" / "data" / "search.parquet"

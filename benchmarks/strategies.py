@@ -37,11 +37,11 @@ from rich.progress import track
 from rich.table import Table
 
 from nas_core.analysis.comparison import PlannedSearch, plan_searches
+from nas_core.base.errors import NasError, RunError
 from nas_core.config import SearchSettings, load_settings, project_dir
-from nas_core.errors import NasError, RunError
-from nas_core.genotype import Genotype
 from nas_core.search.strategy import Result, make_strategy
-from nas_core.space import Decision, Space
+from nas_core.space.decisions import Decision, Space
+from nas_core.space.genotype import Genotype
 
 NUM_NETWORKS = 100
 NUM_ROUNDS = 60

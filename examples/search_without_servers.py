@@ -11,15 +11,15 @@ import logging
 import sys
 from pathlib import Path
 
+from nas_core.base.paths import prepared_folder
 from nas_core.config import validate_settings
 from nas_core.data.prepared import prepare
-from nas_core.genotype import Genotype
-from nas_core.paths import prepared_folder
 from nas_core.search.loop import Search
 from nas_core.search.progress import Progress
+from nas_core.space.genotype import Genotype
 from nas_core.training.lifecycle import evaluate_architecture, train_architecture
 from nas_core.training.record import read_test
-from nas_core.workers import InProcessWorkers
+from nas_core.workers.local import InProcessWorkers
 
 SETTINGS = {
     "name": "small",

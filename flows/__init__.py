@@ -2,10 +2,11 @@
 
 import os
 
-from nas_core.addresses import bypass_proxies
+from nas_core.base.addresses import bypass_proxies
 
 # Read by prefect when it is first imported. The server that a flow without a server would bring
-# along lets any web page in: see `flows.prefect_server.for_command`. And nothing is to be sent out.
+# along lets any web page in: see `flows.servers.prefect_server.for_command`. And nothing is to be
+# sent out.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "false")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 # The servers of this machine, for this process and those that it starts.

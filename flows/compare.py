@@ -9,15 +9,15 @@ from prefect import flow, get_run_logger
 
 from flows.context import Context
 from flows.logs import hide_tracebacks_of_user_errors
-from flows.orphans import claim
 from flows.search import run_search
+from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from nas_core.analysis.comparison import FIGURES, ComparedSearch, compare_searches, plan_searches
+from nas_core.base.files import digest_of
+from nas_core.base.paths import results_folder
 from nas_core.config import Settings, project_dir
-from nas_core.files import digest_of
-from nas_core.paths import results_folder
 from nas_core.search.journal import Record
-from tasks.comparison import write_comparison
+from tasks.comparison_report import write_comparison
 from tasks.dataset import prepare_dataset
 from tasks.tracking.store import patiently
 

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from nas_core.analysis.drawing import draw
 from nas_core.analysis.leaderboard import searched_genotypes
-from nas_core.architectures import find_architecture
-from nas_core.compute import Compute
+from nas_core.base.errors import SettingsError
+from nas_core.base.logs import Logger
+from nas_core.base.paths import prepared_folder, searches_folder
 from nas_core.config import Section, Settings, load_settings
 from nas_core.data.prepared import PreparedData
-from nas_core.errors import SettingsError
-from nas_core.genotype import Genotype
-from nas_core.logs import Logger
+from nas_core.models.compute import Compute
 from nas_core.models.encoder import load_encoder_weights
-from nas_core.paths import prepared_folder, searches_folder
 from nas_core.search.loop import Search
+from nas_core.space.architectures import find_architecture
+from nas_core.space.genotype import Genotype
 from tasks.search_log import SearchLog
 from tasks.tracking.provenance import provenance_tags
 from tasks.tracking.store import tracking_uri

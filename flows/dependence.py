@@ -8,10 +8,10 @@ when one of those changes, and not for a comment.
 
 from __future__ import annotations
 
-from nas_core.code import meanings
+from nas_core.base.code import meanings
+from nas_core.base.files import write_json
+from nas_core.base.paths import artifacts_folder
 from nas_core.config import project_dir
-from nas_core.files import write_json
-from nas_core.paths import artifacts_folder
 
 # Where the work of each stage begins, and what only other stages need.
 STAGES = {

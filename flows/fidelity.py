@@ -12,22 +12,22 @@ from prefect import flow, get_run_logger
 
 from flows.context import Context
 from flows.logs import hide_tracebacks_of_user_errors
-from flows.orphans import claim
+from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import naming, train
-from nas_core.analysis import fidelity
+from nas_core.analysis import rank_agreement as fidelity
 from nas_core.analysis.leaderboard import read_search, searched_genotypes
-from nas_core.architectures import find_architecture
+from nas_core.base.errors import RunError, SettingsError
+from nas_core.base.files import digest_of, write_json
+from nas_core.base.paths import fidelity_folder, results_folder, searches_folder
+from nas_core.base.seeds import derive_seed
 from nas_core.config import ProxySettings, Settings, project_dir
-from nas_core.errors import RunError, SettingsError
-from nas_core.files import digest_of, write_json
-from nas_core.genotype import Genotype
 from nas_core.models.state import state_digest
-from nas_core.paths import fidelity_folder, results_folder, searches_folder
-from nas_core.seeds import derive_seed
+from nas_core.space.architectures import find_architecture
+from nas_core.space.genotype import Genotype
 from nas_core.training.record import read_outcome, read_training
 from tasks.dataset import prepare_dataset
-from tasks.fidelity import train_to_proxy_end, write_fidelity
+from tasks.fidelity_report import train_to_proxy_end, write_fidelity
 from tasks.search_log import flatten
 from tasks.tracking.store import patiently
 

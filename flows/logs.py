@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from nas_core.errors import NasError
+from nas_core.base.errors import NasError
 
 
 class _UserErrorFilter(logging.Filter):

@@ -15,9 +15,10 @@ from prefect import flow, get_run_logger
 
 from flows.context import Context, settings_of_run
 from flows.logs import hide_tracebacks_of_user_errors
-from flows.orphans import claim
+from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate_trainings, train_best
+from nas_core.base.paths import results_folder
 from nas_core.config import (
     ComputeSettings,
     DatasetSettings,
@@ -31,12 +32,11 @@ from nas_core.config import (
     TrainSettings,
     project_dir,
 )
-from nas_core.paths import results_folder
 from nas_core.search.loop import Observer, Search
 from nas_core.search.progress import Progress
-from tasks.candidates import TaskSteps, measure_latencies
 from tasks.dataset import prepare_dataset
 from tasks.results import write_search_results
+from tasks.search_steps import TaskSteps, measure_latencies
 from tasks.tracking.store import patiently
 
 Stage = Literal["all", "prepare", "search", "train", "evaluate"]

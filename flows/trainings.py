@@ -12,15 +12,15 @@ import pandas as pd
 from prefect import get_run_logger
 
 from flows.context import Context
-from nas_core.errors import CandidateError, RunError, first_line
-from nas_core.files import fill_folder, write_json
-from nas_core.genotype import Genotype
-from nas_core.paths import results_folder
+from nas_core.base.errors import CandidateError, RunError, first_line
+from nas_core.base.files import fill_folder, write_json
+from nas_core.base.paths import results_folder
+from nas_core.space.genotype import Genotype
 from nas_core.training.lifecycle import PICTURES, restore_training
 from nas_core.training.record import read_test, read_training, read_trainings
 from tasks.results import read_candidates, read_search_name, write_table
 from tasks.search_log import flatten
-from tasks.tracking.models import RegisteredTraining, TrainingEntry, log_test, log_training
+from tasks.tracking.registry import RegisteredTraining, TrainingEntry, log_test, log_training
 from tasks.tracking.store import patiently
 from tasks.training import draw_pictures, evaluate_architecture, train_architecture
 

@@ -11,13 +11,14 @@ from prefect import flow, get_run_logger
 
 from flows.context import Context, settings_of_run
 from flows.logs import hide_tracebacks_of_user_errors
-from flows.orphans import claim
+from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate, naming, train
 from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.analysis.verification import ScoredModel, claim_rows, compare_with_claim
-from nas_core.architectures import ARCHITECTURES, find_architecture
-from nas_core.claims import SOURCE, find_claim
+from nas_core.base.errors import SettingsError
+from nas_core.base.files import digest_of
+from nas_core.base.paths import results_folder, searches_folder
 from nas_core.config import (
     ComputeSettings,
     DatasetSettings,
@@ -30,10 +31,9 @@ from nas_core.config import (
     check_once,
     project_dir,
 )
-from nas_core.errors import SettingsError
-from nas_core.files import digest_of
-from nas_core.genotype import Genotype
-from nas_core.paths import results_folder, searches_folder
+from nas_core.space.architectures import ARCHITECTURES, find_architecture
+from nas_core.space.claims import SOURCE, find_claim
+from nas_core.space.genotype import Genotype
 from nas_core.training.record import read_training
 from tasks.dataset import prepare_dataset
 from tasks.results import write_verification

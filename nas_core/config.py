@@ -23,9 +23,9 @@ from pydantic import (
     model_validator,
 )
 
-from nas_core.addresses import has_credentials, redacted
-from nas_core.errors import SettingsError, shown, some_of
-from nas_core.yaml_files import parse_yaml, read_yaml
+from nas_core.base.addresses import has_credentials, redacted
+from nas_core.base.errors import SettingsError, shown, some_of
+from nas_core.base.yaml_files import parse_yaml, read_yaml
 
 _SHOWN_PROBLEMS = 8
 # Linux' limits, PATH_MAX and NAME_MAX, the former with room for the project's folder.

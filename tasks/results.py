@@ -15,10 +15,10 @@ from pyarrow.lib import ArrowException
 from nas_core.analysis.leaderboard import leaderboard
 from nas_core.analysis.pareto import pareto_front, pareto_fronts
 from nas_core.analysis.verification import class_table, render
+from nas_core.base.errors import RunError, first_line, shown
+from nas_core.base.files import write_atomically, write_bytes, write_json
+from nas_core.base.paths import results_folder
 from nas_core.config import Settings
-from nas_core.errors import RunError, first_line, shown
-from nas_core.files import write_atomically, write_bytes, write_json
-from nas_core.paths import results_folder
 from nas_core.search.journal import Record
 from nas_core.training.record import read_object
 

@@ -9,13 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nas_core.errors import ServiceError, UnavailableError
-from nas_core.files import write_bytes
-from nas_core.genotype import Genotype
-from nas_core.logs import Logger
+from nas_core.base.errors import ServiceError, UnavailableError
+from nas_core.base.files import write_bytes
+from nas_core.base.logs import Logger
 from nas_core.search.candidates import candidate_files, damaged_files, read_losses
 from nas_core.search.journal import Record
 from nas_core.search.loop import Observer, Search
+from nas_core.space.genotype import Genotype
 from tasks.tracking.store import patiently
 from tasks.tracking.tracker import LATENCY, CandidateEntry, Tracker
 

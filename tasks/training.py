@@ -8,7 +8,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from nas_core.config import Settings
-from nas_core.genotype import Genotype
+from nas_core.space.genotype import Genotype
 from nas_core.training import lifecycle
 from tasks.tracking.provenance import git_commit
 

@@ -15,8 +15,8 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
+from nas_core.base.errors import RunError, SettingsError
 from nas_core.config import Settings, StrategyName, check_once, validate_settings
-from nas_core.errors import RunError, SettingsError
 from nas_core.search.journal import Record
 
 # What can be compared, and its search.strategy. ppo-independent is ppo with the authors'

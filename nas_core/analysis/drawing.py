@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nas_core.analysis.canvas import INK, Canvas, Format, Point
-from nas_core.genotype import AGGREGATIONS, NUM_STRIDED_LAYERS, NUM_TAPS, OPERATIONS, Genotype
 from nas_core.models.cost import Shape, measure_cost
+from nas_core.space.genotype import AGGREGATIONS, NUM_STRIDED_LAYERS, NUM_TAPS, OPERATIONS, Genotype
 
 OPERATION_NAMES = {
     "sep_conv_3x3": "sep conv 3×3",

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from nas_core.errors import GenotypeError, RunError, shown, some_of
-from nas_core.genotype import Genotype
+from nas_core.base.errors import GenotypeError, RunError, shown, some_of
 from nas_core.search.journal import Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, read_latencies, with_latencies
+from nas_core.space.genotype import Genotype
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import kendalltau
 
+from nas_core.base.errors import RunError
+from nas_core.base.seeds import derive_seed
 from nas_core.config import EarlyStoppingSettings
-from nas_core.errors import RunError
 from nas_core.search.journal import Record
-from nas_core.seeds import derive_seed
 from nas_core.training.early_stopping import stopping_thresholds
 
 LEAST_CANDIDATES = 4

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from nas_core.claims import Claim
-from nas_core.markdown import table
+from nas_core.base.markdown import table
+from nas_core.space.claims import Claim
 
 NUMBERS = ("claimed", "measured", "seeds", "parameters", "GMACs", "epochs")
 """The columns of the claim table that hold numbers."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from nas_core.base.errors import DataError
 from nas_core.data.images import read_mask
 from nas_core.data.listing import (
     SPLITS,
@@ -21,7 +22,6 @@ from nas_core.data.listing import (
     pair_files,
     sample_name,
 )
-from nas_core.errors import DataError
 
 CLASSES = (
     "sky",

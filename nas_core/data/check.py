@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageOps
 
+from nas_core.base.errors import DataError
 from nas_core.config import ProxySettings, TrainSettings
 from nas_core.data.images import read_image
 from nas_core.data.inspection import (
@@ -24,7 +25,6 @@ from nas_core.data.inspection import (
 from nas_core.data.lettering import Lettering
 from nas_core.data.listing import Listing, Sample
 from nas_core.data.overlay import overlay
-from nas_core.errors import DataError
 
 _PER_SPLIT = 2
 _PANEL = (320, 320)

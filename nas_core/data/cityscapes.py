@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nas_core.base.errors import DataError
 from nas_core.data.images import listed, read_grey
+from nas_core.data.labels import IGNORED
 from nas_core.data.listing import Listing, Sample, hash_files, list_files, sample_name
-from nas_core.errors import DataError
-from nas_core.labels import IGNORED
 
 SPLITS = ("train", "val")
 # Label id, name and colour of each training class, in the order of the train ids.

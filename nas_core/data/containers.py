@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nas_core.errors import DataError
+from nas_core.base.errors import DataError
 
 MAX_PIXELS = 2**25
 """More (about 33 megapixels) is refused before decoding: a small file can claim any size."""

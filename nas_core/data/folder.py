@@ -29,7 +29,11 @@ import numpy.typing as npt
 import regex
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from nas_core.base.errors import DataError, first_line, printable, shown
+from nas_core.base.files import read_text
+from nas_core.base.yaml_files import read_yaml
 from nas_core.data.images import JPEG_SUFFIXES, listed, read_labels
+from nas_core.data.labels import IGNORED, MAX_CLASSES
 from nas_core.data.listing import (
     SPLITS,
     Colour,
@@ -40,10 +44,6 @@ from nas_core.data.listing import (
     report,
     sample_name,
 )
-from nas_core.errors import DataError, first_line, printable, shown
-from nas_core.files import read_text
-from nas_core.labels import IGNORED, MAX_CLASSES
-from nas_core.yaml_files import read_yaml
 
 DESCRIPTION = "dataset.yaml"
 MAX_LIST_BYTES = 2**24

@@ -20,6 +20,8 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from nas_core.base.errors import DataError
+from nas_core.base.files import read_limited
 from nas_core.data.containers import (
     MAX_BYTES,
     MAX_PIXELS,
@@ -27,8 +29,6 @@ from nas_core.data.containers import (
     check_pixels,
     png_kind,
 )
-from nas_core.errors import DataError
-from nas_core.files import read_limited
 
 # MAX_PIXELS is lower than the sizes that Pillow warns of, and metadata may well be odd.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from nas_core.base.errors import DataError
 from nas_core.data.containers import MAX_PIXELS
 from nas_core.data.images import image_size, read_image
 from nas_core.data.listing import Listing, Sample
-from nas_core.errors import DataError
 
 Size = tuple[int, int]
 """Height and width in pixels."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nas_core.base.errors import DataError
 from nas_core.config import DatasetKind, DatasetSettings
 from nas_core.data import camvid, cityscapes, folder, synthetic
 from nas_core.data.listing import Listing
-from nas_core.errors import DataError
 
 
 def list_dataset(dataset: DatasetSettings, root: Path) -> Listing:

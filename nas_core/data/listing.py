@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nas_core.base.errors import DataError, printable
+from nas_core.base.files import file_digest
 from nas_core.data.containers import MAX_BYTES
-from nas_core.errors import DataError, printable
-from nas_core.files import file_digest
 
 SPLITS = ("train", "val", "test")
 """All splits there can be. Without `test`, final scores are those of `val`."""

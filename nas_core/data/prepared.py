@@ -26,17 +26,17 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nas_core.code import PREPARING, code_digest
+from nas_core.base.code import PREPARING, code_digest
+from nas_core.base.errors import DataError
+from nas_core.base.files import digest_of, file_digest, inside, read_limited, replacing, write_json
+from nas_core.base.locks import exclusive
 from nas_core.config import DatasetSettings
 from nas_core.data.containers import MAX_PIXELS
 from nas_core.data.folder import Channel
 from nas_core.data.inspection import Inspected, Size, all_problems, frame_size, inspect_sample
+from nas_core.data.labels import MAX_CLASSES
 from nas_core.data.layouts import list_dataset
 from nas_core.data.listing import SPLITS, Listing, Sample, report
-from nas_core.errors import DataError
-from nas_core.files import digest_of, file_digest, inside, read_limited, replacing, write_json
-from nas_core.labels import MAX_CLASSES
-from nas_core.locks import exclusive
 
 _MANIFEST = "manifest.json"
 _MAX_MANIFEST = 2**28

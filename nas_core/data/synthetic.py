@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from nas_core.base.errors import DataError
+from nas_core.base.files import read_json, replacing, write_json
+from nas_core.base.locks import exclusive
 from nas_core.config import SyntheticSettings
 from nas_core.data.listing import SPLITS
 from nas_core.data.street_scene import draw_scene
-from nas_core.errors import DataError
-from nas_core.files import read_json, replacing, write_json
-from nas_core.locks import exclusive
 
 _RECORD = "synthetic.json"
 _VERSION = 1

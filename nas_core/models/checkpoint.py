@@ -19,15 +19,15 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from nas_core.base.errors import GenotypeError, WeightsError, first_line, shown
+from nas_core.base.files import check_regular, file_digest, read_json, write_bytes
 from nas_core.config import NetworkSettings
-from nas_core.errors import GenotypeError, WeightsError, first_line, shown
-from nas_core.files import check_regular, file_digest, read_json, write_bytes
-from nas_core.genotype import Genotype
-from nas_core.labels import MAX_CLASSES
+from nas_core.data.labels import MAX_CLASSES
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
 from nas_core.models.state import DAMAGED, check_tensor, state_digest
+from nas_core.space.genotype import Genotype
 
 # One entry: the order in which safetensors writes several differs from process to process.
 METADATA_KEY = "nas_segmenter"

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas_core.genotype import Genotype
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
+from nas_core.space.genotype import Genotype
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""

@@ -8,19 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_core.genotype import (
+from nas_core.models.operations import (
+    ConvBnRelu,
+    concatenate,
+    make_aggregation,
+    make_operation,
+)
+from nas_core.space.genotype import (
     AGGREGATIONS,
     NUM_STRIDED_LAYERS,
     OPERATIONS,
     Genotype,
     Layer,
     Template,
-)
-from nas_core.models.operations import (
-    ConvBnRelu,
-    concatenate,
-    make_aggregation,
-    make_operation,
 )
 
 TAP_CHANNELS = (24, 32)

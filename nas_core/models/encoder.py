@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, MobileNetV2
 
-from nas_core.errors import WeightsError, first_line
-from nas_core.files import expanded
+from nas_core.base.errors import WeightsError, first_line
+from nas_core.base.files import expanded
 from nas_core.models.depthwise import DepthwiseConv2d
 from nas_core.models.state import DAMAGED, FLOATS, check_tensor, load_plain
 

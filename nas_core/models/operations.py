@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_core.genotype import AGGREGATIONS, OPERATIONS
 from nas_core.models.depthwise import DepthwiseConv2d
+from nas_core.space.genotype import AGGREGATIONS, OPERATIONS
 
 
 class ConvBnRelu(nn.Sequential):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nas_core.errors import WeightsError
+from nas_core.base.errors import WeightsError
 from nas_core.models.decoder import Decoder, resize
 from nas_core.models.encoder import Encoder
 

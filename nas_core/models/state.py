@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from nas_core.errors import WeightsError, first_line, shown
-from nas_core.files import check_regular
+from nas_core.base.errors import WeightsError, first_line, shown
+from nas_core.base.files import check_regular
 
 # What torch.load, zipfile and safetensors raise for damaged files, beside OSError.
 DAMAGED = (

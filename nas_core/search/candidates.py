@@ -12,17 +12,17 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 
-from nas_core.compute import Compute
+from nas_core.base.errors import NasError
+from nas_core.base.files import MAX_JSON, json_bytes, read_limited, write_bytes
+from nas_core.base.paths import prepared_folder
 from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
-from nas_core.errors import NasError
-from nas_core.files import MAX_JSON, json_bytes, read_limited, write_bytes
-from nas_core.genotype import Genotype
 from nas_core.models.checkpoint import NetworkCard, load_segmenter, segmenter_bytes
+from nas_core.models.compute import Compute
 from nas_core.models.encoder import load_encoder_weights
-from nas_core.paths import prepared_folder
 from nas_core.search.identity import candidate_seed
 from nas_core.search.journal import Value
+from nas_core.space.genotype import Genotype
 from nas_core.training.proxy import ProxyTask, build_proxy_task, train_candidate
 
 _LOSSES = TypeAdapter(dict[str, list[Value]])

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas_core.errors import RunError
-from nas_core.genotype import NUM_TAPS
-from nas_core.space import DECISIONS, Decision
+from nas_core.base.errors import RunError
+from nas_core.space.decisions import DECISIONS, Decision
+from nas_core.space.genotype import NUM_TAPS
 
 NUM_UNITS = 100
 NUM_LSTM_LAYERS = 2

@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nas_core.compute import Compute
+from nas_core.base.errors import RunError
+from nas_core.base.files import write_json
 from nas_core.config import ConstraintSettings, NetworkSettings, RewardSettings, SearchSettings
-from nas_core.errors import RunError
-from nas_core.files import write_json
-from nas_core.genotype import Genotype
-from nas_core.latency import measure_encoder_latency, measure_latency
+from nas_core.models.compute import Compute
 from nas_core.models.cost import count_parameters, encoder_cost, measure_cost
+from nas_core.models.latency import measure_encoder_latency, measure_latency
 from nas_core.search.latencies import read_latencies
+from nas_core.space.genotype import Genotype
 
 # A limit of latency that none of so many networks meets is refused, rather than to measure on.
 MOST_TOO_SLOW = 60

@@ -11,7 +11,7 @@ import numpy as np
 
 from nas_core.config import EvolutionSettings
 from nas_core.search.strategy import Proposal, Result, Strategy
-from nas_core.space import SPACE, Space
+from nas_core.space.decisions import SPACE, Space
 
 
 class Evolution(Strategy):

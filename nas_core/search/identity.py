@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from nas_core.code import SEARCH, code_digest
-from nas_core.compute import Compute
+from nas_core.base.code import SEARCH, code_digest
+from nas_core.base.files import digest_of
+from nas_core.base.seeds import derive_seed
 from nas_core.config import SearchSettings, Settings
-from nas_core.files import digest_of
+from nas_core.models.compute import Compute
 from nas_core.search.journal import Record
-from nas_core.seeds import derive_seed
 from nas_core.training.early_stopping import stopping_thresholds
 
 # Settings of a search that may change between its beginning and its end.

@@ -16,10 +16,10 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nas_core.closing import Closing
-from nas_core.errors import RunError, shown
-from nas_core.files import append_line, write_bytes
-from nas_core.locks import RunLock
+from nas_core.base.closing import Closing
+from nas_core.base.errors import RunError, shown
+from nas_core.base.files import append_line, write_bytes
+from nas_core.base.locks import RunLock
 
 # torch takes seconds to import, and a journal is read without it: the two functions that need it
 # import it themselves.

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from nas_core.errors import RunError
-from nas_core.files import read_json
+from nas_core.base.errors import RunError
+from nas_core.base.files import read_json
 from nas_core.search.journal import Record
 
 LATENCY_FILE = "latencies.json"

@@ -22,15 +22,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nas_core.closing import Closing
-from nas_core.compute import Compute, visible_gpus
+from nas_core.base.closing import Closing
+from nas_core.base.errors import CandidateError, RunError
+from nas_core.base.paths import prepared_folder, searches_folder
 from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
-from nas_core.errors import CandidateError, RunError
-from nas_core.genotype import Genotype
+from nas_core.models.compute import Compute, visible_gpus
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.models.state import state_digest
-from nas_core.paths import prepared_folder, searches_folder
 from nas_core.search.candidates import Outcome, keep_files, proxy_task, score_candidate
 from nas_core.search.costs import CandidateCost, Costs, needs_latency, shaped_reward
 from nas_core.search.identity import (
@@ -42,7 +41,8 @@ from nas_core.search.identity import (
 from nas_core.search.journal import FORMAT, Header, Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, with_latencies
 from nas_core.search.rounds import Rounds
-from nas_core.workers import Workers, make_workers
+from nas_core.space.genotype import Genotype
+from nas_core.workers.local import Workers, make_workers
 
 # A strategy that has converged proposes what is known; it gets this many rounds to find more.
 MAX_ROUNDS_WITHOUT_NEW = 25

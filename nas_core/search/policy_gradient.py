@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nas_core.base.errors import RunError
 from nas_core.config import ControllerSettings
-from nas_core.errors import RunError
 from nas_core.models.state import check_tensor
 from nas_core.search.controller import Controller
 from nas_core.search.strategy import Proposal, Result, Strategy
-from nas_core.space import SPACE, Space
+from nas_core.space.decisions import SPACE, Space
 
 
 class Rollouts(NamedTuple):

@@ -10,7 +10,7 @@ from torch import Tensor
 from nas_core.config import ControllerSettings
 from nas_core.models.state import check_tensor
 from nas_core.search.policy_gradient import PolicyGradient, Rollouts
-from nas_core.space import SPACE, Space
+from nas_core.space.decisions import SPACE, Space
 
 
 class PPO(PolicyGradient):

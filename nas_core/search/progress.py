@@ -6,7 +6,7 @@ import logging
 import time
 from datetime import timedelta
 
-from nas_core.logs import Logger
+from nas_core.base.logs import Logger
 from nas_core.search.journal import Record
 from nas_core.search.loop import Observer, Search
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nas_core.search.strategy import Proposal, Result, Strategy
-from nas_core.space import SPACE, Space
+from nas_core.space.decisions import SPACE, Space
 
 
 class RandomSearch(Strategy):

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
 
+from nas_core.base.errors import GenotypeError, RunError, first_line
 from nas_core.config import SearchSettings, StrategyName
-from nas_core.errors import GenotypeError, RunError, first_line
-from nas_core.genotype import Genotype
-from nas_core.space import SPACE, Space
+from nas_core.space.decisions import SPACE, Space
+from nas_core.space.genotype import Genotype
 
 STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
 # What torch, numpy and our own code raise for a state that is not one of theirs.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
-from nas_core.errors import first_line
+from nas_core.base.errors import first_line
 
 log = logging.getLogger(__name__)
 

@@ -15,18 +15,17 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from nas_core.code import TRAINING, code_digest
-from nas_core.compute import Compute, keep_freed_memory
+from nas_core.base.code import TRAINING, code_digest
+from nas_core.base.errors import RunError, first_line, shown
+from nas_core.base.files import digest_of, write_bytes
+from nas_core.base.seeds import seeded
 from nas_core.config import NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch
-from nas_core.errors import RunError, first_line, shown
-from nas_core.files import digest_of, write_bytes
-from nas_core.genotype import Genotype
-from nas_core.labelling import batch_size_for, predict_batch
-from nas_core.metrics import ConfusionMatrix
+from nas_core.models.compute import Compute, keep_freed_memory
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
+from nas_core.models.labelling import batch_size_for, predict_batch
 from nas_core.models.segmenter import Segmenter
 from nas_core.models.state import (
     DAMAGED,
@@ -35,10 +34,11 @@ from nas_core.models.state import (
     load_plain,
     state_digest,
 )
-from nas_core.seeds import seeded
+from nas_core.space.genotype import Genotype
 from nas_core.training.averaging import polyak_average
 from nas_core.training.compiling import CompiledNetwork, GraphedNetwork
 from nas_core.training.losses import class_weights, segmentation_loss
+from nas_core.training.metrics import ConfusionMatrix
 from nas_core.training.steps import StepLog, optimise, shuffled_batches, validation
 
 CHECKPOINT_FORMAT = 1

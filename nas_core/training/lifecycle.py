@@ -24,19 +24,19 @@ from nas_core.analysis.pictures import (
     confusion_picture,
     contact_sheet,
 )
-from nas_core.compute import Compute
+from nas_core.base.files import write_atomically, write_bytes, write_json
+from nas_core.base.locks import RunLock, exclusive
+from nas_core.base.logs import Logger
+from nas_core.base.paths import prepared_folder, trainings_folder
 from nas_core.config import Settings
 from nas_core.data.lettering import Lettering
 from nas_core.data.prepared import PreparedData
-from nas_core.files import write_atomically, write_bytes, write_json
-from nas_core.genotype import Genotype
-from nas_core.labelling import predict_labels
-from nas_core.locks import RunLock, exclusive
-from nas_core.logs import Logger
 from nas_core.models.checkpoint import NetworkCard, load_segmenter, save_segmenter
+from nas_core.models.compute import Compute
 from nas_core.models.cost import measure_cost
 from nas_core.models.encoder import load_encoder_weights
-from nas_core.paths import prepared_folder, trainings_folder
+from nas_core.models.labelling import predict_labels
+from nas_core.space.genotype import Genotype
 from nas_core.training.full import FullResult, evaluate, train_fully, training_identity
 from nas_core.training.record import read_test
 

@@ -16,21 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas_core.compute import Compute
+from nas_core.base.errors import DataError
+from nas_core.base.seeds import seeded
 from nas_core.config import ProxySettings
 from nas_core.data.inspection import MIN_TRAIN_IMAGES
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch, normalise, resized
-from nas_core.errors import DataError
-from nas_core.genotype import Genotype
-from nas_core.metrics import ConfusionMatrix
+from nas_core.models.compute import Compute
 from nas_core.models.decoder import Decoder, resize
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter, most_likely
 from nas_core.models.state import check_finite
-from nas_core.seeds import seeded
+from nas_core.space.genotype import Genotype
 from nas_core.training.averaging import polyak_average
 from nas_core.training.losses import class_weights, segmentation_loss
+from nas_core.training.metrics import ConfusionMatrix
 from nas_core.training.steps import StepLog, optimise, shuffled_batches, validation
 
 Taps = tuple[Tensor, Tensor]

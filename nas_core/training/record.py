@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from nas_core.errors import RunError, first_line, shown
-from nas_core.files import read_json
+from nas_core.base.errors import RunError, first_line, shown
+from nas_core.base.files import read_json
 
 # Labels and identities become names of files and folders.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]

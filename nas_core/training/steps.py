@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from nas_core.errors import CandidateError, WeightsError
+from nas_core.base.errors import CandidateError, WeightsError
 
 
 @dataclass

@@ -16,9 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
 
-from nas_core.addresses import redacted
-from nas_core.errors import ServiceError
-from nas_core.locks import exclusive
+from nas_core.base.addresses import redacted
+from nas_core.base.errors import ServiceError
+from nas_core.base.locks import exclusive
 from tasks.tracking.store import SECONDS_TO_ANSWER, artifact_location, database_file
 
 log = logging.getLogger(__name__)

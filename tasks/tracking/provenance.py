@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
-from nas_core.errors import first_line
+from nas_core.base.errors import first_line
 
 # What git says where there is nothing wrong.
 _NO_COMMIT = ("not a git repository", "Needed a single revision")

@@ -22,13 +22,13 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from nas_core.addresses import redacted, without_credentials
-from nas_core.errors import ServiceError, UnavailableError
-from nas_core.files import write_atomically
-from nas_core.http import answers_in_time
-from nas_core.locks import exclusive
-from nas_core.logs import Logger
-from nas_core.paths import artifacts_folder
+from nas_core.base.addresses import redacted, without_credentials
+from nas_core.base.errors import ServiceError, UnavailableError
+from nas_core.base.files import write_atomically
+from nas_core.base.http import answers_in_time
+from nas_core.base.locks import exclusive
+from nas_core.base.logs import Logger
+from nas_core.base.paths import artifacts_folder
 
 T = TypeVar("T")
 

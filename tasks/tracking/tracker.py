@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from mlflow.entities import Metric, Param, Run, RunTag
 
-from nas_core.genotype import Genotype
+from nas_core.space.genotype import Genotype
 from tasks.tracking.location import adopt_artifacts, warn_of_foreign_location
 from tasks.tracking.store import (
     artifact_location,

@@ -7,15 +7,15 @@ import torch
 from torch.nn import functional
 
 from benchmarks.baseline import build_baseline, plain_convolutions, train_baseline
-from nas_core.architectures import ARCHITECTURES
-from nas_core.compute import Compute
+from nas_core.base.seeds import seeded
 from nas_core.config import DatasetSettings, ProxySettings, SyntheticSettings
 from nas_core.data.prepared import PreparedData, prepare
+from nas_core.models.compute import Compute
 from nas_core.models.decoder import Decoder
 from nas_core.models.depthwise import DepthwiseConv2d
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
-from nas_core.seeds import seeded
+from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training.proxy import build_proxy_task, train_candidate
 
 COMPUTE = Compute(torch.device("cpu"), bf16=False)

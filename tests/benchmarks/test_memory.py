@@ -25,7 +25,7 @@ def test_an_image_of_cityscapes_is_trained_on_and_scored_within_memory(small: li
     training, evaluation = json.loads(result.stdout)
     assert training["work"] == "training, 2 crops of 128x64"
     assert evaluation["work"] == "evaluation, 1 image of 2048x1024"
-    # 240 bytes a pixel, see nas_core/labelling.py, and the process itself: never 8 images at once.
+    # 240 bytes a pixel, see nas_core/models/labelling.py, and the process itself: never 8 images.
     assert 0.7 < evaluation["peak_gib"] < 2
     assert evaluation["peak_gib"] <= training["peak_gib"] * 1.1 < 2.5
 

@@ -8,9 +8,9 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks.recipe import main, without
+from nas_core.base.errors import SettingsError
 from nas_core.config import load_settings, project_dir
 from nas_core.data.prepared import PreparedData, prepare
-from nas_core.errors import SettingsError
 
 APP = typer.Typer()
 APP.command()(main)

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.staleness import simulate
 from benchmarks.strategies import KnownSpace
 from nas_core.config import SearchSettings
-from nas_core.space import Decision
+from nas_core.space.decisions import Decision
 
 KNOWN = KnownSpace(
     tuple(Decision("op", 4, edge) for edge in range(5)),

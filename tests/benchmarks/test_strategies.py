@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.strategies import NUM_NETWORKS, NUM_ROUNDS, KnownSpace, play, read_tables
+from nas_core.base.errors import RunError
 from nas_core.config import SearchSettings
-from nas_core.errors import RunError
-from nas_core.space import Decision
+from nas_core.space.decisions import Decision
 
 ROOT = Path(__file__).parents[2]
 MICRO_FILE = "transnas_micro_segmentation.csv"

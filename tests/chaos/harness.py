@@ -123,7 +123,7 @@ class Project:
         """Start a command; what it prints goes into the log file."""
         with self._log_path.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+                [sys.executable, "-c", "from flows.cli.main import main; main()", *arguments],
                 cwd=self.folder,
                 env={
                     **os.environ,

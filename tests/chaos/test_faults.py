@@ -16,8 +16,8 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.search import nas_search
+from nas_core.base.errors import RunError, UnavailableError
 from nas_core.config import RunnerSettings, SearchSettings
-from nas_core.errors import RunError, UnavailableError
 from nas_core.search import loop
 from tasks import search_log
 from tasks.tracking import store

@@ -22,7 +22,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import orphans
+from flows.servers import orphans
 from tests.chaos.harness import (
     Project,
     Server,
@@ -230,7 +230,7 @@ def test_a_temporary_prefect_server_is_ended_by_the_next_command(
     command = project.start(*SEARCH)
     wait_for(lambda: "Beginning flow run" in project.log, "the flow to begin")
     found = psutil.Process(command.pid).children()
-    servers = [process for process in found if "flows.guarded" in process.cmdline()]
+    servers = [process for process in found if "flows.servers.guarded_prefect" in process.cmdline()]
     assert len(servers) == 1
     servers[0].suspend()
     command.kill()

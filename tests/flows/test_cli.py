@@ -20,11 +20,11 @@ import yaml
 from PIL import Image
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import cli
-from flows.places import check_places
-from nas_core.architectures import ARCHITECTURES
+from flows.cli import main as cli
+from flows.cli.places import check_places
 from nas_core.search.journal import Header, Journal, Record
-from nas_core.space import sample
+from nas_core.space.architectures import ARCHITECTURES
+from nas_core.space.decisions import sample
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -309,7 +309,7 @@ def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(tmp_path: Path) 
 
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-c", "from flows.cli import main; main()", "search"],
+            [sys.executable, "-c", "from flows.cli.main import main; main()", "search"],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -21,10 +21,10 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
-from flows import tables
+from flows.cli import tables
 from flows.compare import nas_compare
+from nas_core.base.errors import SettingsError
 from nas_core.config import load_settings
-from nas_core.errors import SettingsError
 from nas_core.search.journal import Journal, Record
 
 # Strategies whose searches differ from the first candidate on.
@@ -99,7 +99,7 @@ def gathered(project: Path) -> dict[str, Any]:
 
 def start(server: str, seed: int) -> subprocess.Popen[str]:
     """`nas compare` with one seed, as from a shell."""
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "compare"]
+    command = [sys.executable, "-c", "from flows.cli.main import main; main()", "compare"]
     named = [part for strategy in STRATEGIES for part in ("--strategy", strategy)]
     return subprocess.Popen(
         [*command, *named, "--seed", str(seed)],

@@ -9,12 +9,12 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from flows.cli import app
+from flows.cli.main import app
+from nas_core.base.errors import DataError, SettingsError
 from nas_core.config import SyntheticSettings, load_settings
 from nas_core.data import lettering
 from nas_core.data.folder import list_dataset
 from nas_core.data.synthetic import draw_dataset
-from nas_core.errors import DataError, SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,12 +11,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools import ValidationError, validate
 
-from flows import deployments
-from flows.prefect_server import api
 from flows.search import nas_search
+from flows.servers import deployments
+from flows.servers.prefect_server import api
 from flows.verify import nas_verify
+from nas_core.base.errors import SettingsError
 from nas_core.config import load_settings, profiles, project_dir
-from nas_core.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -154,7 +154,7 @@ def test_prefect_yaml_hands_on_each_setting_that_the_flow_takes(flow: str) -> No
     assert {"profile", "name", "train"} <= set(settings)
     for entry in entries:
         (step,) = entry["build"]
-        options = step["flows.deployments.profile_values"]
+        options = step["flows.servers.deployments.profile_values"]
         assert options == {"id": "values", "flow_name": flow, "profile": entry["name"]}
         assert entry["parameters"] == {
             key: f"{{{{ values.parameters.{key} }}}}" for key in settings

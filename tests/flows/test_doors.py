@@ -12,9 +12,9 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import services
-from flows.prefect_server import api
-from nas_core.errors import ServiceError
+from flows.servers import services
+from flows.servers.prefect_server import api
+from nas_core.base.errors import ServiceError
 from tests.flows import pages
 from tests.flows.test_services import Project, bring_up, brought_up
 

@@ -18,13 +18,13 @@ from PIL import Image
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from scipy.stats import kendalltau
 
-from flows import cli
+from flows.cli import main as cli
 from flows.fidelity import nas_fidelity
+from nas_core.base.errors import CandidateError, NasError, RunError, SettingsError
 from nas_core.config import load_settings
-from nas_core.errors import CandidateError, NasError, RunError, SettingsError
 from nas_core.models.encoder import Encoder
 from nas_core.search.journal import Header, Journal, Record
-from nas_core.space import sample
+from nas_core.space.decisions import sample
 
 PARAMS: dict[str, Any] = {
     "name": "tiny",

@@ -16,11 +16,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from benchmarks.load import PARAMS, stand_in
 from flows.search import nas_search
 from nas_core.analysis.leaderboard import read_search
+from nas_core.base.errors import RunError
 from nas_core.config import RunnerSettings, SearchSettings
-from nas_core.errors import RunError
 from nas_core.search import costs
 from nas_core.search.journal import Journal, Record
-from nas_core.workers import ProcessWorkers
+from nas_core.workers.local import ProcessWorkers
 
 FAST = 2  # so many trainings last no time: those of the first round
 SECONDS = 1.5  # that each later one lasts

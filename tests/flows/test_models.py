@@ -11,15 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from flows import cli
-from nas_core.architectures import ARCHITECTURES
+from flows.cli import main as cli
+from nas_core.base.errors import WeightsError
+from nas_core.base.files import file_digest, write_json
+from nas_core.base.seeds import seeded
 from nas_core.data import camvid, cityscapes
-from nas_core.errors import WeightsError
-from nas_core.files import file_digest, write_json
+from nas_core.deploy.predict import Predictor
+from nas_core.deploy.shipping import find_weights
 from nas_core.models.checkpoint import NetworkCard, save_segmenter
-from nas_core.predict import Predictor
-from nas_core.seeds import seeded
-from nas_core.shipping import find_weights
+from nas_core.space.architectures import ARCHITECTURES
 
 Nas = Callable[..., tuple[int, str, str]]
 

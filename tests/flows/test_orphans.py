@@ -4,7 +4,7 @@ import pkgutil
 from prefect import Flow
 
 import flows
-from flows.orphans import FLOWS, claim
+from flows.servers.orphans import FLOWS, claim
 
 
 def test_every_flow_names_its_process_and_is_known() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.processes import (
+from flows.servers.processes import (
     ProfileChange,
     Record,
     Service,
@@ -19,7 +19,7 @@ from flows.processes import (
     start_service,
     wait_until_ready,
 )
-from nas_core.errors import ServiceError
+from nas_core.base.errors import ServiceError
 
 # A parent and a child that both ignore the polite request to end.
 STUBBORN = """

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from ray.cluster_utils import Cluster
 
+from nas_core.base.paths import prepared_folder
 from nas_core.config import load_settings
 from nas_core.data.prepared import prepare
-from nas_core.paths import prepared_folder
 from nas_core.search.journal import Journal, Record
 
 pytestmark = pytest.mark.slow
@@ -64,7 +64,7 @@ def make_project(folder: Path) -> Path:
 def start_search(project: Path, server: str, *options: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "NAS_PROJECT_DIR": str(project), "PREFECT_API_URL": server}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    command = [sys.executable, "-c", "from flows.cli import main; main()"]
+    command = [sys.executable, "-c", "from flows.cli.main import main; main()"]
     return subprocess.Popen(
         [*command, "search", "--stage", "search", *options],
         env=environment,

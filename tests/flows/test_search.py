@@ -20,7 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.search import nas_search, too_few_proposals
 from flows.train import nas_train
-from nas_core.architectures import ARCHITECTURES
+from nas_core.base.errors import DataError, NasError, RunError, ServiceError, WeightsError
 from nas_core.config import (
     ConstraintSettings,
     RewardSettings,
@@ -29,11 +29,11 @@ from nas_core.config import (
     Settings,
     load_settings,
 )
-from nas_core.errors import DataError, NasError, RunError, ServiceError, WeightsError
-from nas_core.genotype import Genotype
 from nas_core.models.checkpoint import load_segmenter, save_segmenter
 from nas_core.models.encoder import Encoder
 from nas_core.search.journal import Journal, Record
+from nas_core.space.architectures import ARCHITECTURES
+from nas_core.space.genotype import Genotype
 from nas_core.training.lifecycle import PICTURES
 
 ROOT = Path(__file__).resolve().parents[2]

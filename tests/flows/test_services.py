@@ -24,10 +24,10 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
-from flows import deployments, services, serving
-from flows.prefect_server import ACTIVE, api, check_configured, runs_in_state
-from flows.watch import run_deployment_live
-from nas_core.errors import RunError, ServiceError, SettingsError
+from flows.cli.watch import run_deployment_live
+from flows.servers import deployments, services, serving
+from flows.servers.prefect_server import ACTIVE, api, check_configured, runs_in_state
+from nas_core.base.errors import RunError, ServiceError, SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
 STANDIN = Path(__file__).parent / "standin"
@@ -104,7 +104,7 @@ class Project:
         (self.folder / "place.json").unlink(missing_ok=True)
         (self.folder / "ended.txt").unlink(missing_ok=True)
         code = (
-            "from rich.console import Console; from flows.watch import run_deployment_live;"
+            "from rich.console import Console; from flows.cli.watch import run_deployment_live;"
             "run_deployment_live('nas-search/camvid', {'seconds': 600}, Console())"
         )
         watcher = subprocess.Popen(

@@ -26,7 +26,7 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from nas_core.errors import ServiceError
+from nas_core.base.errors import ServiceError
 from tasks.tracking.store import connect as connect_store
 
 pytestmark = pytest.mark.slow
@@ -231,7 +231,7 @@ def end(server: subprocess.Popen[bytes]) -> None:
 
 def nas(project: Path, environment: dict[str, str], *arguments: str) -> str:
     result = subprocess.run(
-        [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from flows.cli.main import main; main()", *arguments],
         env={**environment, "NAS_PROJECT_DIR": str(project)},
         capture_output=True,
         text=True,

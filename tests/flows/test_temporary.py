@@ -15,7 +15,7 @@ import pytest
 
 PROGRAM = """
 import time
-from flows import cli
+from flows.cli import main as cli
 from prefect import flow
 from prefect.settings import PREFECT_API_URL
 

@@ -22,14 +22,14 @@ from prefect.client.schemas.objects import DeploymentStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import cli
+from flows.cli import main as cli
 from flows.verify import nas_verify
-from nas_core.architectures import ARCHITECTURES
+from nas_core.base.errors import GenotypeError, NasError, SettingsError, WeightsError
 from nas_core.config import DatasetSettings, EncoderSettings, SyntheticSettings, TrainSettings
 from nas_core.data.camvid import CLASSES
 from nas_core.data.synthetic import draw_dataset
-from nas_core.errors import GenotypeError, NasError, SettingsError, WeightsError
-from nas_core.space import sample
+from nas_core.space.architectures import ARCHITECTURES
+from nas_core.space.decisions import sample
 from nas_core.training.lifecycle import PICTURES
 
 # CamVid's layout and size, and the network that the claims are of; all else is as small as can be.
@@ -303,7 +303,7 @@ def test_the_deployment_is_served_and_nas_run_shows_the_table(
     log = again / "served.log"
     with log.open("wb") as output:
         serving = subprocess.Popen(
-            [sys.executable, "-m", "flows.deployments"],
+            [sys.executable, "-m", "flows.servers.deployments"],
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,

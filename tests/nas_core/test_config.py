@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nas_core.base.errors import SettingsError
 from nas_core.config import (
     RewardSettings,
     Settings,
@@ -18,7 +19,6 @@ from nas_core.config import (
     setting_keys,
     validate_settings,
 )
-from nas_core.errors import SettingsError
 from nas_core.search.costs import CandidateCost, shaped_reward
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nas_core.search.journal import Header, Journal, Record
-from nas_core.space import sample
+from nas_core.space.decisions import sample
 
 ROOT = Path(__file__).parents[2]
 HEADER = Header(

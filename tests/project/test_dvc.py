@@ -52,7 +52,7 @@ PARAMS: dict[str, Any] = {
 WAYS = {
     "command": """
 import sys
-from flows.cli import main
+from flows.cli.main import main
 sys.argv = ["nas", "search", "--stage", "search"]
 main()
 """,

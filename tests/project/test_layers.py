@@ -83,7 +83,7 @@ def test_a_forbidden_import_is_seen(tmp_path: Path, file: str, line: str, seen: 
 def test_what_is_allowed_is_no_violation(tmp_path: Path) -> None:
     (tmp_path / "tasks" / "tracking").mkdir(parents=True)
     (tmp_path / "tasks" / "tracking" / "store.py").write_text(
-        "import mlflow\nimport nas_core.files"
+        "import mlflow\nimport nas_core.base.files"
     )
     (tmp_path / "tasks" / "tracking_of_others.py").write_text("from prefect import task")
     assert violations(tmp_path) == []
@@ -93,7 +93,7 @@ def test_what_is_allowed_is_no_violation(tmp_path: Path) -> None:
     ("modules", "without"),
     [
         ("nas_core.analysis.leaderboard, tasks.results", {"torch", "prefect", "mlflow"}),
-        ("flows.services", {"torch", "mlflow"}),
+        ("flows.servers.services", {"torch", "mlflow"}),
         ("tasks.tracking.store", {"torch", "prefect"}),
     ],
     ids=["nas leaderboard", "nas up and down", "the store of nas up"],

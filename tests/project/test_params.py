@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from flows import dependence
-from nas_core.code import PACKAGES, SEARCH, TRAINING, meanings
+from nas_core.base.code import PACKAGES, SEARCH, TRAINING, meanings
 from nas_core.config import Settings, load_settings, profiles, setting_keys
 from tasks.search_log import flatten
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from nas_core.analysis.drawing import draw
-from nas_core.architectures import ARCHITECTURES
+from nas_core.base.files import file_digest
 from nas_core.data import camvid
-from nas_core.files import file_digest
-from nas_core.predict import Predictor, predict_files
-from nas_core.shipping import INPUT_SIZE, find_weights, render
+from nas_core.deploy.predict import Predictor, predict_files
+from nas_core.deploy.shipping import INPUT_SIZE, find_weights, render
+from nas_core.space.architectures import ARCHITECTURES
 
 MODELS = Path(__file__).parents[2] / "models"
 NAMES = [path.stem for path in sorted(MODELS.glob("*.safetensors"))]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nas_core.errors import NasError
+from nas_core.base.errors import NasError
 
 CORPUS = Path(__file__).parent / "corpus"
 # The files of these kinds hold many cases each, in a list.

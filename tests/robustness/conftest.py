@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas_core.architectures import ARCHITECTURES
+from nas_core.base.files import write_json
+from nas_core.base.seeds import seeded
 from nas_core.data import camvid
-from nas_core.files import write_json
 from nas_core.models.checkpoint import NetworkCard, save_segmenter
 from nas_core.search.journal import Header, Journal, Record
-from nas_core.seeds import seeded
-from nas_core.space import sample
+from nas_core.space.architectures import ARCHITECTURES
+from nas_core.space.decisions import sample
 
 ROOT = Path(__file__).resolve().parents[2]
 

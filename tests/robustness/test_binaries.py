@@ -17,8 +17,6 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nas_core.architectures import ARCHITECTURES
-from nas_core.compute import Compute
 from nas_core.config import (
     EarlyStoppingSettings,
     NetworkSettings,
@@ -29,14 +27,16 @@ from nas_core.config import (
 )
 from nas_core.data.images import read_image
 from nas_core.data.prepared import PreparedData
-from nas_core.genotype import Genotype
 from nas_core.models.checkpoint import load_segmenter
+from nas_core.models.compute import Compute
 from nas_core.models.encoder import Encoder, load_encoder_weights
 from nas_core.models.state import load_plain
 from nas_core.search.controller import Controller
 from nas_core.search.journal import Journal, load_state, save_state
 from nas_core.search.rounds import STATE_FILE, restore
 from nas_core.search.strategy import Result, make_strategy
+from nas_core.space.architectures import ARCHITECTURES
+from nas_core.space.genotype import Genotype
 from nas_core.training.full import _Training
 from tasks.results import read_candidates, read_search_name
 from tests.robustness.cases import accepted_or_refused, files, refused

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import cli
+from flows.cli import main as cli
 from tests.robustness.cases import LONGEST_LINE, MOST_LINES, SECRET, listed, snapshot
 
 pytestmark = pytest.mark.timeout(120)
@@ -83,7 +83,7 @@ def test_commands(
 def test_a_process_of_its_own(project: Path, arguments: list[bytes], message: str) -> None:
     before = snapshot(project)
     done = subprocess.run(
-        [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from flows.cli.main import main; main()", *arguments],
         capture_output=True,
         timeout=100,
         env={**os.environ, "COLUMNS": "200", "PYTHONPATH": str(Path(__file__).parents[2])},

@@ -15,18 +15,18 @@ from mlflow.pyfunc import PythonModelContext
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from flows.models import export
-from nas_core.architectures import ARCHITECTURES
+from flows.cli.model_commands import export
+from nas_core.base.errors import DataError
+from nas_core.base.seeds import seeded
 from nas_core.data.check import check_dataset
 from nas_core.data.folder import list_dataset
 from nas_core.data.images import decode_image, read_image
 from nas_core.data.transforms import normalise
-from nas_core.errors import DataError
-from nas_core.labelling import predict_labels
+from nas_core.deploy.predict import Predictor, predict_files
 from nas_core.models.checkpoint import NetworkCard, save_segmenter
-from nas_core.predict import Predictor, predict_files
-from nas_core.seeds import seeded
-from tasks.tracking.serving import ServedSegmenter
+from nas_core.models.labelling import predict_labels
+from nas_core.space.architectures import ARCHITECTURES
+from tasks.tracking.served_model import ServedSegmenter
 from tests.robustness.test_images import BAD_JPEG, BAD_PICTURES, BAD_PNG, COSTLY, orientation
 
 pytestmark = pytest.mark.timeout(60)

@@ -10,20 +10,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flows.processes import Record
-from nas_core.architectures import find_architecture
-from nas_core.compute import Compute
+from flows.servers.processes import Record
+from nas_core.base.errors import DataError
+from nas_core.base.files import write_json
 from nas_core.config import NetworkSettings, load_settings
 from nas_core.data import folder as own_folder
 from nas_core.data.listing import report
 from nas_core.data.prepared import PreparedData
-from nas_core.errors import DataError
-from nas_core.files import write_json
-from nas_core.genotype import Genotype
+from nas_core.deploy.shipping import ship
 from nas_core.models.checkpoint import METADATA_KEY, load_segmenter
+from nas_core.models.compute import Compute
 from nas_core.search.costs import Costs
 from nas_core.search.journal import Journal
-from nas_core.shipping import ship
+from nas_core.space.architectures import find_architecture
+from nas_core.space.genotype import Genotype
 from nas_core.training.record import read_trainings
 from tasks.tracking.store import connect, tracking_uri
 from tests.robustness.cases import count, files, listed, refused, snapshot

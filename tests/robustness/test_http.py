@@ -23,12 +23,12 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.deployments import build_deployments
-from flows.prefect_server import api
-from flows.watch import _create_run, _find_deployment
+from flows.cli.watch import _create_run, _find_deployment
+from flows.servers.deployments import build_deployments
+from flows.servers.prefect_server import api
+from nas_core.deploy.predict import Predictor, predict_files
 from nas_core.models.checkpoint import load_segmenter
-from nas_core.predict import Predictor, predict_files
-from tasks.tracking.models import save_model
+from tasks.tracking.registry import save_model
 from tests.robustness.cases import SECRET, listed, refused
 from tests.robustness.test_images import BAD_JPEG, BAD_PNG, GOOD, orientation, picture
 

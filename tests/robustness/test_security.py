@@ -20,22 +20,22 @@ import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
-from flows import prefect_server, services
-from flows.prefect_server import check_configured
-from flows.processes import Record
-from nas_core.addresses import (
+from flows.servers import prefect_server, services
+from flows.servers.prefect_server import check_configured
+from flows.servers.processes import Record
+from nas_core.base.addresses import (
     bypass_proxies,
     has_credentials,
     redacted,
     without_credentials,
 )
+from nas_core.base.errors import NasError, RunError, ServiceError, SettingsError
+from nas_core.base.files import inside
+from nas_core.base.yaml_files import parse_yaml
 from nas_core.config import load_settings
 from nas_core.data.prepared import PreparedData
-from nas_core.errors import NasError, RunError, ServiceError, SettingsError
-from nas_core.files import inside
-from nas_core.labelling import check_memory
+from nas_core.models.labelling import check_memory
 from nas_core.training.record import read_trainings
-from nas_core.yaml_files import parse_yaml
 from tasks.tracking.store import connect, tracking_uri
 from tasks.tracking.tracker import Tracker
 from tests.robustness.cases import ANSWERS_WITHOUT_END, CORPUS, SECRET, listed, serving
@@ -99,7 +99,7 @@ def test_the_search_finds_what_it_looks_for(source: str) -> None:
 
 
 def test_the_loader_of_yaml_is_a_safe_one() -> None:
-    from nas_core import yaml_files
+    from nas_core.base import yaml_files
 
     assert issubclass(yaml_files._Loader, yaml.SafeLoader)
     assert parse_yaml("a: [1, {b: 2001-01-01}]", "here") == yaml.safe_load(
@@ -359,7 +359,7 @@ def test_servers_listen_on_this_machine_alone_and_say_so_when_told(
 
 def test_every_command_that_starts_a_server_names_the_address() -> None:
     """Neither Prefect's nor MLflow's default is relied on."""
-    source = (ROOT / "flows" / "services.py").read_text(encoding="utf-8")
+    source = (ROOT / "flows" / "servers" / "services.py").read_text(encoding="utf-8")
     starts = re.findall(r'\["(?:flows\.guarded|mlflow)".*?\]', source, re.S)
     assert len(starts) == 2 == source.count("    _start(\n")
     assert all("options.bound" in start for start in starts)

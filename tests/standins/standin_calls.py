@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from nas_core.errors import CandidateError, DataError, RunError
+from nas_core.base.errors import CandidateError, DataError, RunError
 
 # What `fail` does, what a worker makes of it, and its message.
 FAILURES = [

@@ -10,8 +10,8 @@ import torch
 
 from benchmarks.load import stand_in
 from nas_core.config import Settings
-from nas_core.genotype import Genotype
 from nas_core.search.candidates import Outcome
+from nas_core.space.genotype import Genotype
 from nas_core.training.proxy import ProxyTask
 
 PLAN = "NAS_TEST_PLAN"

@@ -1,6 +1,7 @@
 """The command nas, with the stand-in flow in place of the search."""
 
-from flows import cli, deployments, serving
+from flows.cli import main as cli
+from flows.servers import deployments, serving
 
 serving.MODULE = "standin_served"
 deployments.FLOWS = {"nas-search": "standin_flow.standin"}

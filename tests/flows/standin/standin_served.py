@@ -1,8 +1,8 @@
-"""What nas up starts in the tests, in place of flows.deployments."""
+"""What nas up starts in the tests, in place of flows.servers.deployments."""
 
 import sys
 
-from flows import deployments
+from flows.servers import deployments
 
 deployments.FLOWS = {"nas-search": "standin_flow.standin"}
 if "slow" in sys.argv:

@@ -13,10 +13,10 @@ from matplotlib import font_manager
 from PIL import Image, ImageFont
 
 from nas_core.analysis.drawing import AGGREGATION_NAMES, OPERATION_NAMES, draw
-from nas_core.architectures import ARCHITECTURES
-from nas_core.genotype import AGGREGATIONS, OPERATIONS, Genotype
 from nas_core.models.cost import measure_cost
-from nas_core.space import sample
+from nas_core.space.architectures import ARCHITECTURES
+from nas_core.space.decisions import sample
+from nas_core.space.genotype import AGGREGATIONS, OPERATIONS, Genotype
 
 FORM = {"num_classes": 11, "agg_size": 64, "sep_repeats": 2, "input_size": (360, 480)}
 # One input for all, so that seven layers go to the head; and each layer after the one before.

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from nas_core.analysis.leaderboard import leaderboard, read_search, searched_genotypes
-from nas_core.errors import RunError
-from nas_core.genotype import Genotype
+from nas_core.base.errors import RunError
 from nas_core.search.journal import Header, Journal, Record
+from nas_core.space.genotype import Genotype
 
 GENOTYPE = {
     "templates": [[3, 0, 1], [4, 1, 1], [3, 1, 1]],

@@ -14,11 +14,11 @@ from nas_core.analysis.stopping import (
     seconds_until,
     successive_halving,
 )
+from nas_core.base.errors import RunError
 from nas_core.config import EarlyStoppingSettings, ProxySettings, SearchSettings
-from nas_core.errors import RunError
 from nas_core.search.identity import candidate_thresholds
 from nas_core.search.journal import Record
-from nas_core.space import sample
+from nas_core.space.decisions import sample
 
 # 6, 9 and 12 seconds until the three validations.
 SECONDS = {"stage_a": 5.0, "stage_b": 4.0, "validation": 3.0}

@@ -12,9 +12,9 @@ from nas_core.analysis.verification import (
     compare_with_claim,
     render,
 )
-from nas_core.architectures import ARCHITECTURES
-from nas_core.claims import CLAIMS, NETWORK, Claim, find_claim
 from nas_core.config import DatasetSettings, NetworkSettings
+from nas_core.space.architectures import ARCHITECTURES
+from nas_core.space.claims import CLAIMS, NETWORK, Claim, find_claim
 
 CLAIM = Claim("arch0", "camvid", "test", 360, 480, 0.639)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from nas_core.base.errors import DataError
 from nas_core.data import camvid
 from nas_core.data.listing import SPLITS, report
-from nas_core.errors import DataError
 
 
 def test_classes_palette_and_void() -> None:

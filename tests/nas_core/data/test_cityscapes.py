@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nas_core.base.errors import DataError
 from nas_core.config import DatasetSettings
 from nas_core.data import cityscapes
 from nas_core.data.prepared import PreparedData, prepare
-from nas_core.errors import DataError
 
 SIZE = (8, 16)
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from nas_core.compute import Compute
+from nas_core.base.errors import DataError
 from nas_core.config import (
     ComputeSettings,
     DatasetSettings,
@@ -20,8 +20,8 @@ from nas_core.config import (
 )
 from nas_core.data import folder, images, prepared, transforms
 from nas_core.data.prepared import PreparedData, prepare
-from nas_core.errors import DataError
-from nas_core.genotype import Genotype
+from nas_core.models.compute import Compute
+from nas_core.space.genotype import Genotype
 from nas_core.training.full import evaluate, train_fully
 from nas_core.training.proxy import build_proxy_task, train_candidate
 

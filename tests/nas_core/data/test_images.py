@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from nas_core.base.errors import DataError
 from nas_core.data.containers import MAX_PIXELS
 from nas_core.data.images import image_size, read_image, read_mask
-from nas_core.errors import DataError
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (9, 7, 3), dtype=np.uint8)

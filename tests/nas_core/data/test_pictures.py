@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from nas_core.base.errors import DataError
 from nas_core.data.pictures import find_pictures
-from nas_core.errors import DataError
 
 
 def test_folders_give_their_pictures(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from nas_core.base.errors import DataError
 from nas_core.config import DatasetSettings, SyntheticSettings
 from nas_core.data.prepared import PreparedData, prepare
-from nas_core.errors import DataError
 
 HEIGHT, WIDTH = 6, 8
 DATASET = DatasetSettings(kind="camvid", path="data")

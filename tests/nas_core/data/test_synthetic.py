@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nas_core.base.errors import DataError
 from nas_core.config import SyntheticSettings
 from nas_core.data import camvid
 from nas_core.data.listing import SPLITS
 from nas_core.data.synthetic import draw_dataset
-from nas_core.errors import DataError
 
 SMALL = SyntheticSettings(num_train=4, num_val=2, num_test=2, height=36, width=48)
 

@@ -7,12 +7,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from nas_core.architectures import ARCHITECTURES
-from nas_core.errors import WeightsError
-from nas_core.files import file_digest, write_json
+from nas_core.base.errors import WeightsError
+from nas_core.base.files import file_digest, write_json
+from nas_core.base.seeds import seeded
 from nas_core.models.checkpoint import METADATA_KEY, NetworkCard, load_segmenter, save_segmenter
 from nas_core.models.segmenter import Segmenter
-from nas_core.seeds import seeded
+from nas_core.space.architectures import ARCHITECTURES
 
 CARD = NetworkCard(
     ARCHITECTURES["arch0"], ("road", "sky", "tree"), ((128, 64, 128), (0, 0, 255), (0, 99, 0)), 8, 1

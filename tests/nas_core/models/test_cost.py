@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas_core.architectures import ARCHITECTURES
-from nas_core.genotype import Genotype
 from nas_core.models.cost import measure_cost
+from nas_core.space.architectures import ARCHITECTURES
+from nas_core.space.genotype import Genotype
 
 REFERENCE = Path(__file__).parents[2] / "reference" / "architectures.json"
 ENTRIES = json.loads(REFERENCE.read_text())

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas_core.architectures import ARCHITECTURES
-from nas_core.genotype import NUM_STRIDED_LAYERS, NUM_TEMPLATES, Genotype
 from nas_core.models.decoder import Decoder
-from nas_core.space import sample
+from nas_core.space.architectures import ARCHITECTURES
+from nas_core.space.decisions import sample
+from nas_core.space.genotype import NUM_STRIDED_LAYERS, NUM_TEMPLATES, Genotype
 
 REFERENCE = Path(__file__).parents[2] / "reference"
 FINGERPRINTS = json.loads((REFERENCE / "fingerprints.json").read_text())

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import mobilenet_v2
 
-from nas_core.errors import WeightsError
+from nas_core.base.errors import WeightsError
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, load_encoder_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")

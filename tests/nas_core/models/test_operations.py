@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas_core.genotype import AGGREGATIONS, OPERATIONS
 from nas_core.models.operations import concatenate, make_aggregation, make_operation
+from nas_core.space.genotype import AGGREGATIONS, OPERATIONS
 
 # Large enough for the wrong gradient of dilated convolutions in bf16 to show without a remedy.
 SIZE = (36, 29)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from nas_core.architectures import ARCHITECTURES
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
+from nas_core.space.architectures import ARCHITECTURES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nas_core.search.controller import Controller
-from nas_core.space import DECISIONS, Decision
+from nas_core.space.decisions import DECISIONS, Decision
 
 FORMS = pytest.mark.parametrize("autoregressive", [True, False])
 TINY = (

@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from nas_core.analysis.pareto import pareto_front, pareto_fronts
-from nas_core.architectures import ARCHITECTURES
-from nas_core.compute import Compute
+from nas_core.base.errors import RunError
+from nas_core.base.files import write_json
 from nas_core.config import ConstraintSettings, NetworkSettings, RewardSettings, SearchSettings
-from nas_core.errors import RunError
-from nas_core.files import write_json
+from nas_core.models.compute import Compute
 from nas_core.search.costs import (
     MOST_TOO_SLOW,
     CandidateCost,
@@ -24,6 +23,7 @@ from nas_core.search.costs import (
     shaped_reward,
 )
 from nas_core.search.rounds import Rounds
+from nas_core.space.architectures import ARCHITECTURES
 
 ARCH0, ARCH1 = ARCHITECTURES["arch0"], ARCHITECTURES["arch1"]
 COMPUTE = Compute(torch.device("cpu"), bf16=False)

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from nas_core.base.errors import RunError
 from nas_core.config import SearchSettings
-from nas_core.errors import RunError
-from nas_core.genotype import Genotype
 from nas_core.search.journal import Header, Journal, Record, load_state, save_state
 from nas_core.search.strategy import make_strategy
-from nas_core.space import sample
+from nas_core.space.decisions import sample
+from nas_core.space.genotype import Genotype
 
 JOURNALS = Path(__file__).parents[2] / "reference" / "journals"
 HEADER = Header(format=1, settings={"seed": 0, "name": "größe"}, identity={"data": "abc"})

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 
 from benchmarks.load import PARAMS, stand_in
+from nas_core.base.errors import CandidateError, RunError
+from nas_core.base.paths import prepared_folder
 from nas_core.config import Settings, validate_settings
 from nas_core.data.prepared import prepare
-from nas_core.errors import CandidateError, RunError
-from nas_core.genotype import Genotype
-from nas_core.paths import prepared_folder
 from nas_core.search import loop
 from nas_core.search.candidates import Outcome
 from nas_core.search.journal import Record
 from nas_core.search.loop import Candidate, Observer, Search, Steps
 from nas_core.search.progress import Progress
+from nas_core.space.genotype import Genotype
 from nas_core.training.proxy import ProxyTask
-from nas_core.workers import InProcessWorkers, ProcessWorkers
+from nas_core.workers.local import InProcessWorkers, ProcessWorkers
 
 
 def settings_of(**search: Any) -> Settings:

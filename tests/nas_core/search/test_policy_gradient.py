@@ -13,7 +13,7 @@ from scipy import stats
 from nas_core.config import ControllerSettings, SearchSettings
 from nas_core.search.policy_gradient import PolicyGradient, normal_scores
 from nas_core.search.strategy import Result, make_strategy
-from nas_core.space import DECISIONS
+from nas_core.space.decisions import DECISIONS
 
 BOTH = pytest.mark.parametrize("name", ["ppo", "reinforce"])
 

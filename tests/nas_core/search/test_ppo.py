@@ -15,7 +15,7 @@ from nas_core.config import ControllerSettings
 from nas_core.search.controller import Controller
 from nas_core.search.ppo import PPO, clipped_surrogate_loss
 from nas_core.search.strategy import Result
-from nas_core.space import DECISIONS
+from nas_core.space.decisions import DECISIONS
 
 Rows = Sequence[Sequence[float]]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas_core.compute import Compute
+from nas_core.base.errors import RunError
 from nas_core.config import ConstraintSettings, ControllerSettings, NetworkSettings, SearchSettings
-from nas_core.errors import RunError
+from nas_core.models.compute import Compute
 from nas_core.search.costs import Costs
 from nas_core.search.journal import Record
 from nas_core.search.rounds import ROUNDS_FILE, STATE_FILE, Rounds

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from nas_core.base.errors import RunError
 from nas_core.config import SearchSettings
-from nas_core.errors import RunError
-from nas_core.genotype import Genotype
 from nas_core.search.strategy import (
     MAX_DRAWS,
     STRATEGIES,
@@ -24,7 +23,8 @@ from nas_core.search.strategy import (
     Strategy,
     make_strategy,
 )
-from nas_core.space import DECISIONS, Decision, Space, decode, encode
+from nas_core.space.decisions import DECISIONS, Decision, Space, decode, encode
+from nas_core.space.genotype import Genotype
 
 Make = Callable[[int], Strategy]
 CASES: list[tuple[str, dict[str, Any]]] = [

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from nas_core.compute import Compute
 from nas_core.config import DatasetSettings, SyntheticSettings
 from nas_core.data.prepared import PreparedData, prepare
+from nas_core.models.compute import Compute
 
 FP32 = Compute(torch.device("cpu"), bf16=False)
 

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch._inductor import config as inductor
 
-from nas_core.architectures import ARCHITECTURES
-from nas_core.compute import Compute
 from nas_core.config import ComputeSettings
+from nas_core.models.compute import Compute
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
+from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training.compiling import CompiledNetwork, GraphedNetwork
 
 

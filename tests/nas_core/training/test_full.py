@@ -4,14 +4,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas_core.architectures import ARCHITECTURES
-from nas_core.compute import Compute
+from nas_core.base.errors import CandidateError, RunError, WeightsError
 from nas_core.config import ComputeSettings, NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData
-from nas_core.errors import CandidateError, RunError, WeightsError
-from nas_core.genotype import Genotype
-from nas_core.labelling import predict_batch
-from nas_core.metrics import ConfusionMatrix
+from nas_core.models.compute import Compute
+from nas_core.models.labelling import predict_batch
+from nas_core.space.architectures import ARCHITECTURES
+from nas_core.space.genotype import Genotype
 from nas_core.training.full import (
     FullResult,
     evaluate,
@@ -19,6 +18,7 @@ from nas_core.training.full import (
     train_fully,
     training_identity,
 )
+from nas_core.training.metrics import ConfusionMatrix
 
 NETWORK = NetworkSettings(agg_size=16, sep_repeats=1)
 SETTINGS = TrainSettings(

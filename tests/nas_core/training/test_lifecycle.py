@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from nas_core.architectures import ARCHITECTURES
+from nas_core.base.errors import RunError
+from nas_core.base.locks import RunLock
+from nas_core.base.paths import prepared_folder, trainings_folder
 from nas_core.config import Settings, validate_settings
 from nas_core.data.prepared import prepare
-from nas_core.errors import RunError
-from nas_core.locks import RunLock
-from nas_core.paths import prepared_folder, trainings_folder
-from nas_core.shipping import ship
+from nas_core.deploy.shipping import ship
+from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training import lifecycle
 from nas_core.training.lifecycle import restore_training, train_architecture
 

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from nas_core.architectures import ARCHITECTURES
-from nas_core.compute import Compute
+from nas_core.base.errors import CandidateError, DataError
+from nas_core.base.seeds import seeded
 from nas_core.config import ProxySettings
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import normalise, resized
-from nas_core.errors import CandidateError, DataError
-from nas_core.metrics import ConfusionMatrix
+from nas_core.models.compute import Compute
 from nas_core.models.decoder import Decoder, resize
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
-from nas_core.seeds import seeded
-from nas_core.space import sample
+from nas_core.space.architectures import ARCHITECTURES
+from nas_core.space.decisions import sample
 from nas_core.training.losses import segmentation_loss
+from nas_core.training.metrics import ConfusionMatrix
 from nas_core.training.proxy import ProxyTask, build_proxy_task, divide, train_candidate
 
 SETTINGS = ProxySettings(height=48, width=64, batch_size=6, epochs_a=2, epochs_b=1, agg_size=16)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas_core.errors import CandidateError
+from nas_core.base.errors import CandidateError
 from nas_core.training.steps import StepLog, optimise, shuffled_batches
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from nas_core.architectures import ARCHITECTURES
+from nas_core.base.seeds import seeded
 from nas_core.models.checkpoint import NetworkCard, save_segmenter
-from nas_core.seeds import seeded
+from nas_core.space.architectures import ARCHITECTURES
 from tasks.tracking.store import tracking_uri
 from tasks.tracking.tracker import Tracker
 

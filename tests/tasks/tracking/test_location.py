@@ -11,11 +11,11 @@ from pathlib import Path
 import mlflow.pyfunc
 import pytest
 
-from nas_core.architectures import ARCHITECTURES
-from nas_core.errors import ServiceError
+from nas_core.base.errors import ServiceError
+from nas_core.space.architectures import ARCHITECTURES
 from tasks.tracking import location
 from tasks.tracking.location import adopt_artifacts
-from tasks.tracking.models import TrainingEntry, log_training
+from tasks.tracking.registry import TrainingEntry, log_training
 from tasks.tracking.store import connect, tracking_uri
 from tasks.tracking.tracker import Tracker
 from tests.robustness.cases import snapshot

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from nas_core.compute import Compute
+from nas_core.base.errors import UnavailableError
+from nas_core.base.files import json_bytes
 from nas_core.config import Settings
-from nas_core.errors import UnavailableError
-from nas_core.files import json_bytes
-from nas_core.genotype import Genotype
-from nas_core.metrics import ConfusionMatrix
 from nas_core.models.checkpoint import NetworkCard, segmenter_bytes
+from nas_core.models.compute import Compute
 from nas_core.search.candidates import candidate_files, keep_files
 from nas_core.search.costs import Costs
 from nas_core.search.journal import Header, Journal, Record
 from nas_core.search.latencies import LATENCY_FILE
 from nas_core.search.loop import Search
-from nas_core.space import sample
-from nas_core.workers import InProcessWorkers
+from nas_core.space.decisions import sample
+from nas_core.space.genotype import Genotype
+from nas_core.training.metrics import ConfusionMatrix
+from nas_core.workers.local import InProcessWorkers
 from tasks.search_log import SearchLog
 from tasks.tracking import store
 from tasks.tracking.tracker import Tracker

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nas_core.errors import ServiceError
+from nas_core.base.errors import ServiceError
 from tasks.tracking import store
 from tasks.tracking.store import connect, ensure_experiment, tracking_uri
 from tasks.tracking.tracker import Tracker

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Run, ViewType
 
-from nas_core.architectures import ARCHITECTURES
-from nas_core.errors import ServiceError
+from nas_core.base.errors import ServiceError
+from nas_core.space.architectures import ARCHITECTURES
 from tasks.tracking.tracker import CandidateEntry, Tracker
 
 METRICS = {

@@ -1,0 +1,180 @@
+"""The commands that use trained networks: ship, predict, export, bench."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.cli import tables
+from nas_core.base.errors import DataError, RunError, SettingsError
+from nas_core.config import project_dir
+
+console = Console()
+errors = Console(stderr=True)
+
+SHOWN_PROBLEMS = 20
+MODEL_HELP = (
+    "The name of a shipped model, a .safetensors file, or a folder with one (such as a training's)."
+)
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Files and folders.")]
+
+
+def ship(
+    training: Annotated[Path, typer.Argument(help="A folder of artifacts/trainings.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="For example arch0-camvid.")],
+    data_licence: Annotated[str, typer.Option(metavar="TEXT", help="Of the training data.")],
+) -> None:
+    """Put a finished training's network into models/ with a card and a drawing.
+
+    NAME.safetensors, .json, .md and .svg.
+    """
+    from nas_core.deploy.shipping import models_folder
+    from nas_core.deploy.shipping import ship as write
+
+    path = write(training, name, data_licence, models_folder(project_dir()))
+    console.print(
+        f"written: {path}, with its card as .json and .md and its drawing as .svg",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def predict(
+    images: Images,
+    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP)],
+    out: Annotated[Path, typer.Option(help="Folder for STEM.png and STEM_overlay.png.")],
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with true classes as STEM.png: shows and writes metrics.json. They are "
+            "read as the dataset.yaml in it or above it says, else as class numbers."
+        ),
+    ] = None,
+    label_ids: Annotated[
+        bool,
+        typer.Option(
+            "--label-ids",
+            help="Cityscapes' label ids in place of class numbers, and no overlays: the form that "
+            "its evaluation server takes.",
+        ),
+    ] = False,
+) -> None:
+    """Label the pixels of images: class numbers as a grey PNG, and an overlay to look at."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from nas_core.data import cityscapes
+    from nas_core.data.pictures import find_pictures
+    from nas_core.deploy.predict import Predictor, predict_files
+
+    pictures = find_pictures(images)
+    predictor = Predictor.load(model)
+    if label_ids and predictor.card.classes != cityscapes.CLASSES:
+        raise SettingsError(f"--label-ids: {model} was not trained on the classes of Cityscapes")
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True) as progress:
+        bar = progress.add_task("", total=len(pictures))
+        report = predict_files(
+            predictor,
+            pictures,
+            out,
+            masks,
+            lambda number: progress.advance(bar, number),
+            cityscapes.LABEL_IDS if label_ids else None,
+        )
+    console.print(
+        f"{report.num_written} of {len(pictures)} images predicted into {out}", markup=False
+    )
+    if report.metrics:
+        tables.print_class_metrics(console, report.metrics)
+    if report.problems:
+        shown = report.problems[:SHOWN_PROBLEMS]
+        more = len(report.problems) - len(shown)
+        raise DataError("\n".join([*shown, *([f"and {more} more"] if more else [])]))
+
+
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="The file to write.")],
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[IMAGES]...", help="To check it on, files and folders; else synthetic ones."
+        ),
+    ] = None,
+) -> None:
+    """Write a network as ONNX for any batch and image size, checked against PyTorch."""
+    check_output("--out", out, (".onnx",))
+    from nas_core.data.images import read_image
+    from nas_core.data.pictures import find_pictures
+    from nas_core.deploy.export import export_onnx
+    from nas_core.deploy.shipping import find_weights
+    from nas_core.models.checkpoint import load_segmenter
+    from nas_core.models.labelling import check_memory
+
+    segmenter, card = load_segmenter(find_weights(model))
+    pictures = []
+    for path in find_pictures(images or []):
+        pictures.append(read_image(path, upright=True))
+        height, width = pictures[-1].shape[:2]
+        check_memory(path, (height, width))
+    found = export_onnx(segmenter, card, out, pictures)
+    console.print(
+        f"written: {out}\n{found.num_images} {'images' if images else 'synthetic images'}: logits "
+        f"within {found.logits:.1e} of PyTorch's, {found.labels:.3%} of the labels differ",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
+
+
+def bench(
+    model: Model,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WxH", help="Again for more. 480x360 and 2048x1024 if left out."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="CPU threads; all cores if left out.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Latency for one image on this machine's CPU, in PyTorch and in ONNX Runtime."""
+    sizes = [_size(text) for text in size or ("480x360", "2048x1024")]
+    from dataclasses import asdict
+
+    from nas_core.deploy.bench import bench as measure
+    from nas_core.deploy.shipping import find_weights
+    from nas_core.models.checkpoint import load_segmenter
+
+    segmenter, card = load_segmenter(find_weights(model))
+    rows = [asdict(row) for rows in measure(segmenter, card, sizes, threads) for row in rows]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        tables.print_latencies(console, rows)
+
+
+def check_output(option: str, path: Path, suffixes: tuple[str, ...]) -> None:
+    """Refuse a file to write that has another suffix or lies in no folder."""
+    if path.suffix not in suffixes or path.is_dir():
+        expected = " or ".join(suffixes)
+        raise SettingsError(f"{option} {path}: expected the path of a file that ends in {expected}")
+    if not path.absolute().parent.is_dir():
+        raise RunError(f"{option} {path}: the folder {path.parent} does not exist")
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Height and width."""
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not (32 <= width <= 16384 and 32 <= height <= 16384):
+        raise SettingsError(
+            f"--size {text}: expected WIDTHxHEIGHT, both from 32 to 16384, as 480x360"
+        )
+    return height, width

@@ -1,0 +1,123 @@
+"""What results depend on: the code that makes them, found from its imports.
+
+So results of one code are not taken for another's. Comments, docstrings and layout do not count.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from nas_core.base.files import digest_of
+
+# The modules that make each kind of result.
+SEARCH = "nas_core.search.loop"
+TRAINING = "nas_core.training.full"
+PROXY = "nas_core.training.proxy"
+# Prepared data counts by what it holds, see `PreparedData.content_hash`.
+PREPARING = "nas_core.data.prepared"
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = frozenset({"nas_core", "tasks", "flows"})
+# What decides where and how things are written or carried out, and no result.
+PLUMBING = frozenset(
+    {
+        "flows.context",
+        "flows.logs",
+        "flows.servers.orphans",
+        "flows.signals",
+        "nas_core.base.addresses",
+        "nas_core.base.closing",
+        "nas_core.base.code",
+        "nas_core.config",
+        "nas_core.base.errors",
+        "nas_core.base.files",
+        "nas_core.base.locks",
+        "nas_core.base.logs",
+        "nas_core.base.paths",
+        "nas_core.workers.ray_cluster",
+        "nas_core.search.progress",
+        "nas_core.workers.local",
+        "nas_core.base.yaml_files",
+        "tasks.search_log",
+        "tasks.tracking.registry",
+        "tasks.tracking.provenance",
+        "tasks.tracking.store",
+        "tasks.tracking.tracker",
+    }
+)
+
+
+def code_digest(entry: str) -> str:
+    """A digest of the code that decides what a module makes."""
+    return digest_of(meanings((entry,)))
+
+
+@cache
+def meanings(entries: Sequence[str], without: frozenset[str] = frozenset()) -> dict[str, str]:
+    """A digest of the code of each module that decides what `entries` make, by its name.
+
+    Those are the modules that they import, in functions too, and that these import, without
+    `PLUMBING` and what only prepared data depends on.
+
+    Args:
+        without: further modules that are not followed.
+    """
+    left_out = PLUMBING | without
+    if PREPARING not in entries:
+        left_out |= imported((PREPARING,), PLUMBING)
+    return {name: _meaning(tree) for name, tree in sorted(_modules(entries, left_out).items())}
+
+
+def imported(entries: Sequence[str], left_out: Collection[str] = frozenset()) -> frozenset[str]:
+    """The modules of this project that these import, directly or not, and themselves.
+
+    Args:
+        left_out: not followed.
+    """
+    return frozenset(_modules(entries, left_out))
+
+
+def _modules(entries: Sequence[str], left_out: Collection[str]) -> dict[str, ast.Module]:
+    """See `imported`: the modules by name, parsed."""
+    found: dict[str, ast.Module] = {}
+    waiting = list(entries)
+    while waiting:
+        name = waiting.pop()
+        if name not in found and name not in left_out:
+            found[name] = ast.parse(_file(name).read_bytes())
+            waiting += _imports(found[name])
+    return found
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom):
+            # A name may be that of a module, or of something in it.
+            names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        yield from (one for one in names if one.split(".")[0] in PACKAGES and _file(one).is_file())
+
+
+def _file(name: str) -> Path:
+    path = ROOT.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _meaning(tree: ast.Module) -> str:
+    """A digest of a module's code as Python would write it."""
+    text = ast.unparse(_WithoutTexts().visit(tree))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _WithoutTexts(ast.NodeTransformer):
+    """Takes docstrings, and texts below attributes, out of a tree."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else self.generic_visit(node)

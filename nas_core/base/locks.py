@@ -1,0 +1,66 @@
+"""Folders that one process at a time works on: others wait, or are told who has it.
+
+The system gives a lock back when its process dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nas_core.base.closing import Closing
+from nas_core.base.errors import RunError
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Only one process or thread at a time works on `folder` or its neighbours; others wait.
+
+    For work of seconds. The lock is on the parent folder itself, so no lock file is left.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+class RunLock(Closing):
+    """Holds a folder for this process until `close`, or its end, however it ends.
+
+    For work of hours: who comes second is refused, and a file in the folder names the holder.
+
+    Raises:
+        RunError: another holder has the folder (the message says which process, on which host),
+            or it cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Not truncated before the lock is held: the file names the holder.
+            self._file = (folder / LOCK_FILE).open("a+b", buffering=0)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file.truncate(0)
+            self._file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        except BlockingIOError:
+            self._file.seek(0)
+            holder = self._file.read().decode() or "another process"
+            self._file.close()
+            raise RunError(
+                f"{folder} is in use by {holder}: wait for it to end, or end it"
+            ) from None
+        except OSError as error:
+            raise RunError(f"{folder} cannot be written: {error.strerror}") from None
+
+    def close(self) -> None:
+        self._file.truncate(0)
+        self._file.close()

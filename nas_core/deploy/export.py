@@ -1,0 +1,185 @@
+"""A network as ONNX: any batch and image size, checked against PyTorch before the file is there."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from nas_core.base.errors import RunError
+from nas_core.base.files import write_bytes
+from nas_core.data.street_scene import draw_scene
+from nas_core.data.transforms import normalise
+from nas_core.deploy.shipping import normalisation
+from nas_core.models.checkpoint import NetworkCard
+from nas_core.models.depthwise import DepthwiseConv2d
+from nas_core.models.segmenter import Segmenter, most_likely
+
+INPUT, OUTPUT = "image", "logits"
+OPSET = 18
+MAX_LOGIT_DIFFERENCE = 1e-3
+MAX_LABEL_SHARE = 1e-3
+# Decoders of the search space halve the size up to 27 times. Tracing keeps which of two features
+# is the larger one, so their sizes must differ in the example: as long as one side is 16384 or
+# less, features that are equal there are equal in every image.
+_EXAMPLE_SIZE = (32, 2**14)
+_SYNTHETIC_SIZES = ((2, 120, 160), (1, 97, 131))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far ONNX Runtime is from PyTorch.
+
+    Attributes:
+        logits: the largest absolute difference of a logit.
+        labels: the share of the pixels whose class differs.
+        num_images: that it was measured on.
+    """
+
+    logits: float
+    labels: float
+    num_images: int
+
+
+def export_onnx(
+    segmenter: Segmenter,
+    card: NetworkCard,
+    path: Path,
+    images: Sequence[npt.NDArray[np.uint8]] = (),
+) -> Agreement:
+    """Write `path`: normalised float32 images (N, 3, H, W) to logits (N, C, H, W).
+
+    Sides may have up to 16384 pixels. The file's metadata tells how an image becomes the input,
+    and has the classes and the palette, as JSON.
+
+    Args:
+        segmenter: on the CPU, in eval mode.
+        images: RGB (H, W, 3), to compare PyTorch and ONNX Runtime on; synthetic ones if empty.
+
+    Raises:
+        RunError: ONNX Runtime's logits or labels differ by more than MAX_LOGIT_DIFFERENCE or
+            MAX_LABEL_SHARE, or the file cannot be written. Then there is no new file.
+        WeightsError: PyTorch's logits are not finite. Then there is none either.
+    """
+    model = onnx_model(segmenter, card)
+    agreement = compare(segmenter, session(model), [image[None] for image in images])
+    if not agreement.logits <= MAX_LOGIT_DIFFERENCE or agreement.labels > MAX_LABEL_SHARE:
+        raise RunError(
+            f"{path} is not written: ONNX Runtime differs from PyTorch by {agreement.logits:.2g} "
+            f"in a logit (at most {MAX_LOGIT_DIFFERENCE:g}) and in {agreement.labels:.2%} of the "
+            f"pixels (at most {MAX_LABEL_SHARE:.1%})"
+        )
+    try:
+        write_bytes(path, model)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from None
+    return agreement
+
+
+def onnx_model(segmenter: Segmenter, card: NetworkCard) -> bytes:
+    """The content of an ONNX file, not compared with PyTorch yet."""
+    axes = {0: "batch", 2: "height", 3: "width"}
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        path = Path(folder) / "model.onnx"
+        # The tracer warns of the comparisons of sizes that _EXAMPLE_SIZE is for. It is the older
+        # exporter: the newer one cannot leave such comparisons open, and needs onnxscript.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            _with_plain_convolutions(segmenter),
+            (torch.zeros(1, 3, *_EXAMPLE_SIZE),),
+            path,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes={INPUT: axes, OUTPUT: axes},
+        )
+        model = onnx.load(path)
+    onnx.helper.set_model_props(
+        model,
+        {
+            "preprocessing": json.dumps({**normalisation(), "layout": "NCHW", "type": "float32"}),
+            "postprocessing": "the class of a pixel is the argmax of the logits over axis 1",
+            "classes": json.dumps(card.classes),
+            "palette": json.dumps(card.palette),
+            "genotype": json.dumps(card.genotype.to_dict()),
+        },
+    )
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def session(model: bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """A model ready to run on `threads` CPU threads; as many as torch uses if None."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+@torch.inference_mode()
+def compare(
+    segmenter: Segmenter,
+    runtime: onnxruntime.InferenceSession,
+    batches: Sequence[npt.NDArray[np.uint8]] = (),
+) -> Agreement:
+    """How far ONNX Runtime is from PyTorch on RGB images (N, H, W, 3), synthetic ones if empty.
+
+    Raises:
+        WeightsError: PyTorch's logits are not finite.
+    """
+    most, num_different, num_pixels, num_images = 0.0, 0, 0, 0
+    for images in batches or _synthetic():
+        inputs = normalise(images.copy())
+        logits = segmenter(inputs)
+        expected, labels = logits.numpy(), most_likely(logits, segmenter.source).numpy()
+        (found,) = runtime.run([OUTPUT], {INPUT: inputs.contiguous().numpy()})
+        difference = np.abs(found - expected).max() if found.shape == expected.shape else np.inf
+        most = max(most, float(np.nan_to_num(difference, nan=np.inf)))
+        num_pixels += images[..., 0].size
+        if np.isfinite(most):
+            num_different += int((found.argmax(1) != labels).sum())
+        num_images += len(images)
+    return Agreement(most, num_different / num_pixels, num_images)
+
+
+def _synthetic() -> list[npt.NDArray[np.uint8]]:
+    rng = np.random.default_rng(0)
+    return [
+        np.stack([np.array(draw_scene(height, width, rng)[0]) for _ in range(number)])
+        for number, height, width in _SYNTHETIC_SIZES
+    ]
+
+
+def _with_plain_convolutions(segmenter: Segmenter) -> Segmenter:
+    """A copy whose depthwise convolutions are torch's: ours are made of many operations."""
+    copied = copy.deepcopy(segmenter)
+    for parent in list(copied.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, DepthwiseConv2d):
+                with torch.device("meta"):
+                    plain = nn.Conv2d(
+                        child.in_channels,
+                        child.out_channels,
+                        child.kernel_size[0],
+                        child.stride[0],
+                        padding=child.dilation[0] * (child.kernel_size[0] // 2),
+                        dilation=child.dilation[0],
+                        groups=child.groups,
+                        bias=False,
+                    )
+                plain.weight = child.weight
+                setattr(parent, name, plain)
+    return copied.eval()

@@ -1,0 +1,289 @@
+"""Processes that carry out long calls, so that one which hangs takes nothing else along."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from nas_core.base.closing import Closing
+from nas_core.base.errors import CandidateError, NasError, RunError, SettingsError, first_line
+from nas_core.config import RunnerSettings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# A process may be lost for no fault of what it carries out; who loses three is at fault.
+MAX_LOSSES = 3
+# How much likelier than others the system ends a worker when memory runs out (0 to 1000).
+OOM_SCORE = 500
+
+
+class Workers(Closing):
+    """`num` of them, each with one call at a time. Use as a context manager, or `close`."""
+
+    def __init__(self, num: int, time_limit: float) -> None:
+        self.num = num
+        self.time_limit = time_limit
+        self._closed = False
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of `function` in a free worker. May be called from several threads.
+
+        Args:
+            function: of a module, with arguments and a result that can be pickled.
+
+        Raises:
+            CandidateError: the time limit passed, the worker was lost `MAX_LOSSES` times, or the
+                function ran out of memory or raised something unforeseen.
+            RunError: the disk is full or cannot be written, or the workers were closed.
+            NasError: as the function raised it.
+        """
+        for _ in range(MAX_LOSSES):
+            try:
+                return self._try(function, *args, **kwargs)
+            except WorkerLostError:
+                if self._closed:
+                    raise stopped() from None
+            except NasError:
+                raise
+            except OSError as error:
+                raise RunError(f"a worker stopped: {error}") from None
+            except Exception as error:
+                raise CandidateError(
+                    f"{type(error).__name__}: {first_line(error, 2000)}"
+                ) from error
+        raise CandidateError(
+            f"its process ended {MAX_LOSSES} times without a word, as when the system kills it for "
+            "want of memory"
+        )
+
+    @abstractmethod
+    def _try(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of `function`, or what it raised.
+
+        Raises:
+            WorkerLostError: the worker is gone.
+            CandidateError: see `over_time`.
+            RunError: see `stopped`.
+        """
+
+    @abstractmethod
+    def share(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
+        """A function without arguments, to be handed to `call`: the same result for all workers.
+
+        Args:
+            function: keeps its last result, as with `functools.lru_cache`.
+        """
+
+    def waiting_room(self) -> Executor:
+        """Where as many calls as there are workers wait for their ends at a time."""
+        return ThreadPoolExecutor(self.num)
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all workers at once; calls in work raise a RunError."""
+
+
+class WorkerLostError(Exception):
+    """A worker ended in the middle of a call."""
+
+
+def stopped() -> RunError:
+    """What a call raises when the workers are closed."""
+    return RunError("stopped with its search, which trains it anew")
+
+
+def over_time(time_limit: float) -> CandidateError:
+    """What a call raises when its time limit passed."""
+    return CandidateError(f"no result after {time_limit:g} s, which is runner.time_limit")
+
+
+class InProcessWorkers(Workers):
+    """This very process, one call after the other: for notebooks, tests and debuggers.
+
+    It has no time limit, and what takes the process down takes the search along, which goes on
+    from its journal.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1, math.inf)
+
+    def _try(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return function(*args, **kwargs)
+
+    def share(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
+        return partial(function, *args, **kwargs)
+
+    def waiting_room(self) -> Executor:
+        """The caller's thread: so an interruption, as of a notebook's cell, ends a call at once."""
+        return _Inline()
+
+    def close(self) -> None:
+        self._closed = True
+
+
+class _Inline(Executor):
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(function(*args, **kwargs))
+        except NasError as error:
+            future.set_exception(error)
+        return future
+
+
+class ProcessWorkers(Workers):
+    """Processes of this machine, started at the first need.
+
+    A worker ends with the process that started it, however that ends.
+
+    Args:
+        time_limit: seconds that one call may take.
+        num_threads: CPU threads of each; 0: torch's default with one worker, with more an even
+            share of the cores.
+        gpus: names for CUDA_VISIBLE_DEVICES, handed out in turn, one to each worker. Empty: all see
+            what this process sees.
+    """
+
+    def __init__(
+        self, num: int, time_limit: float, num_threads: int = 0, gpus: Sequence[str] = ()
+    ) -> None:
+        super().__init__(num, time_limit)
+        if num > 1 and num_threads == 0:
+            num_threads = max(1, (os.cpu_count() or 1) // num)
+        self._workers = [
+            _Worker(num_threads, gpus[index % len(gpus)] if gpus else None) for index in range(num)
+        ]
+        self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._free.put(worker)
+
+    def _try(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        worker = self._free.get()
+        try:
+            return worker.call(self.time_limit, function, *args, **kwargs)
+        except (WorkerLostError, NasError, OSError):
+            raise
+        except Exception:
+            worker.kill()  # what it left in memory would burden the next call
+            raise
+        finally:
+            self._free.put(worker)
+
+    def share(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
+        """Each process calls `function` once, and keeps what it returned."""
+        return partial(function, *args, **kwargs)
+
+    def close(self) -> None:
+        self._closed = True
+        for worker in self._workers:
+            worker.kill()
+
+
+def make_workers(runner: RunnerSettings, num_threads: int, gpus: Sequence[str] = ()) -> Workers:
+    """The workers that the settings name.
+
+    Args:
+        num_threads, gpus: see `ProcessWorkers`; Ray hands out the GPUs of its nodes itself.
+
+    Raises:
+        SettingsError: the package that they need is missing.
+        ServiceError: there is no Ray cluster.
+    """
+    match runner.kind:
+        case "process":
+            return ProcessWorkers(runner.workers, runner.time_limit, num_threads, gpus)
+        case "ray":
+            try:
+                from nas_core.workers.ray_cluster import RayWorkers
+            except ModuleNotFoundError as error:
+                raise SettingsError(
+                    f"runner.kind = 'ray': the package {error.name} is missing; install "
+                    "nas-seg[ray]"
+                ) from None
+            return RayWorkers(runner, num_threads)
+
+
+class _Worker:
+    """One process, started anew whenever it is gone."""
+
+    def __init__(self, num_threads: int, gpu: str | None) -> None:
+        self._num_threads, self._gpu = num_threads, gpu
+        self._executor: ProcessPoolExecutor | None = None
+        self._pid = 0
+
+    def call(
+        self, time_limit: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """See `Workers._try`."""
+        try:
+            future = self._started().submit(function, *args, **kwargs)
+            try:
+                return future.result(time_limit)
+            except TimeoutError:
+                if future.done():
+                    raise  # the function's own
+        except BrokenProcessPool:
+            self.kill()
+            raise WorkerLostError from None
+        self.kill()
+        raise over_time(time_limit)
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._executor is None:
+            executor = ProcessPoolExecutor(
+                1,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_begin,
+                initargs=(self._num_threads, self._gpu),
+            )
+            # Who ends a command may signal all its processes, as a terminal does with Ctrl-C. A
+            # worker inherits the blocked signals: it is ended by the process that started it, when
+            # that has seen to the rest. Else its candidate would count as one that failed.
+            ends = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+            try:
+                pid = executor.submit(os.getpid)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            self._executor, self._pid = executor, pid.result()
+        return self._executor
+
+    def kill(self) -> None:
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(num_threads: int, gpu: str | None) -> None:
+    """What a worker does first."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # which CUDA reads when it is first used
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+    if num_threads:
+        import torch
+
+        torch.set_num_threads(num_threads)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

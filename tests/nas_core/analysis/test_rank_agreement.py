@@ -1,0 +1,203 @@
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import kendalltau, spearmanr
+
+from nas_core.analysis.rank_agreement import (
+    agreement_by_proxy,
+    proxies_of,
+    proxy_identity,
+    proxy_rows,
+    rank_agreement,
+    spread_by_rank,
+)
+from nas_core.config import ProxySettings, SearchSettings, Settings
+from nas_core.models.compute import Compute
+from nas_core.search.journal import Record
+from nas_core.space.decisions import sample
+
+CPU = Compute(torch.device("cpu"), bf16=False)
+DEFAULT = ProxySettings()
+
+
+def records(rewards: list[float | None]) -> list[Record]:
+    genotype = sample(np.random.default_rng(0))
+    return [
+        Record(
+            index=index,
+            round=0,
+            candidate=index + 1,
+            id=genotype.id,
+            genotype=genotype.to_dict(),
+            status="failed" if reward is None else "finished",
+            reward=reward,
+            num_parameters=1,
+            macs=1,
+            seed=0,
+            reason="the loss was not finite" if reward is None else "",
+        )
+        for index, reward in enumerate(rewards)
+    ]
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_correlations_and_intervals_are_those_of_scipy(ties: bool) -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=15)
+    y = x + rng.normal(size=15)
+    if ties:
+        x, y = x.round(), y.round()
+    found = rank_agreement(x.tolist(), y.tolist(), seed=9, num_resamples=300)
+    assert found["kendall_tau"] == pytest.approx(kendalltau(x, y, variant="b").statistic)
+    assert found["spearman_rho"] == pytest.approx(spearmanr(x, y).statistic)
+    rows = np.random.default_rng(9).integers(15, size=(300, 15))
+    for name, statistic in (("kendall_tau", kendalltau), ("spearman_rho", spearmanr)):
+        expected = np.percentile([statistic(x[i], y[i]).statistic for i in rows], (2.5, 97.5))
+        assert found[f"{name}_interval"] == pytest.approx(list(expected))
+        low, high = found[f"{name}_interval"]
+        assert -1 <= low < found[name] < high <= 1
+    assert found["reason"] is None
+
+
+@pytest.mark.parametrize(("sign", "expected"), [(1, 1.0), (-1, -1.0)])
+def test_perfect_and_reversed_rankings(sign: int, expected: float) -> None:
+    x = [0.1, 0.4, 0.2, 0.9, 0.5]
+    found = rank_agreement(x, [sign * value**3 for value in x], seed=0, num_resamples=200)
+    for name in ("kendall_tau", "spearman_rho"):
+        assert found[name] == pytest.approx(expected)
+        assert found[f"{name}_interval"] == pytest.approx([expected, expected])
+
+
+def test_ties_count_as_tau_b_counts_them() -> None:
+    # 4 concordant pairs of 6, one tied in x and another in y: 4 / 5 by tau-b, not 4 / 6.
+    found = rank_agreement([1, 1, 2, 3], [1, 2, 3, 3], seed=0, num_resamples=50)
+    assert found["kendall_tau"] == pytest.approx(4 / 5)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("x", "y", "what"),
+    [([1, 1, 1, 1], [1, 2, 3, 4], "rewards"), ([1, 2, 3, 4], [2, 2, 2, 2], "full training")],
+)
+def test_what_is_constant_has_no_rank_and_a_reason(
+    x: list[float], y: list[float], what: str
+) -> None:
+    found = rank_agreement(x, y, seed=0)
+    assert found["kendall_tau"] is None and found["spearman_rho_interval"] is None
+    assert what in found["reason"] and "equal" in found["reason"]
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.filterwarnings("error")
+def test_degenerate_resamples_are_left_out() -> None:
+    # About half of all resamples of these have one value of x only.
+    found = rank_agreement([1, 1, 1, 1, 1, 2], [1, 2, 3, 4, 5, 6], seed=0, num_resamples=300)
+    assert np.isfinite([*found["kendall_tau_interval"], *found["spearman_rho_interval"]]).all()
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    x, y = [1, 2, 3, 4, 5, 6], [2, 1, 4, 3, 6, 5]
+    first, again, other = (rank_agreement(x, y, seed=s, num_resamples=100) for s in (1, 1, 2))
+    assert first == again != other
+
+
+def test_a_training_gives_a_proxy_at_each_validation() -> None:
+    assert proxies_of(DEFAULT, DEFAULT) == {
+        "A5": {"epochs_b": 0},
+        "A5+B1": {"epochs_b": 1},
+        "A5+B2": {},
+    }
+    changed = {"height": 80, "epochs_a": 8, "epochs_b": 1}
+    smaller = DEFAULT.model_copy(update=changed)
+    assert proxies_of(smaller, DEFAULT) == {
+        "A8 height=80": {**changed, "epochs_b": 0},
+        "A8+B1 height=80": changed,
+    }
+
+
+def test_longer_variants_begin_like_shorter_ones() -> None:
+    longer = proxies_of(DEFAULT.model_copy(update={"epochs_b": 4}), DEFAULT)
+    assert list(longer)[:3] == list(proxies_of(DEFAULT, DEFAULT))
+    assert longer["A5+B4"] == {"epochs_b": 4}
+
+
+def test_the_settings_of_a_proxy_give_it_back() -> None:
+    variant = DEFAULT.model_copy(update={"width": 96, "crops_per_image": 2})
+    for name, settings in proxies_of(variant, DEFAULT).items():
+        again = ProxySettings.model_validate(DEFAULT.model_dump() | settings)
+        assert list(proxies_of(again, DEFAULT))[-1] == name
+
+
+def test_rows_have_the_seconds_until_each_validation() -> None:
+    outcome = {
+        "scores": [0.3, 0.4, 0.5],
+        "seconds": {"stage_a": 5.0, "stage_b": 4.0, "validation": 3.0},
+    }
+    assert proxy_rows(outcome, ["A5", "A5+B1", "A5+B2"]) == [
+        {"proxy": "A5", "reward": 0.3, "seconds": 6.0},
+        {"proxy": "A5+B1", "reward": 0.4, "seconds": 9.0},
+        {"proxy": "A5+B2", "reward": 0.5, "seconds": 12.0},
+    ]
+
+
+def test_each_proxy_is_judged_by_its_own_rows() -> None:
+    val = [0.1, 0.2, 0.3, 0.4]
+    table = pd.DataFrame(
+        {
+            "proxy": ["A5"] * 4 + ["A5+B1"] * 4,
+            "reward": [*val, *reversed(val)],
+            "seconds": [1.0, 1, 1, 5, 4, 4, 4, 4],
+            "val_mean_iou": val * 2,
+        }
+    )
+    first, second = agreement_by_proxy(table, {"A5": {"epochs_b": 0}, "A5+B1": {}}, seed=0)
+    assert (first["proxy"], first["settings"], first["seconds"]) == ("A5", {"epochs_b": 0}, 2.0)
+    assert first["kendall_tau"] == pytest.approx(1) and second["kendall_tau"] == pytest.approx(-1)
+
+
+def test_candidates_are_spread_by_rank() -> None:
+    found = spread_by_rank(records([0.5, None, 0.9, 0.1, 0.3, 0.7, 0.2]), 4)
+    assert [record.reward for record in found] == [0.9, 0.7, 0.3, 0.1]
+
+
+@pytest.mark.parametrize(("num_candidates", "num"), [(40, 12), (13, 12), (100, 7), (12, 12)])
+def test_the_spread_is_even_and_has_both_ends(num_candidates: int, num: int) -> None:
+    candidates = records([1 - rank / 1000 for rank in range(num_candidates)])
+    ranks = [record.index for record in spread_by_rank(candidates, num)]
+    assert ranks[0] == 0 and ranks[-1] == num_candidates - 1
+    assert len(ranks) == num and np.ptp(np.diff(ranks)) <= 1
+
+
+def test_fewer_candidates_than_wanted_are_all_taken() -> None:
+    assert len(spread_by_rank(records([0.1, 0.2, None]), 12)) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"search": SearchSettings(meta_val_fraction=0.2)},
+        {"search": SearchSettings(proxy=ProxySettings(height=80))},
+    ],
+)
+def test_what_decides_the_reward_names_the_folder(change: dict[str, Any]) -> None:
+    settings = Settings()
+    identity = proxy_identity(settings, "data", "encoder", CPU)
+    assert proxy_identity(settings.model_copy(update=change), "data", "encoder", CPU) != identity
+    assert proxy_identity(settings, "other", "encoder", CPU) != identity
+    assert proxy_identity(settings, "data", "other", CPU) != identity
+    half = Compute(torch.device("cpu"), bf16=True)
+    assert proxy_identity(settings, "data", "encoder", half) != identity
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"search": SearchSettings(num_candidates=99, strategy="random")}, {"name": "other"}],
+)
+def test_what_does_not_decide_it_does_not(change: dict[str, Any]) -> None:
+    changed = Settings().model_copy(update=change)
+    assert proxy_identity(changed, "d", "e", CPU) == proxy_identity(Settings(), "d", "e", CPU)

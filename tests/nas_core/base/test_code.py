@@ -1,0 +1,110 @@
+"""What results depend on is found, all of it, and nothing else."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nas_core.base import code
+from nas_core.base.code import PLUMBING, PREPARING, PROXY, SEARCH, TRAINING, imported, meanings
+
+ROOT = Path(__file__).parents[3]
+ENTRIES = (SEARCH, TRAINING, PROXY, PREPARING)
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the library's code, whose digests are taken in place of the library's."""
+    shutil.copytree(ROOT / "nas_core", tmp_path / "nas_core")
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    return tmp_path
+
+
+def digests() -> dict[str, dict[str, str]]:
+    meanings.cache_clear()
+    return {entry: meanings((entry,)) for entry in ENTRIES}
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> None:
+    meanings.cache_clear()
+
+
+def file(root: Path, module: str) -> Path:
+    return root.joinpath(*module.split(".")).with_suffix(".py")
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_all_that_is_loaded_is_found(entry: str) -> None:
+    """Python itself says what a module loads; what functions import later is found besides."""
+    program = (
+        f"import sys, {entry}; "
+        "print(*(n for n, m in sys.modules.items() if n.startswith('nas_core.') and m.__file__))"
+    )
+    loaded = subprocess.check_output([sys.executable, "-c", program], text=True, cwd=ROOT).split()
+    packages = {name for name in loaded if (ROOT / Path(*name.split("."))).is_dir()}
+    assert len(loaded) > 10
+    assert set(loaded) - packages <= imported((entry,))
+
+
+def test_a_module_that_only_a_function_imports_is_found() -> None:
+    assert "nas_core.search.evolution" in meanings((SEARCH,))
+
+
+def test_every_module_counts(copy: Path) -> None:
+    before = digests()
+    modules = {name for found in before.values() for name in found if file(copy, name).exists()}
+    for module in modules:
+        path = file(copy, module)
+        path.write_text(path.read_text() + "\nADDED = 1\n")
+    after = digests()
+    for entry, found in before.items():
+        assert found.keys() == after[entry].keys()
+        assert {name for name in found if found[name] != after[entry][name]} == modules & {*found}
+
+
+def test_comments_docstrings_and_layout_do_not_count(copy: Path) -> None:
+    before = digests()
+    for module in {name for found in before.values() for name in found}:
+        path = file(copy, module)
+        if path.exists():
+            text = path.read_text().replace('"""', '"""Another text. ', 1)
+            path.write_text(f"# A comment.\n\n{text}\n\n# And one more.\n")
+    assert digests() == before
+
+
+def test_one_operation_changes_what_uses_it_and_nothing_else(copy: Path) -> None:
+    before = digests()
+    path = file(copy, "nas_core.models.operations")
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    changed = {entry for entry, found in digests().items() if found != before[entry]}
+    assert changed == {SEARCH, TRAINING, PROXY}
+
+
+@pytest.mark.parametrize(
+    ("module", "changed"),
+    [
+        ("nas_core.data.folder", {PREPARING}),
+        ("nas_core.data.transforms", {SEARCH, TRAINING, PROXY}),
+        ("nas_core.space.decisions", {SEARCH}),
+        ("nas_core.search.loop", {SEARCH}),
+        ("nas_core.search.evolution", {SEARCH}),
+        ("nas_core.training.early_stopping", {SEARCH}),
+        ("nas_core.training.full", {TRAINING}),
+        ("nas_core.analysis.comparison", set()),
+        ("nas_core.training.lifecycle", set()),
+        ("nas_core.workers.local", set()),
+        ("nas_core.config", set()),
+    ],
+)
+def test_what_a_change_touches(copy: Path, module: str, changed: set[str]) -> None:
+    before = digests()
+    path = file(copy, module)
+    path.write_text(path.read_text() + "\nADDED = 1\n")
+    assert {entry for entry, found in digests().items() if found != before[entry]} == changed
+
+
+def test_plumbing_is_there() -> None:
+    assert [module for module in PLUMBING if not file(ROOT, module).exists()] == []

@@ -1,0 +1,149 @@
+"""Workers are real processes here, killed for real."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nas_core.base.errors import CandidateError, RunError
+from nas_core.workers.local import MAX_LOSSES, ProcessWorkers
+
+STANDINS = Path(__file__).parents[2] / "standins"
+sys.path.append(str(STANDINS))
+
+import standin_calls as calls  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[ProcessWorkers]:
+    with ProcessWorkers(1, time_limit=120) as workers:
+        yield workers
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_one_process_serves_all_calls(workers: ProcessWorkers) -> None:
+    first = workers.call(calls.pid)
+    assert first != os.getpid()
+    assert workers.call(calls.pid) == first
+
+
+@pytest.mark.parametrize(("kind", "error", "message"), calls.FAILURES)
+def test_what_a_call_raises(
+    workers: ProcessWorkers, kind: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as raised:
+        workers.call(calls.fail, kind)
+    assert type(raised.value) is error
+    assert workers.call(calls.sleep, 0) == 0
+
+
+def test_a_worker_that_is_lost_costs_a_repetition(workers: ProcessWorkers, tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    assert workers.call(calls.die_until, count, MAX_LOSSES - 1) == MAX_LOSSES
+
+
+def test_who_loses_its_worker_every_time_has_failed(
+    workers: ProcessWorkers, tmp_path: Path
+) -> None:
+    count = tmp_path / "count"
+    with pytest.raises(CandidateError, match=r"ended 3 times without a word, .* memory"):
+        workers.call(calls.die_until, count, 1000)
+    assert count.read_text() == str(MAX_LOSSES)
+    assert workers.call(calls.sleep, 0) == 0
+
+
+def test_an_idle_worker_that_dies_is_replaced(workers: ProcessWorkers) -> None:
+    first = workers.call(calls.pid)
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: not psutil.pid_exists(first))
+    assert workers.call(calls.pid) != first
+
+
+def test_a_call_over_the_time_limit_is_ended(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    with ProcessWorkers(1, time_limit=30) as workers:
+        workers.call(calls.pid)
+        with pytest.raises(CandidateError, match=r"no result after 30 s, which is runner\.time_li"):
+            workers.call(calls.mark_and_sleep, mark, 3600)
+        assert not psutil.pid_exists(int(mark.read_text()))
+        assert workers.call(calls.sleep, 0) == 0
+
+
+def test_several_workers_work_at_a_time_and_share_the_threads(tmp_path: Path) -> None:
+    with ProcessWorkers(2, time_limit=120) as workers, ThreadPoolExecutor(2) as threads:
+        marks = [tmp_path / "a", tmp_path / "b"]
+        pids = list(threads.map(lambda m: workers.call(calls.mark_and_sleep, m, 3), marks))
+        assert len(set(pids)) == 2
+        assert workers.call(calls.threads) == max(1, (os.cpu_count() or 1) // 2)
+
+
+def test_closing_ends_work_at_once(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    workers = ProcessWorkers(1, time_limit=3600)
+    with ThreadPoolExecutor(1) as threads:
+        working = threads.submit(workers.call, calls.mark_and_sleep, mark, 3600)
+        wait_for(lambda: mark.exists() and mark.read_text() != "")
+        workers.close()
+        with pytest.raises(RunError, match="stopped with its search"):
+            working.result(30)
+    assert not psutil.pid_exists(int(mark.read_text()))
+
+
+def test_a_worker_ends_with_its_parent_however_that_ends(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    code = f"""
+        import sys
+        from pathlib import Path
+        sys.path.append({str(STANDINS)!r})
+        import standin_calls
+        from nas_core.workers.local import ProcessWorkers
+        if __name__ == "__main__":
+            ProcessWorkers(1, 3600).call(standin_calls.mark_and_sleep, Path({str(mark)!r}), 3600)
+    """
+    script = tmp_path / "parent.py"
+    script.write_text(textwrap.dedent(code))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    parent = subprocess.Popen([sys.executable, script], env=environment)
+    try:
+        wait_for(lambda: mark.exists() and mark.read_text() != "")
+    finally:
+        parent.kill()
+        parent.wait()
+    worker = int(mark.read_text())
+    wait_for(lambda: not psutil.pid_exists(worker), 20)
+
+
+def test_ctrl_c_does_not_reach_a_worker(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    with ProcessWorkers(1, time_limit=120) as workers:
+        result: list[int] = []
+        call = threading.Thread(
+            target=lambda: result.append(workers.call(calls.mark_and_sleep, mark, 2))
+        )
+        call.start()
+        wait_for(lambda: mark.exists() and mark.read_text() != "")
+        os.kill(int(mark.read_text()), signal.SIGINT)
+        call.join()
+    assert result == [int(mark.read_text())]
+
+
+def test_gpus_are_handed_out_in_turn() -> None:
+    workers = ProcessWorkers(3, time_limit=120, num_threads=1, gpus=["4", "GPU-5"])
+    with workers, ThreadPoolExecutor(3) as threads:
+        seen = list(threads.map(lambda _: workers.call(calls.visible_gpus), range(3)))
+    assert sorted(seen) == ["4", "4", "GPU-5"]

@@ -1,0 +1,172 @@
+"""Ray workers are real ones, of a cluster of this machine."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from nas_core.base.errors import CandidateError, RunError, ServiceError, SettingsError
+from nas_core.config import RaySettings, RunnerSettings
+from nas_core.workers.local import MAX_LOSSES
+from nas_core.workers.ray_cluster import RayWorkers
+
+ROOT = Path(__file__).parents[3]
+STANDINS = ROOT / "tests" / "standins"
+sys.path.append(str(STANDINS))
+
+import standin_calls as calls  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+
+def settings(workers: int = 1, time_limit: float = 120, **of_ray: float | str) -> RunnerSettings:
+    ray = RaySettings.model_validate(of_ray)
+    return RunnerSettings(kind="ray", workers=workers, time_limit=time_limit, ray=ray)
+
+
+@pytest.mark.parametrize(
+    ("runner", "message"),
+    [
+        (settings(3, cpus=100), "room for 0 candidates with 100 CPUs"),
+        (settings(1, gpus=7), r"0 GPUs\) has room for 0 candidates.*7 GPUs each; lower"),
+        (settings(1, address="127.0.0.1"), r"expected HOST:PORT, auto"),
+        (settings(1, address="127.0.0.1:99999999"), r"does not answer"),
+    ],
+)
+def test_what_no_cluster_holds_is_refused(runner: RunnerSettings, message: str) -> None:
+    with pytest.raises((SettingsError, ServiceError), match=message):
+        RayWorkers(runner)
+
+
+def test_an_address_that_does_not_answer_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nothing listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ServiceError, match=rf"ray\.address = '{address}' does not answer"):
+            RayWorkers(settings(address=address))
+
+
+def test_closed_workers_end_their_calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(STANDINS)]))
+    mark = tmp_path / "pid"
+    workers = RayWorkers(settings())
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            workers.call(calls.mark_and_sleep, mark, 3600)
+        except RunError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    deadline = time.monotonic() + 120
+    while not mark.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    workers.close()
+    thread.join(60)
+    assert [str(error) for error in raised] == ["stopped with its search, which trains it anew"]
+
+
+def test_nobody_without_its_token_gets_into_a_cluster_of_this_machine(tmp_path: Path) -> None:
+    home = {**os.environ, "HOME": str(tmp_path)}
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        home.pop(name)
+    code = """
+        import sys
+        from nas_core.config import RunnerSettings
+        from nas_core.workers.ray_cluster import RayWorkers, ray
+        with RayWorkers(RunnerSettings(kind="ray")):
+            print(ray.get_runtime_context().gcs_address, flush=True)
+            sys.stdin.read()
+        """
+    owner = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=ROOT, env=home, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert owner.stdin and owner.stdout
+    address = owner.stdout.readline().strip()
+    stranger = f"import ray; ray.init(address={address!r}); print('in')"
+    try:
+        for mode, token, gets_in in (
+            ("token", "0" * 64, False),
+            ("token", (tmp_path / ".ray" / "auth_token").read_text(), True),
+        ):
+            found = subprocess.run(
+                [sys.executable, "-c", stranger],
+                env={**home, "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": token},
+                capture_output=True, text=True, timeout=200,
+            )  # fmt: skip
+            assert ("in" in found.stdout.split()) == gets_in, found.stderr
+    finally:
+        owner.communicate("")
+    assert owner.returncode == 0
+
+
+@pytest.fixture(scope="module")  # first used below, since a process has one cluster at a time
+def workers() -> Iterator[RayWorkers]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(STANDINS)]))
+        handler = signal.getsignal(signal.SIGTERM)
+        with RayWorkers(settings(2, cpus=0.5)) as workers:
+            assert signal.getsignal(signal.SIGTERM) == handler
+            yield workers
+
+
+@pytest.mark.parametrize(("kind", "error", "message"), calls.FAILURES)
+def test_what_a_call_raises(
+    workers: RayWorkers, kind: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as raised:
+        workers.call(calls.fail, kind)
+    assert type(raised.value) is error
+    assert workers.call(calls.pid) != os.getpid()
+
+
+def test_a_lost_worker_costs_its_call_one_more_try(workers: RayWorkers, tmp_path: Path) -> None:
+    assert workers.call(calls.die_until, tmp_path / "calls", 1) == 2
+
+
+def test_who_loses_every_worker_has_failed(workers: RayWorkers, tmp_path: Path) -> None:
+    count = tmp_path / "calls"
+    with pytest.raises(CandidateError, match=f"ended {MAX_LOSSES} times"):
+        workers.call(calls.die_until, count, 100)
+    assert count.read_text() == str(MAX_LOSSES)
+
+
+def test_over_the_time_limit_its_process_ends(workers: RayWorkers, tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    workers.time_limit = 3
+    try:
+        with pytest.raises(CandidateError, match=r"after 3 s, which is runner\.time_limit"):
+            workers.call(calls.mark_and_sleep, mark, 3600)
+    finally:
+        workers.time_limit = 120
+    deadline = time.monotonic() + 60
+    while psutil.pid_exists(int(mark.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_what_is_shared_is_computed_once_and_mapped_into_each_worker(
+    workers: RayWorkers, tmp_path: Path
+) -> None:
+    count = tmp_path / "calls"
+    first, second = (workers.share(calls.big_tensor, count) for _ in range(2))
+    found = [workers.call(calls.describe, shared) for shared in (first, second, first)]
+    assert count.read_text() == "1"
+    total = float(torch.arange(10.0**6).sum())
+    assert [one["sum"] for one in found] == [total] * 3
+    # Its memory is the object store's, a file that all processes of the node map.
+    assert all("/dev/shm" in one["mapped"] or "/tmp" in one["mapped"] for one in found)
