@@ -17,10 +17,12 @@ from nas_core.base.paths import prepared_folder
 from nas_core.config import load_settings
 from nas_core.data.prepared import prepare
 from nas_core.search.journal import Journal, Record
+from nas_core.search.loop import Search
+from nas_core.workers.local import InProcessWorkers
 
 pytestmark = pytest.mark.slow
 
-NUM_CANDIDATES = 10
+NUM_CANDIDATES = 8
 PARAMS: dict[str, Any] = {
     "name": "tiny",
     "dataset": {
@@ -100,9 +102,8 @@ def test_a_lost_node_costs_its_candidates_a_retry_and_nothing_else(
     assert search.returncode == 0, output
 
     undisturbed = make_project(tmp_path / "process")
-    search = start_search(undisturbed, prefect_server, "-S", "runner.workers=1")
-    output, _ = search.communicate(timeout=500)
-    assert search.returncode == 0, output
+    with Search.open(load_settings(root=undisturbed), undisturbed, InProcessWorkers()) as whole:
+        whole.run()
     assert outcomes(project) == outcomes(undisturbed)
     assert len({record.id for record in records(project)}) >= NUM_CANDIDATES
     for record in records(project):

@@ -216,16 +216,23 @@ def test_a_pareto_front_is_part_of_the_result(whole: Path) -> None:
         assert candidate.data.metrics["quality"] == candidate.data.metrics["reward"]
 
 
-def test_candidates_over_a_limit_are_never_trained(whole: Path, project: Path) -> None:
+def test_what_limits_refuse_and_costs_change_is_recorded(whole: Path, project: Path) -> None:
     limit = sorted(record.num_parameters for record in records(whole))[0]
-    nas_search(stage="prepare")
-    nas_search(
-        stage="search", search=SearchSettings(constraints=ConstraintSettings(max_parameters=limit))
+    settings = SearchSettings(
+        num_candidates=1,
+        constraints=ConstraintSettings(max_parameters=limit),
+        reward=RewardSettings(cost="macs", target=1e6, exponent=-0.5),
     )
-    assert len(records(project)) == 3
-    assert all(record.num_parameters <= limit for record in records(project))
-    (run,) = runs_of(project, "search")
-    assert 0 < run.data.metrics["refused_share"] < 1
+    nas_search(stage="prepare")
+    nas_search(stage="search", search=settings)
+    (record,) = records(project)
+    assert record.num_parameters <= limit
+    assert record.quality is not None
+    assert record.reward == pytest.approx(record.quality * (record.macs / 1e6) ** -0.5)
+    (search,), (run,) = runs_of(project, "search"), runs_of(project, "candidate")
+    assert 0 < search.data.metrics["refused_share"] < 1
+    assert run.data.metrics["reward"] == record.reward
+    assert run.data.metrics["quality"] == record.quality
 
 
 def test_a_limit_that_nothing_meets_stops_before_any_training(project: Path) -> None:
@@ -235,18 +242,6 @@ def test_a_limit_that_nothing_meets_stops_before_any_training(project: Path) -> 
             stage="search", search=SearchSettings(constraints=ConstraintSettings(max_macs=1))
         )
     assert records(project) == []
-
-
-def test_a_reward_may_include_cost(project: Path) -> None:
-    nas_search(stage="prepare")
-    reward = RewardSettings(cost="macs", target=1e6, exponent=-0.5)
-    nas_search(stage="search", search=SearchSettings(num_candidates=1, reward=reward))
-    (record,) = records(project)
-    assert record.quality is not None
-    assert record.reward == pytest.approx(record.quality * (record.macs / 1e6) ** -0.5)
-    (run,) = runs_of(project, "candidate")
-    assert run.data.metrics["reward"] == record.reward
-    assert run.data.metrics["quality"] == record.quality
 
 
 def test_run_again_nothing_is_trained_twice(
@@ -342,16 +337,6 @@ def test_what_the_stage_train_left_is_enough_to_evaluate(
     (project / kept / "models" / "arch1.safetensors").unlink()
     with pytest.raises(RunError, match=r"arch1\.safetensors is missing: .*dvc pull"):
         nas_search(stage="evaluate")
-
-
-def test_a_search_in_two_parts_equals_one_in_one(whole: Path, project: Path) -> None:
-    for num_candidates in (1, 3):
-        for stage in ("prepare", "search"):
-            nas_search(stage=stage, search=SearchSettings(num_candidates=num_candidates))
-    assert outcomes(project) == outcomes(whole)
-    assert len(runs_of(project, "candidate")) == 3
-    (parent,) = runs_of(project, "search")
-    assert parent.info.status == "FINISHED"
 
 
 @pytest.mark.parametrize(

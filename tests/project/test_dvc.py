@@ -8,11 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import DeploymentStatus
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from nas_core.config import SyntheticSettings
 from nas_core.data.synthetic import draw_dataset
@@ -47,21 +52,6 @@ PARAMS: dict[str, Any] = {
         "warmup_steps": 0,
     },
     "compute": {"threads": 1, "precision": "fp32"},
-}
-# The ways to a search beside `dvc repro`, each as a program in a process of its own.
-WAYS = {
-    "command": """
-import sys
-from flows.cli.main import main
-sys.argv = ["nas", "search", "--stage", "search"]
-main()
-""",
-    "library": """
-from nas_core.config import load_settings, project_dir
-from nas_core.search.loop import Search
-with Search.open(load_settings(), project_dir()) as search:
-    search.run()
-""",
 }
 
 
@@ -105,9 +95,12 @@ class Project:
         _lay_over(params, changes)
         (self.root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
+    def run(self, *arguments: str) -> str:
+        """Run Python with these arguments in the project; what it prints."""
+        return _output([sys.executable, *arguments], self.root, self.environment)
+
     def dvc(self, *arguments: str) -> str:
-        command = [sys.executable, "-m", "dvc", *arguments]
-        return _output(command, self.root, self.environment)
+        return self.run("-m", "dvc", *arguments)
 
     def lock(self, stage: str) -> Any:
         return yaml.safe_load((self.root / "dvc.lock").read_text())["stages"][stage]
@@ -184,14 +177,55 @@ def test_an_interrupted_search_goes_on(interrupted: list[Record], reproduced: Pr
     assert candidates[: len(interrupted)] == interrupted
 
 
-@pytest.mark.parametrize("way", WAYS)
+def by_command(project: Project) -> None:
+    code = "from flows.cli.main import main; main()"
+    project.run("-c", code, "search", "--stage", "search")
+
+
+def by_library(project: Project) -> None:
+    code = """
+from nas_core.config import load_settings, project_dir
+from nas_core.search.loop import Search
+with Search.open(load_settings(), project_dir()) as search:
+    search.run()
+"""
+    project.run("-c", code)
+
+
+def by_deployment(project: Project) -> None:
+    """What `nas up` does for one: it is served, and a run of it is asked for."""
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "flows.servers.deployments"],
+        cwd=project.root,
+        env=project.environment,
+    )
+    try:
+        while not is_served("nas-search/camvid", project.environment["PREFECT_API_URL"]):
+            assert serving.poll() is None
+            time.sleep(0.5)
+        run = ("deployment", "run", "nas-search/camvid", "--param", 'stage="search"', "--watch")
+        project.run("-m", "prefect", *run)
+    finally:
+        serving.terminate()
+        serving.wait()
+
+
+def is_served(name: str, api: str) -> bool:
+    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        try:
+            return client.read_deployment_by_name(name).status == DeploymentStatus.READY
+        except ObjectNotFound:
+            return False
+
+
+@pytest.mark.parametrize("way", [by_command, by_library, by_deployment])
 def test_every_way_to_a_search_gives_the_same_candidates(
-    reproduced: Project, prefect_server: str, tmp_path: Path, way: str
+    reproduced: Project, prefect_server: str, tmp_path: Path, way: Callable[[Project], None]
 ) -> None:
     direct = Project(tmp_path / "project", prefect_server)
     prepared = Path("artifacts", "prepared", "tiny")
     shutil.copytree(reproduced.root / prepared, direct.root / prepared)
-    _output([sys.executable, "-c", WAYS[way]], direct.root, direct.environment)
+    way(direct)
     found, expected = (
         [(r.candidate, r.id, r.reward, r.scores, r.seed) for r in one.candidates()]
         for one in (direct, reproduced)
