@@ -45,11 +45,6 @@ def variants(recipe: TrainSettings) -> dict[str, TrainSettings]:
     changes: dict[str, dict[str, Any]] = {
         RECIPE: {},
         "no class weighting": {"class_weighting": False},
-        "hardest quarter": {"hard_share": 0.25},
-        "with Jaccard": {"jaccard": 1.0},
-        "no Jaccard": {"jaccard": 0.0},
-        "cosine": {"schedule": "cosine"},
-        "poly": {"schedule": "poly"},
         "no averaging": {"averaging": 0.0},
         "no jitter": {"jitter": 0.0},
         "more jitter": {"jitter": 0.7},

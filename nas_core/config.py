@@ -316,20 +316,11 @@ class TrainSettings(CropSettings):
         0.4, ge=0, lt=1, description="Brightness, contrast, saturation vary by 1 +/- this."
     )
     class_weighting: bool = Field(True, description="Rare classes count more in the loss.")
-    hard_share: float = Field(
-        1.0, gt=0, le=1, description="Share of a batch's pixels, those of highest loss, that count."
-    )
-    jaccard: float = Field(
-        0.0, ge=0, le=100, description="Weight of the soft Jaccard loss beside the cross-entropy."
-    )
     learning_rate: float = Field(6e-3, gt=0, le=1, description="AdamW, decoder, at its peak.")
     learning_rate_encoder: float = Field(3e-3, ge=0, le=1, description="AdamW, encoder.")
     weight_decay: float = Field(1e-4, ge=0, le=1, description="AdamW's weight decay.")
     warmup_steps: int = Field(
         100, ge=0, le=1_000_000_000, description="Steps of linear warm-up, at most half."
-    )
-    schedule: Literal["poly", "cosine"] = Field(
-        "poly", description="How the learning rates fall to 0 after the warm-up."
     )
     max_gradient_norm: float = Field(
         3.0, gt=0, le=_LARGEST_NORM, description="Gradients are clipped to this norm."
@@ -350,11 +341,6 @@ class ComputeSettings(Section):
         "auto", description="auto: bf16 autocast where the device computes it, else fp32."
     )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads. 0: all cores.")
-    compile: bool = Field(
-        False,
-        description="torch.compile for full trainings: minutes to begin with, faster steps on a "
-        "GPU. Where it fails, they go on without. Candidates are too short for it.",
-    )
 
 
 class RaySettings(Section):

@@ -24,11 +24,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, bf16 autocast on it or not, and whether full trainings are compiled."""
+    """A device, and bf16 autocast on it or not."""
 
     device: torch.device
     bf16: bool
-    compile: bool = False
 
     @classmethod
     def from_settings(cls, settings: ComputeSettings) -> Compute:
@@ -48,7 +47,7 @@ class Compute:
         bf16 = settings.precision == "bf16" or (
             settings.precision == "auto" and _computes_bf16(device)
         )
-        return cls(device, bf16, settings.compile)
+        return cls(device, bf16)
 
     @contextmanager
     def autocast(self) -> Iterator[None]:

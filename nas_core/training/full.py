@@ -36,7 +36,7 @@ from nas_core.models.state import (
 )
 from nas_core.space.genotype import Genotype
 from nas_core.training.averaging import polyak_average
-from nas_core.training.compiling import CompiledNetwork, GraphedNetwork
+from nas_core.training.cuda_graphs import GraphedNetwork
 from nas_core.training.losses import class_weights, segmentation_loss
 from nas_core.training.metrics import ConfusionMatrix
 from nas_core.training.steps import StepLog, optimise, shuffled_batches, validation
@@ -113,7 +113,6 @@ def training_identity(
         state_digest(encoder_state),
         data.content_hash,
         compute.bf16,
-        compute.compile,
         seed,
     )
 
@@ -188,8 +187,6 @@ class _Training:
         return self.steps_per_epoch * self.settings.epochs
 
     def _forward(self) -> Callable[[Tensor], Tensor]:
-        if self.compute.compile:
-            return CompiledNetwork(self.segmenter)
         if self.compute.device.type == "cuda":
             return GraphedNetwork(self.segmenter)
         return self.segmenter
@@ -203,14 +200,7 @@ class _Training:
             images, masks = self._batch(rows.tolist(), generator)
             with self.compute.autocast():
                 logits = self.forward(images)
-            loss = segmentation_loss(
-                logits,
-                masks,
-                self.class_weights,
-                self.data.ignore_index,
-                hard_share=self.settings.hard_share,
-                jaccard=self.settings.jaccard,
-            )
+            loss = segmentation_loss(logits, masks, self.class_weights, self.data.ignore_index)
             if optimise(
                 loss,
                 self.optimizer,
@@ -357,19 +347,13 @@ def _optimizer(segmenter: Segmenter, settings: TrainSettings, device: torch.devi
 
 
 def learning_rate_factor(settings: TrainSettings, num_steps: int) -> Callable[[int], float]:
-    """Linear warm-up, then a fall to 0 over t from 0 to 1.
-
-    poly: (1 - t)^0.9, of DeepLab (Chen et al., 2016). cosine: (1 + cos(pi * t)) / 2, of SGDR
-    without restarts (Loshchilov and Hutter, 2017).
-    """
+    """Linear warm-up, then (1 - t)^0.9 over t from 0 to 1, of DeepLab (Chen et al., 2016)."""
     warmup = min(settings.warmup_steps, num_steps // 2)
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
         progress = min(1.0, (step - warmup) / max(1, num_steps - warmup))
-        if settings.schedule == "cosine":
-            return (1.0 + math.cos(math.pi * progress)) / 2
         return math.pow(1.0 - progress, 0.9)
 
     return factor
