@@ -26,28 +26,11 @@ from flows.compare import nas_compare
 from nas_core.base.errors import SettingsError
 from nas_core.config import load_settings
 from nas_core.search.journal import Journal, Record
+from tests.tiny import tiny
 
 # Strategies whose searches differ from the first candidate on.
 STRATEGIES = ["ppo-independent", "random"]
-PARAMS: dict[str, Any] = {
-    "name": "tiny",
-    "dataset": {
-        "kind": "synthetic",
-        "path": "raw",
-        "synthetic": {"num_train": 10, "num_val": 2, "num_test": 2, "height": 40, "width": 56},
-    },
-    "encoder": {"weights": "none"},
-    "search": {
-        "num_candidates": 4,
-        "batch_size": 2,
-        "proxy": {
-            "height": 40, "width": 56, "batch_size": 4, "epochs_a": 1, "epochs_b": 1,
-            "agg_size": 8,
-        },
-    },
-    "network": {"agg_size": 8, "sep_repeats": 1},
-    "compute": {"device": "cpu", "precision": "fp32"},
-}  # fmt: skip
+PARAMS = tiny(search={"num_candidates": 4})
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -19,31 +19,12 @@ from nas_core.data.prepared import prepare
 from nas_core.search.journal import Journal, Record
 from nas_core.search.loop import Search
 from nas_core.workers.local import InProcessWorkers
+from tests.tiny import tiny
 
 pytestmark = pytest.mark.slow
 
 NUM_CANDIDATES = 8
-PARAMS: dict[str, Any] = {
-    "name": "tiny",
-    "dataset": {
-        "kind": "synthetic",
-        "path": "raw",
-        "synthetic": {
-            "num_train": 12, "num_val": 3, "num_test": 2, "height": 40, "width": 56,
-        },
-    },
-    "encoder": {"weights": "none"},
-    "search": {
-        "num_candidates": NUM_CANDIDATES, "batch_size": 4,
-        "proxy": {
-            "height": 40, "width": 56, "batch_size": 4, "epochs_a": 1, "epochs_b": 1,
-            "agg_size": 8,
-        },
-    },
-    "network": {"agg_size": 8, "sep_repeats": 1},
-    "compute": {"device": "cpu", "precision": "fp32", "threads": 1},
-    "runner": {"workers": 2},
-}  # fmt: skip
+PARAMS = tiny(search={"num_candidates": NUM_CANDIDATES, "batch_size": 4}, runner={"workers": 2})
 
 
 @pytest.fixture(scope="module")

@@ -35,31 +35,10 @@ from nas_core.search.journal import Journal, Record
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.genotype import Genotype
 from nas_core.training.lifecycle import PICTURES
+from tests.tiny import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-PARAMS: dict[str, Any] = {
-    "name": "tiny",
-    "dataset": {
-        "kind": "synthetic",
-        "path": "raw",
-        "synthetic": {"num_train": 10, "num_val": 3, "num_test": 3, "height": 40, "width": 56},
-    },
-    "encoder": {"weights": "none"},
-    "search": {
-        "num_candidates": 3,
-        "batch_size": 2,
-        "proxy": {
-            "height": 40, "width": 56, "batch_size": 4, "epochs_a": 1, "epochs_b": 1,
-            "agg_size": 8,
-        },
-    },
-    "network": {"agg_size": 8, "sep_repeats": 1},
-    "train": {
-        "top": 1, "also": ["arch1"], "epochs": 2, "batch_size": 4, "crop_height": 32,
-        "crop_width": 48, "warmup_steps": 1, "averaging": 0.5, "validate_every": 1,
-    },
-    "compute": {"device": "cpu", "precision": "fp32"},
-}  # fmt: skip
+PARAMS = tiny(train={"also": ["arch1"], "epochs": 2, "validate_every": 1})
 
 
 @pytest.fixture(scope="module", autouse=True)

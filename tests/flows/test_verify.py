@@ -31,19 +31,15 @@ from nas_core.data.synthetic import draw_dataset
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.decisions import sample
 from nas_core.training.lifecycle import PICTURES
+from tests.tiny import tiny
 
 # CamVid's layout and size, and the network that the claims are of; all else is as small as can be.
 IMAGES = {"num_train": 3, "num_val": 1, "num_test": 2, "height": 360, "width": 480}
-PARAMS: dict[str, Any] = {
-    "name": "tiny",
-    "dataset": {"kind": "camvid", "path": "raw"},
-    "encoder": {"weights": "none"},
-    "train": {
-        "also": ["long gone"], "epochs": 1, "batch_size": 2, "crop_height": 32, "crop_width": 48,
-        "warmup_steps": 0,
-    },
-    "compute": {"device": "cpu", "precision": "fp32", "threads": 1},
-}  # fmt: skip
+PARAMS = tiny(
+    dataset={"kind": "camvid"},
+    network={"agg_size": 64, "sep_repeats": 2},
+    train={"also": ["long gone"], "batch_size": 2, "warmup_steps": 0},
+)
 MINE = sample(np.random.default_rng(3))
 SECONDS_TO_SERVE = 300
 

@@ -23,36 +23,17 @@ from nas_core.config import SyntheticSettings
 from nas_core.data.synthetic import draw_dataset
 from nas_core.search.journal import Journal, Record
 from nas_core.training.lifecycle import PICTURES
+from tests.tiny import lay_over, tiny
 
 # The first test waits for the stages: two minutes on two cores that do nothing else.
 pytestmark = pytest.mark.timeout(1200)
 
 ROOT = Path(__file__).parents[2]
-SIZE = {"height": 48, "width": 64}
-IMAGES = {"num_train": 8, "num_val": 2, "num_test": 2, **SIZE}
-PARAMS: dict[str, Any] = {
-    "name": "tiny",
-    "dataset": {"kind": "synthetic", "path": "drawn", "synthetic": IMAGES},
-    "encoder": {"weights": "none"},
-    "network": {"agg_size": 8, "sep_repeats": 1},
-    "search": {
-        "num_candidates": 3,
-        "batch_size": 2,
-        "meta_val_fraction": 0.25,
-        "proxy": {**SIZE, "batch_size": 4, "epochs_a": 1, "epochs_b": 1, "agg_size": 8},
-        "early_stopping": {"enabled": False},
-    },
-    "train": {
-        "top": 1,
-        "also": [],
-        "epochs": 1,
-        "batch_size": 4,
-        "crop_height": 48,
-        "crop_width": 64,
-        "warmup_steps": 0,
-    },
-    "compute": {"threads": 1, "precision": "fp32"},
-}
+IMAGES = {"num_train": 8, "num_val": 2, "num_test": 2, "height": 40, "width": 56}
+PARAMS = tiny(
+    dataset={"path": "drawn", "synthetic": IMAGES},
+    search={"meta_val_fraction": 0.25, "early_stopping": {"enabled": False}},
+)
 
 
 class Project:
@@ -92,7 +73,7 @@ class Project:
 
     def write_params(self, changes: dict[str, Any]) -> None:
         params = yaml.safe_load((self.root / "params.yaml").read_text())
-        _lay_over(params, changes)
+        lay_over(params, changes)
         (self.root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
     def run(self, *arguments: str) -> str:
@@ -281,14 +262,6 @@ def test_an_experiment_with_other_training_leaves_the_search_alone(reproduced: P
     (row,) = [line for line in table.splitlines() if "longer" in line]
     best = reproduced.candidates()
     assert str(max(r.reward or 0 for r in best))[:6] in row
-
-
-def _lay_over(values: dict[str, Any], changes: dict[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, dict):
-            _lay_over(values[key], value)
-        else:
-            values[key] = value
 
 
 def _output(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:

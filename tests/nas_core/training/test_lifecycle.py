@@ -17,20 +17,9 @@ from nas_core.deploy.shipping import ship
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training import lifecycle
 from nas_core.training.lifecycle import restore_training, train_architecture
+from tests.tiny import tiny
 
-SIZE = {"height": 40, "width": 48}
-PARAMS = {
-    "name": "small",
-    "dataset": {
-        "kind": "synthetic",
-        "path": "raw",
-        "synthetic": {"num_train": 4, "num_val": 2, "num_test": 2, **SIZE},
-    },
-    "encoder": {"weights": "none"},
-    "network": {"agg_size": 8, "sep_repeats": 1},
-    "train": {"epochs": 1, "batch_size": 2, "crop_height": 40, "crop_width": 48},
-    "compute": {"threads": 1, "precision": "fp32"},
-}
+PARAMS = tiny(dataset={"synthetic": {"num_train": 4, "num_val": 2, "num_test": 2}}, name="small")
 
 ARCH1 = ARCHITECTURES["arch1"]
 
@@ -72,7 +61,7 @@ def test_a_training_records_what_its_card_tells(trained: Path, tmp_path: Path) -
     assert card["data"]["name"] == "small" and card["data"]["sha256"] == training["data_hash"]
     assert card["recipe"]["train"]["batch_size"] == 2
     assert card["recipe"]["encoder"] == {"weights": "none"}
-    assert f"{SIZE['width']}×{SIZE['height']}" in path.with_suffix(".svg").read_text()
+    assert "56×40" in path.with_suffix(".svg").read_text()
     assert card["commit"] == "0123abc"
     assert card["epochs"] == 1 and 0 <= card["val"]["mean_iou"] <= 1 and card["test"] == {}
 
