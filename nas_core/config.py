@@ -334,8 +334,9 @@ class ComputeSettings(Section):
 
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|cuda(:(0|[1-9][0-9]?))?)$",
-        description="auto: a GPU if there is one. cpu, cuda or cuda:N otherwise.",
+        pattern=r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?)$",
+        description="auto: a CUDA GPU if there is one. cpu, cuda, cuda:N or mps (Apple's GPUs, "
+        "untried) otherwise.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the device computes it, else fp32."
