@@ -22,7 +22,7 @@ from nas_core.base.seeds import seeded
 from nas_core.config import ProxySettings
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch, normalise, resized
-from nas_core.models.decoder import Decoder, resize
+from nas_core.models.decoder import resize
 from nas_core.models.depthwise import DepthwiseConv2d
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
@@ -101,9 +101,8 @@ def train_baseline(task: BaselineTask, genotype: Genotype, *, seed: int) -> Base
     settings = task.settings
     segmenter = seeded(
         seed,
-        lambda: Segmenter(
-            Encoder(),
-            Decoder(genotype, task.num_classes, settings.agg_size, settings.sep_repeats),
+        lambda: Segmenter.build(
+            genotype, task.num_classes, settings.agg_size, settings.sep_repeats
         ),
     )
     segmenter.encoder.load_state_dict(task.encoder_state)

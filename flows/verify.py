@@ -96,7 +96,7 @@ def verify(
         The content of verify.json.
     """
     started = time.time()
-    check_once("--seed", seeds)
+    check_once("seed", seeds)
     architectures = _find(root, references)
     contexts = [Context.check(settings.model_copy(update={"seed": seed}), root) for seed in seeds]
     prepare_dataset(settings, root, settings.name)
@@ -128,7 +128,7 @@ def verify(
 
 def _find(root: Path, references: Sequence[str]) -> dict[str, Genotype]:
     """Different architectures by label."""
-    check_once("--architecture", references)
+    check_once("architecture", references)
     known = searched_genotypes(searches_folder(root))
     architectures: dict[str, Genotype] = {}
     named_by: dict[str, str] = {}
@@ -136,7 +136,7 @@ def _find(root: Path, references: Sequence[str]) -> dict[str, Genotype]:
         label, genotype = find_architecture(reference, known)
         if earlier := named_by.get(genotype.id):
             raise SettingsError(
-                f"--architecture {reference} is the same network as {earlier}: name it once"
+                f"architecture {reference} is the same network as {earlier}: name it once"
             )
         named_by[genotype.id] = reference
         architectures[label] = genotype

@@ -237,7 +237,7 @@ def verify(
 
     settings = _settings(profile, overrides)
     references, seeds = tuple(architecture or ARCHITECTURES), tuple(seed or [settings.seed])
-    check_once("--seed", seeds)  # refuses before Prefect starts
+    check_once("seed", seeds)  # refuses before Prefect starts
     for reference in references:
         _find(reference)
     from flows.verify import nas_verify

@@ -88,14 +88,14 @@ def plan_searches(
     strategies, seeds = tuple(strategies) or tuple(STRATEGIES), tuple(seeds) or SEEDS
     for strategy in strategies:
         if strategy not in STRATEGIES:
-            raise SettingsError(f"--strategy {strategy}: there are {', '.join(STRATEGIES)}")
-    check_once("--strategy", strategies)
-    check_once("--seed", seeds)
+            raise SettingsError(f"strategy {strategy!r}: there are {', '.join(STRATEGIES)}")
+    check_once("strategy", strategies)
+    check_once("seed", seeds)
     search = settings.search
     if {"ppo", "ppo-independent"} <= {*strategies} and not search.controller.autoregressive:
         raise SettingsError(
             "search.controller.autoregressive = False: then ppo and ppo-independent are the same "
-            "search; leave one out with --strategy, or the setting as it is"
+            "search; leave one of them out, or the setting as it is"
         )
     # Within the first batch nothing has been learned.
     least = max(LEAST_CANDIDATES, search.batch_size + 1)

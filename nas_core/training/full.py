@@ -23,8 +23,6 @@ from nas_core.config import NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch
 from nas_core.models.compute import Compute, keep_freed_memory
-from nas_core.models.decoder import Decoder
-from nas_core.models.encoder import Encoder
 from nas_core.models.labelling import batch_size_for, predict_batch
 from nas_core.models.segmenter import Segmenter
 from nas_core.models.state import (
@@ -159,9 +157,8 @@ class _Training:
         self.architecture = genotype.id
         self.segmenter = seeded(
             seed,
-            lambda: Segmenter(
-                Encoder(),
-                Decoder(genotype, data.num_classes, network.agg_size, network.sep_repeats),
+            lambda: Segmenter.build(
+                genotype, data.num_classes, network.agg_size, network.sep_repeats
             ),
         )
         if encoder_state is not None:

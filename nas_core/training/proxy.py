@@ -23,7 +23,7 @@ from nas_core.data.inspection import MIN_TRAIN_IMAGES
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch, normalise, resized
 from nas_core.models.compute import Compute
-from nas_core.models.decoder import Decoder, resize
+from nas_core.models.decoder import resize
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter, most_likely
 from nas_core.models.state import check_finite
@@ -163,9 +163,8 @@ def train_candidate(
         raise ValueError(f"{len(thresholds)} thresholds for {num_validations} validations")
     segmenter = seeded(
         seed,
-        lambda: Segmenter(
-            Encoder(),
-            Decoder(genotype, task.num_classes, settings.agg_size, settings.sep_repeats),
+        lambda: Segmenter.build(
+            genotype, task.num_classes, settings.agg_size, settings.sep_repeats
         ),
     )
     segmenter.encoder.load_state_dict(task.encoder_state)

@@ -229,6 +229,6 @@ def test_a_wrong_strategy_is_refused_before_any_work(
 ) -> None:
     monkeypatch.setenv("NAS_PROJECT_DIR", str(tmp_path))
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS))
-    with pytest.raises(SettingsError, match="--strategy ppoo: there are ppo, "):
+    with pytest.raises(SettingsError, match="strategy 'ppoo': there are ppo, "):
         nas_compare(load_settings(root=tmp_path), ["ppoo"], [0])
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]

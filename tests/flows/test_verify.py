@@ -270,9 +270,9 @@ def test_train_and_val_is_refused_where_val_gives_the_scores(project: Path) -> N
     [
         ({"architectures": ("arch0", "arch7")}, GenotypeError, "unknown architecture 'arch7'"),
         ({"architectures": ("arch0", "arch0")}, SettingsError, "arch0 is given twice"),
-        ({"architectures": ()}, SettingsError, "--architecture: give one or more"),
-        ({"seeds": (0, 1, 0)}, SettingsError, "--seed 0 is given twice"),
-        ({"seeds": ()}, SettingsError, "--seed: give one or more"),
+        ({"architectures": ()}, SettingsError, "architecture: give one or more"),
+        ({"seeds": (0, 1, 0)}, SettingsError, "seed 0 is given twice"),
+        ({"seeds": ()}, SettingsError, "seed: give one or more"),
         ({"encoder": EncoderSettings(weights="no.pt")}, WeightsError, r"no\.pt"),
     ],
 )

@@ -257,8 +257,8 @@ def test_every_setting_is_described() -> None:
 
 @pytest.mark.parametrize(("values", "message"), [([], "one or more"), ([0, 1, 0], "0 is given tw")])
 def test_each_is_named_once(values: list[int], message: str) -> None:
-    with pytest.raises(SettingsError, match=f"--seed.*{message}"):
-        check_once("--seed", values)
+    with pytest.raises(SettingsError, match=f"seed.*{message}"):
+        check_once("seed", values)
 
 
 def test_a_profile_cannot_be_called_camvid(project: Path) -> None:

@@ -255,9 +255,9 @@ def test_all_strategies_and_two_seeds_unless_named() -> None:
 @pytest.mark.parametrize(
     ("strategies", "seeds", "changes", "message"),
     [
-        (["ppoo"], [], {}, r"--strategy ppoo: there are ppo, ppo-independent, .*, random"),
-        (["ppo", "random", "ppo"], [], {}, "--strategy ppo is given twice"),
-        ([], [1, 0, 1], {}, "--seed 1 is given twice"),
+        (["ppoo"], [], {}, r"strategy 'ppoo': there are ppo, ppo-independent, .*, random"),
+        (["ppo", "random", "ppo"], [], {}, "strategy ppo is given twice"),
+        ([], [1, 0, 1], {}, "seed 1 is given twice"),
         ([], [-1], {}, "seed = -1"),
         ([], [], {"num_candidates": 3, "batch_size": 1}, "num_candidates = 3: .* needs 4 or more"),
         ([], [], {"num_candidates": 8, "batch_size": 8}, "num_candidates = 8: .* needs 9 or more"),
