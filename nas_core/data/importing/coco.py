@@ -118,7 +118,12 @@ def _find_files(source: Path) -> tuple[Path, list[tuple[Path, str | None]]]:
         return source.parent.parent if in_folder else source.parent, [(source, None)]
     splits = {path: split_of(path.name) for path in sorted(source.iterdir()) if path.is_dir()}
     places = [source, source / _FOLDER, *(path for path, split in splits.items() if split)]
-    paths = [path for place in places for path in sorted(place.glob("*.json")) if path.is_file()]
+    paths = [
+        path
+        for place in places
+        for path in sorted(place.glob("[!.]*.json"))  # some systems hide files beside each
+        if path.is_file()
+    ]
     # COCO's own folder has captions and key points beside them.
     paths = [path for path in paths if path.name.startswith("instances_")] or paths
     if not paths:

@@ -184,6 +184,7 @@ def read_annotations(
                 problems.add(f"{name}: {message[:1].lower()}{message[1:]}")
             elif len(place) < 2 and problem["type"] in ("missing", "model_type"):
                 problems.add(otherwise, name)
+                break
             else:
                 key = ".".join([place[0], *place[2:]])
                 problems.add(

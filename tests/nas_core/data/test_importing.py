@@ -260,6 +260,8 @@ def test_cvat(tmp_path: Path) -> None:
     assert mask(out, "night/a")[1] == [0, 1, 1, 1, 0, 0, 0, 0]
     assert mask(out, "b")[0][:3] == [2, 0, 0]
     assert done.counts == {None: 2}
+    (root / "annotations/._instances_default.json").write_bytes(b"of macOS")
+    assert len(read_plan(root, "coco").pictures) == 2
     alone, _ = imported(root / "annotations/instances_default.json")
     assert files(alone) == files(out)
 
@@ -575,6 +577,7 @@ def test_files_that_are_none_of_coco(place: Path, content: str, message: str) ->
     found = refused(place / "x.json")
     assert message in found
     assert len(found.splitlines()) <= 3
+    assert found.count("x.json") <= 1
 
 
 def test_files_that_are_none_of_labelme(place: Path) -> None:
