@@ -1,8 +1,9 @@
-"""The commands `nas data`: looking at a dataset before a search."""
+"""The commands `nas data`: making a dataset, and looking at it before a search."""
 
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -14,16 +15,19 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from nas_core.base.errors import DataError, SettingsError, printable
+from nas_core.base.errors import DataError, SettingsError, printable, some_of
 from nas_core.base.files import write_atomically, write_bytes
 from nas_core.base.paths import artifacts_folder
 from nas_core.config import DatasetKind, DatasetSettings, load_settings, profiles, project_dir
 
 if TYPE_CHECKING:
     from nas_core.data.check import Report
+    from nas_core.data.importing.dataset import Imported
 
-app = typer.Typer(name="data", help="Look at a dataset before a search.", no_args_is_help=True)
+_HELP = "Make a dataset of what an annotation tool wrote, and look at it before a search."
+app = typer.Typer(name="data", help=_HELP, no_args_is_help=True)
 console = Console()
+errors = Console(stderr=True)
 
 _SHOWN_SIZES = 5
 _SHOWN_UNUSED = 5
@@ -32,9 +36,9 @@ _SHOWN_UNUSED = 5
 KINDS = [kind for kind in get_args(DatasetKind) if kind != "synthetic"]
 
 
-@app.callback()
+@app.callback(help=_HELP)
 def data() -> None:
-    """Look at a dataset before a search."""
+    pass
 
 
 @app.command()
@@ -96,6 +100,92 @@ def check(
         head = f"# Written by nas data check: what differs from params.yaml for {shown}.\n"
         write_bytes(target, (head + yaml.safe_dump(values, sort_keys=False)).encode())
         console.print(f"profile: {target}; start with `nas search -p {profile}`", soft_wrap=True)
+
+
+class Format(StrEnum):
+    coco = "coco"
+    labelme = "labelme"
+
+
+class Unlabelled(StrEnum):
+    background = "background"
+    ignore = "ignore"
+
+
+@app.command("import")
+def import_annotations(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE_OR_FOLDER", help="What the annotation tool wrote.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
+    form: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            help="coco: also what CVAT, Label Studio and Roboflow export as COCO; it needs the "
+            "package pycocotools.",
+        ),
+    ],
+    unlabelled: Annotated[
+        Unlabelled,
+        typer.Option(help="What pixels without a shape are: a class background, or not counted."),
+    ] = Unlabelled.background,
+    copy: Annotated[
+        bool,
+        typer.Option(
+            "--copy",
+            help="Copy the images. Else they are hard links, which need no space: who changes an "
+            "image in place changes both.",
+        ),
+    ] = False,
+    skip_bad_shapes: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad-shapes",
+            help="Leave out shapes that cannot be drawn, as polygons of two points; else they are "
+            "errors.",
+        ),
+    ] = False,
+) -> None:
+    """Make a dataset of images and label masks from polygons, masks and other shapes.
+
+    A later shape lies above an earlier one, crowd regions lie below all and are ignored. Folders
+    or files of train, valid and test are kept as splits; else dataset.yaml divides by shares.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from nas_core.data.importing.dataset import check_target, import_dataset, read_plan
+
+    check_target(out)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True) as progress:
+        bar = progress.add_task("", total=None)
+        plan = read_plan(source, form.value)
+        progress.update(bar, total=2 * len(plan.pictures))  # each is drawn, then written
+        done = import_dataset(
+            plan,
+            out.resolve(),
+            unlabelled=unlabelled.value,
+            skip_bad_shapes=skip_bad_shapes,
+            copy=copy,
+            advance=lambda: progress.advance(bar),
+        )
+    _print_imported(done, out)
+
+
+def _print_imported(done: Imported, out: Path) -> None:
+    from nas_core.data.listing import SPLITS
+
+    counts = done.counts
+    splits = ", ".join(f"{split} {counts[split]}" for split in SPLITS if split in counts)
+    lines = [
+        f"written: {out}: {sum(counts.values())} images ({splits or 'divided by dataset.yaml'})",
+        f"{len(done.classes)} classes: {some_of(done.classes)}",
+        *done.notes,
+        *(f"left out: {line}" for line in done.left_out),
+        f"look at it with `nas data check {out}`",
+    ]
+    console.print("\n".join(map(printable, lines)), soft_wrap=True, markup=False, highlight=False)
 
 
 def _dataset(kind: str, source: Path) -> DatasetSettings:

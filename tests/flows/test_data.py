@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -183,3 +184,65 @@ def test_the_picture_does_not_go_into_the_dataset(project: Path) -> None:
     assert isinstance(done.exception, DataError)
     assert "--picture" in str(done.exception) and "lies in the dataset" in str(done.exception)
     assert (leaves / "masks" / "0.png").read_bytes() == before
+
+
+@pytest.fixture
+def annotated(project: Path) -> Path:
+    """The images of data/leaves with polygons in COCO's form."""
+    images = sorted((project / "data/leaves/images").iterdir())
+    content = {
+        "images": [{"id": n, "file_name": path.name} for n, path in enumerate(images)],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": 1, "segmentation": [[5, 5, 40, 5, 40, 40]]}
+            for n in range(len(images))
+        ],
+        "categories": [{"id": 1, "name": "leaf"}],
+    }
+    path = project / "data/leaves/result.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def run_import(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["data", "import", *map(str, arguments)])
+
+
+def test_what_was_imported_is_taken_by_the_check_as_it_is(project: Path, annotated: Path) -> None:
+    out = project / "data/mine"
+    done = run_import(annotated, out, "--format", "coco")
+    assert done.exit_code == 0, done.output
+    for part in ("mine: 10 images (divided by dataset.yaml)", "2 classes: background, leaf",
+                 f"nas data check {out}"):  # fmt: skip
+        assert part in done.output
+    checked = check(out, "--profile", "mine")
+    assert checked.exit_code == 0, checked.output
+    assert "mine (folder)" in checked.output
+    again = run_import(annotated, out, "--format", "coco")
+    assert isinstance(again.exception, DataError)
+    assert "nothing is overwritten" in str(again.exception)
+
+
+def test_what_cannot_be_imported_leaves_nothing(project: Path, annotated: Path) -> None:
+    for arguments in (["--format", "labelme"], ["--format", "coco"]):
+        (project / "data/leaves/images/3.jpg").write_bytes(b"no picture")
+        done = run_import(annotated.parent, project / "deep/mine", *arguments)
+        assert isinstance(done.exception, DataError)
+        assert "result.json" in str(done.exception) or "3.jpg" in str(done.exception)
+        assert not (project / "deep").exists()
+    for arguments in ([], ["--format", "voc"]):
+        assert run_import(annotated, project / "mine", *arguments).exit_code == 2
+
+
+def test_choices_of_an_import(project: Path, annotated: Path) -> None:
+    content = json.loads(annotated.read_text())
+    content["categories"].append({"id": 2, "name": "stem"})
+    content["annotations"].append({"image_id": 0, "category_id": 2, "segmentation": [[1, 1, 2, 2]]})
+    annotated.write_text(json.dumps(content))
+    out = project / "mine"
+    done = run_import(annotated, out, "--format", "coco", "--unlabelled", "ignore", "--copy",
+                      "--skip-bad-shapes")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "2 classes: leaf, stem" in done.output
+    assert "left out: 1 polygons of fewer than 3 points (result.json, annotation 10)" in done.output
+    assert not (out / "images/0.jpg").samefile(project / "data/leaves/images/0.jpg")
+    assert set(np.unique(np.asarray(Image.open(out / "masks/0.png")))) == {0, 255}
