@@ -33,7 +33,7 @@ PARAMS: dict[str, Any] = {
     "search": {
         "num_candidates": 3,
         "batch_size": 2,
-        "meta_val_fraction": 0.25,
+        "meta_val": {"fraction": 0.25},
         "proxy": {**SIZE, "batch_size": 4, "epochs_a": 1, "epochs_b": 1, "agg_size": 8},
         "early_stopping": {"enabled": False},
     },

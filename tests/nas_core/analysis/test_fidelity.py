@@ -16,7 +16,7 @@ from nas_core.analysis.fidelity import (
     spread_by_rank,
 )
 from nas_core.compute import Compute
-from nas_core.config import ProxySettings, SearchSettings, Settings
+from nas_core.config import MetaValSettings, ProxySettings, SearchSettings, Settings
 from nas_core.search.journal import Record
 from nas_core.space import sample
 
@@ -180,7 +180,7 @@ def test_fewer_candidates_than_wanted_are_all_taken() -> None:
     "change",
     [
         {"seed": 1},
-        {"search": SearchSettings(meta_val_fraction=0.2)},
+        {"search": SearchSettings(meta_val=MetaValSettings(fraction=0.2))},
         {"search": SearchSettings(proxy=ProxySettings(height=80))},
     ],
 )
