@@ -80,7 +80,8 @@ def without(data: PreparedData, recording: str) -> PreparedData:
         )
     images = np.concatenate([split.images for split in splits])
     masks = np.concatenate([split.masks for split in splits])
-    joined = Split(images, masks, names)
+    groups = tuple(group for split in splits for group in split.groups)
+    joined = Split(images, masks, names, groups)
     train, val = (joined.rows(np.flatnonzero(rows)) for rows in (~held_out, held_out))
     return dataclasses.replace(
         data,

@@ -161,7 +161,7 @@ def _with_proxy(settings: Settings, proxy: ProxySettings) -> Settings:
 def _open_folder(context: Context, settings: Settings) -> Path:
     """The folder of what the proxy of `settings` gave, with what names it."""
     identity = fidelity.proxy_identity(
-        settings, context.data.content_hash, state_digest(context.encoder_state), context.compute
+        settings, context.data.search_hash, state_digest(context.encoder_state), context.compute
     )
     folder = fidelity_folder(context.root) / f"{settings.name}-{digest_of(identity)}"
     write_json(folder / "identity.json", identity)

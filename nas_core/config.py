@@ -235,6 +235,18 @@ class ProxySettings(CropSettings):
         return 1 + self.epochs_b
 
 
+class MetaValSettings(Section):
+    """The part of the training split that scores the candidates."""
+
+    fraction: float = Field(0.1, gt=0, lt=1, description="Its share of the training images.")
+    by: Literal["frames", "groups"] = Field(
+        "frames",
+        description="frames: images are drawn one by one. groups: whole recordings where there "
+        "are enough, else blocks of their frames with gaps; nas data check says which.",
+    )
+    seed: Seed = Field(0, description="Draws it, whatever the seed of the search.")
+
+
 class EarlyStoppingSettings(Section):
     """A candidate clearly below the running average of earlier ones stops at a validation."""
 
@@ -270,9 +282,6 @@ class SearchSettings(Section):
         description="Batches proposed before the one before them is learned from: they keep more "
         "workers busy, and what is learned is of older proposals. 0: a batch at a time.",
     )
-    meta_val_fraction: float = Field(
-        0.1, gt=0, lt=1, description="Share of the training split that scores the candidates."
-    )
     max_failures: int = Field(
         3,
         ge=1,
@@ -283,6 +292,7 @@ class SearchSettings(Section):
     evolution: EvolutionSettings = EvolutionSettings()
     constraints: ConstraintSettings = ConstraintSettings()
     reward: RewardSettings = RewardSettings()
+    meta_val: MetaValSettings = MetaValSettings()
     proxy: ProxySettings = ProxySettings()
     early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
 
@@ -567,7 +577,9 @@ def _nearest(key: str) -> str:
     """A hint at the valid key that is most like an unknown one: on its level, or by its name."""
     keys = setting_keys()
     paths = {".".join(known.split(".")[: key.count(".") + 1]) for known in keys}
-    close = difflib.get_close_matches(key, sorted(paths), n=1, cutoff=0.7)
+    # A key that has become one of a section of its own is there with a dot for a `_`.
+    close = [known for known in keys if known.replace(".", "_") == key.replace(".", "_")]
+    close = close or difflib.get_close_matches(key, sorted(paths), n=1, cutoff=0.7)
     if not close:
         last = key.rsplit(".", 1)[-1]
         close = [known for known in keys if known.rsplit(".", 1)[-1] == last]

@@ -23,6 +23,7 @@ from nas_core.config import DatasetKind, DatasetSettings, load_settings, profile
 if TYPE_CHECKING:
     from nas_core.data.check import Report
     from nas_core.data.importing.dataset import Imported
+    from nas_core.data.meta_val import MetaVal
 
 _HELP = "Make a dataset of what an annotation tool wrote, and look at it before a search."
 app = typer.Typer(name="data", help=_HELP, no_args_is_help=True)
@@ -79,8 +80,11 @@ def check(
     if picture is not None and picture.resolve().is_relative_to(source):
         raise DataError(f"--picture {picture} lies in the dataset: choose another place")
     listing = list_dataset(_dataset(chosen, source), root)
-    report = check_dataset(listing)
+    meta_val = load_settings(root=root).search.meta_val
+    report = check_dataset(listing, meta_val)
     _print(report, chosen)
+    if report.meta_val is not None:
+        _print_meta_val(report.meta_val, meta_val.by)
     drawn = sample_picture(listing)
     if drawn is not None:
         place = picture or artifacts_folder(root) / "check" / f"{source.name}.png"
@@ -249,3 +253,13 @@ def _print(report: Report, kind: str) -> None:
     )
     if absent:
         console.print(f"never in train: {', '.join(absent)}", markup=False)
+
+
+def _print_meta_val(chosen: MetaVal, by: str) -> None:
+    console.print(str(chosen), soft_wrap=True, markup=False, highlight=False)
+    if by == "frames" and chosen.num_shared:
+        console.print(
+            f"{chosen.num_shared} of them have others of their group in training; with "
+            "search.meta_val.by=groups they are kept apart",
+            soft_wrap=True,
+        )

@@ -24,12 +24,12 @@ PERCENTILES = (2.5, 97.5)
 
 
 def proxy_identity(
-    settings: Settings, content_hash: str, encoder_digest: str, compute: Compute
+    settings: Settings, data_hash: str, encoder_digest: str, compute: Compute
 ) -> dict[str, Any]:
     """All that decides what the proxy gives an architecture, as plain values."""
     return {
-        **conditions(settings, content_hash, encoder_digest, compute, PROXY),
-        "meta_val_fraction": settings.search.meta_val_fraction,
+        **conditions(settings, data_hash, encoder_digest, compute, PROXY),
+        "meta_val": settings.search.meta_val.model_dump(mode="json"),
         "proxy": settings.search.proxy.model_dump(mode="json"),
     }
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageOps
 
 from nas_core.base.errors import DataError
-from nas_core.config import ProxySettings, TrainSettings
+from nas_core.config import MetaValSettings, ProxySettings, TrainSettings
 from nas_core.data.images import read_image
 from nas_core.data.inspection import (
     MIN_TRAIN_IMAGES,
@@ -24,6 +24,7 @@ from nas_core.data.inspection import (
 )
 from nas_core.data.lettering import Lettering
 from nas_core.data.listing import Listing, Sample
+from nas_core.data.meta_val import MetaVal, choose_meta_val
 from nas_core.data.overlay import overlay
 
 _PER_SPLIT = 2
@@ -47,6 +48,7 @@ class Report:
         ignored: by split, the share of ignored pixels; NaN where no mask could be read.
         unlabelled: by split, how many readable masks have no labelled pixel.
         padding: share of the prepared pixels that pad smaller images.
+        meta_val: the images that would score candidates; None where problems say why not.
         problems: all that keeps a search from running on it, one line each.
     """
 
@@ -58,10 +60,11 @@ class Report:
     ignored: dict[str, float]
     unlabelled: dict[str, int]
     padding: float
+    meta_val: MetaVal | None
     problems: list[str]
 
 
-def check_dataset(listing: Listing) -> Report:
+def check_dataset(listing: Listing, meta_val: MetaValSettings) -> Report:
     """Decode every file of a dataset; nothing is written and nothing kept but counts."""
     frame, oversize = frame_size(listing)
     proxy = _proxy_size(frame)
@@ -74,9 +77,13 @@ def check_dataset(listing: Listing) -> Report:
         looks = list(threads.map(look, listing.samples))
     inspected = [one for one, _ in looks]
     problems = [*oversize, *all_problems(listing, inspected)]
+    chosen = None
     if not problems:
-        seen = sum(labelled for one, labelled in looks if one.sample.split == "train")
-        problems += _too_few_for_proxy(listing, seen, proxy)
+        seen = [one.sample for one, has_label in looks if has_label and one.sample.split == "train"]
+        problems += _too_few_for_proxy(listing, len(seen), proxy)
+        if not problems:
+            names, groups = ([*of] for of in zip(*((s.name, s.group) for s in seen), strict=True))
+            chosen = choose_meta_val(names, groups, meta_val)
     sizes = Counter(one.size for one in inspected if one.size is not None)
     pixels = sum(height * width * count for (height, width), count in sizes.items())
     total = sizes.total() * frame[0] * frame[1]
@@ -96,6 +103,7 @@ def check_dataset(listing: Listing) -> Report:
         ignored=ignored,
         unlabelled=unlabelled,
         padding=max(0.0, 1 - pixels / total) if total else 0.0,
+        meta_val=chosen,
         problems=problems,
     )
 

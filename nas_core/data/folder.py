@@ -266,18 +266,23 @@ def list_dataset(root: Path) -> Listing:
         for split in SPLITS:
             if lexists(root / split) or split != "test":
                 pairs, found = pair_files(root, f"{split}/images", f"{split}/masks", _IMAGES)
-                samples += [Sample(split, sample_name(name), *pair) for name, pair in pairs.items()]
+                samples += [
+                    Sample(split, sample_name(name), sample_name(name), *pair)
+                    for name, pair in pairs.items()
+                ]
                 problems += found
     else:
         pairs, problems = pair_files(root, "images", "masks", _IMAGES)
-        assigned, found = (
-            _divide(pairs, description.split)
-            if description.split is not None
-            else _read_lists(root, lists, pairs)
-        )
+        groups = {name: name for name in pairs}
+        if description.split is not None:
+            groups, found = _groups(pairs, description.split)
+            problems += found
+            assigned, found = _divide(groups, description.split)
+        else:
+            assigned, found = _read_lists(root, lists, pairs)
         problems += found
         samples = [
-            Sample(split, sample_name(name), *pairs[name])
+            Sample(split, sample_name(name), sample_name(groups[name]), *pairs[name])
             for split in SPLITS
             for name in sorted(name for name, its in assigned.items() if its == split)
         ]
@@ -378,45 +383,58 @@ def _read_lists(
     return assigned, problems
 
 
-def _divide(
+def _groups(
     pairs: dict[str, tuple[Path, Path]], split: SplitEntry
 ) -> tuple[dict[str, str], list[str]]:
+    """The group of each image, by name, as `split.group` says, and whose name it does not match.
+
+    No images are left if it takes too long.
+    """
+    if split.group is None:
+        return {name: name for name in pairs}, []
+    groups: dict[str, str] = {}
+    problems = []
+    expression = regex.compile(split.group)
+    for name, (path, _) in pairs.items():
+        file = name + path.suffix
+        try:
+            found = expression.search(file, timeout=_SECONDS_A_NAME)
+        except TimeoutError:
+            problem = f"split.group takes more than {_SECONDS_A_NAME:.0f} s for {file}"
+            return {}, [f"{DESCRIPTION}: {problem}: use a simpler expression"]
+        if found is None:
+            problems.append(f"images/{file}: split.group does not match it")
+        group = name if found is None else found.group(1 if expression.groups else 0)
+        groups[name] = str(group)
+    return groups, problems
+
+
+def _divide(groups: dict[str, str], split: SplitEntry) -> tuple[dict[str, str], list[str]]:
     """The split of each image, by name; images of one group stay together.
 
     The groups, in the order of a hash of seed and group, fill test, then val, up to their shares;
     the rest is train. So the result depends on the names alone.
     """
-    groups: defaultdict[str, list[str]] = defaultdict(list)
-    problems = []
-    expression = regex.compile(split.group) if split.group is not None else None
-    for name, (path, _) in pairs.items():
-        file = name + path.suffix
-        try:
-            found = expression and expression.search(file, timeout=_SECONDS_A_NAME)
-        except TimeoutError:
-            problem = f"split.group takes more than {_SECONDS_A_NAME:.0f} s for {file}"
-            return {}, [f"{DESCRIPTION}: {problem}: use a simpler expression"]
-        if expression and found is None:
-            problems.append(f"images/{file}: split.group does not match it")
-        group = name if found is None else found.group(1 if found.re.groups else 0)
-        groups[str(group)].append(name)
+    members: defaultdict[str, list[str]] = defaultdict(list)
+    for name, group in groups.items():
+        members[group].append(name)
 
     def order(group: str) -> str:
         content = f"{split.seed}\0{group}".encode(errors="surrogateescape")
         return hashlib.sha256(content).hexdigest()
 
-    left = sorted(groups, key=order)
+    left = sorted(members, key=order)
     assigned: dict[str, str] = {}
     for target, share in (("test", split.test), ("val", split.val)):
         count = 0
-        while share and left and count < max(1, round(share * len(pairs))):
-            names = groups[left.pop(0)]
+        while share and left and count < max(1, round(share * len(groups))):
+            names = members[left.pop(0)]
             assigned |= dict.fromkeys(names, target)
             count += len(names)
-    assigned |= {name: "train" for group in left for name in groups[group]}
-    if pairs and not left:
-        problems.append(
-            f"split in {DESCRIPTION} leaves nothing to train on: {len(groups)} groups of "
-            f"{len(pairs)} images; lower val and test, or use another group"
-        )
-    return assigned, problems
+    assigned |= {name: "train" for group in left for name in members[group]}
+    if groups and not left:
+        return assigned, [
+            f"split in {DESCRIPTION} leaves nothing to train on: {len(members)} groups of "
+            f"{len(groups)} images; lower val and test, or use another group"
+        ]
+    return assigned, []

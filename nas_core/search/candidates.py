@@ -139,6 +139,6 @@ def proxy_task(settings: Settings, root: Path) -> ProxyTask:
         load_encoder_weights(settings.encoder.weights, root),
         settings.search.proxy,
         Compute.from_settings(settings.compute),
-        meta_val_fraction=settings.search.meta_val_fraction,
+        meta_val=settings.search.meta_val,
         seed=settings.seed,
     )

@@ -63,6 +63,25 @@ def test_a_good_dataset_is_described_and_a_profile_written(project: Path) -> Non
     assert (settings.train.crop_height, settings.train.crop_width) == (72, 64)
 
 
+def test_what_meta_val_will_be_is_said(project: Path) -> None:
+    leaves = project / "data/leaves"
+    for number in range(10):
+        for part, suffix in (("images", "jpg"), ("masks", "png")):
+            file = leaves / part / f"{number}.{suffix}"
+            file.rename(file.with_stem(f"video{number // 5}_{number}"))
+    split = {"val": 0.2, "group": r"^(video\d)_"}
+    classes = ["soil", "leaf", "stem"]
+    (leaves / "dataset.yaml").write_text(yaml.safe_dump({"classes": classes, "split": split}))
+    done = check(leaves)
+    assert "meta-val: 1 images, meta-train: 4; drawn one by one" in done.output
+    assert "1 of them have others of their group in training" in done.output
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("by: frames", "by: groups"))
+    done = check(leaves)
+    assert "a block of frames of each group with a gap around it (1 groups" in done.output
+    assert "have others of their group" not in done.output
+
+
 def test_a_profile_is_not_overwritten_and_its_name_is_checked(project: Path) -> None:
     for name, message in (("camvid", "exists"), ("../x", "should match")):
         done = check(project / "data/leaves", "--profile", name)

@@ -61,6 +61,12 @@ def test_a_null_section_changes_nothing(project: Path) -> None:
     ("override", "message"),
     [
         ("search.num_candidate=8", "'search.num_candidate'; did you mean 'search.num_candidates'"),
+        ("search.meta_val_fraction=0.2", "did you mean 'search.meta_val.fraction'"),
+        (
+            "search.meta_val.by=recordings",
+            "search.meta_val.by = 'recordings': .*'frames' or 'group",
+        ),
+        ("search.meta_val.fraction=1", "search.meta_val.fraction = 1"),
         ("serch.num_candidates=8", "unknown key 'serch'; did you mean 'search'"),
         ("num_candidates=8", "did you mean 'search.num_candidates'"),
         ("zzz=1", "sections are dataset"),

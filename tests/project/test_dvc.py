@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 IMAGES = {"num_train": 8, "num_val": 2, "num_test": 2, "height": 40, "width": 56}
 PARAMS = tiny(
     dataset={"path": "drawn", "synthetic": IMAGES},
-    search={"meta_val_fraction": 0.25, "early_stopping": {"enabled": False}},
+    search={"meta_val": {"fraction": 0.25}, "early_stopping": {"enabled": False}},
 )
 
 

@@ -134,7 +134,7 @@ def prepared(folder: Path) -> Path:
         np.save(folder / f"{split}_images.npy", np.zeros((number, 4, 6, 3), np.uint8))
         np.save(folder / f"{split}_masks.npy", np.zeros((number, 4, 6), np.uint8))
     manifest = {
-        "format": 1,
+        "format": 2,
         "classes": ["a", "b"],
         "palette": [[0, 0, 0], [1, 1, 1]],
         "ignore_index": 255,
@@ -145,6 +145,7 @@ def prepared(folder: Path) -> Path:
         "content_hash": "00",
         "label_shares": [0.5, 0.5],
         "names": {"train": ["x", "y", "z"], "val": ["v"]},
+        "groups": {"train": ["r", "r", "s"], "val": ["v"]},
     }
     write_json(folder / "manifest.json", manifest)
     return folder

@@ -15,7 +15,7 @@ from nas_core.analysis.rank_agreement import (
     rank_agreement,
     spread_by_rank,
 )
-from nas_core.config import ProxySettings, SearchSettings, Settings
+from nas_core.config import MetaValSettings, ProxySettings, SearchSettings, Settings
 from nas_core.models.compute import Compute
 from nas_core.search.journal import Record
 from nas_core.space.decisions import sample
@@ -180,7 +180,7 @@ def test_fewer_candidates_than_wanted_are_all_taken() -> None:
     "change",
     [
         {"seed": 1},
-        {"search": SearchSettings(meta_val_fraction=0.2)},
+        {"search": SearchSettings(meta_val=MetaValSettings(fraction=0.2))},
         {"search": SearchSettings(proxy=ProxySettings(height=80))},
     ],
 )

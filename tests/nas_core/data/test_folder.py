@@ -14,6 +14,7 @@ from nas_core.base.errors import DataError
 from nas_core.config import (
     ComputeSettings,
     DatasetSettings,
+    MetaValSettings,
     NetworkSettings,
     ProxySettings,
     TrainSettings,
@@ -351,6 +352,7 @@ def test_list_files_cannot_name_what_is_not_in_images(flat: Path, entry: str) ->
 def test_missing_list_and_ways_to_divide(flat: Path) -> None:
     assert "no splits: expected" in problems_of(flat)[0]
     (flat / "train.txt").write_text("video0_0")
+    assert [sample.group for sample in folder.list_dataset(flat).samples] == ["video0_0"]
     assert "val.txt: is missing" in problems_of(flat)
     describe(flat, split={"val": 0.2})
     assert problems_of(flat)[0].startswith("divided in 2 ways (list files, split in dataset.yaml)")
@@ -363,6 +365,7 @@ def test_a_split_by_group_keeps_videos_together_and_is_repeated(flat: Path) -> N
     videos = {s: {x.name[:6] for x in first.of_split(s)} for s in ("train", "val", "test")}
     assert [len(videos[split]) for split in ("train", "val", "test")] == [2, 1, 1]
     assert len(set.union(*videos.values())) == 4
+    assert all(sample.group == sample.name[:6] for sample in first.samples)
     others = []
     for seed in range(1, 6):
         describe(flat, split={"val": 0.2, "test": 0.2, "group": r"^(video\d)_", "seed": seed})
@@ -385,7 +388,9 @@ def test_any_split_by_group_is_whole_and_leaks_nothing(
 ) -> None:
     pairs = {f"g{g:02}_{n}": (Path(f"g{g:02}_{n}.png"), Path()) for n, g in enumerate(groups)}
     entry = folder.SplitEntry(val=val, test=test, group=r"^g\d\d", seed=seed)
-    assigned, problems = folder._divide(pairs, entry)
+    of_image, unmatched = folder._groups(pairs, entry)
+    assert not unmatched
+    assigned, problems = folder._divide(of_image, entry)
     assert set(assigned) == set(pairs)
     of_group: dict[str, set[str]] = {}
     for name, split in assigned.items():
@@ -403,7 +408,9 @@ def test_networks_train_on_mixed_sizes_and_any_number_of_classes(
     data = prepare_it(root)
     compute = Compute.from_settings(ComputeSettings(device="cpu", precision="fp32", threads=1))
     proxy = ProxySettings(height=32, width=32, batch_size=4, epochs_a=1, epochs_b=1, agg_size=8)
-    task = build_proxy_task(data, None, proxy, compute, meta_val_fraction=0.25, seed=0)
+    task = build_proxy_task(
+        data, None, proxy, compute, meta_val=MetaValSettings(fraction=0.25), seed=0
+    )
     result = train_candidate(task, ARCH, seed=0)
     assert result.confusion.matrix.shape == (3, 3)
     full = train_fully(

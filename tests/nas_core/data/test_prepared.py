@@ -112,7 +112,7 @@ def test_a_damaged_cache_is_refused_and_made_anew(
     elif damage == "missing":
         (folder / "test_masks.npy").unlink()
     else:
-        manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 0'))
+        manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
     expected = r"prepared/tiny has (no|a damaged|a manifest).*`nas search --stage prepare`"
     with pytest.raises(DataError, match=expected):
         PreparedData.open(folder)
@@ -142,7 +142,7 @@ def test_nothing_prepared_says_what_to_do(tmp_path: Path) -> None:
 def test_manifest_is_plain_json(make_dataset: Callable[[], Path]) -> None:
     folder = prepare_tiny(make_dataset()).folder
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["names"]["val"] == ["val_0", "val_1"]
+    assert manifest["names"]["val"] == manifest["groups"]["val"] == ["val_0", "val_1"]
     assert manifest["classes"][0] == "sky"
     assert len(manifest["data_hash"]) == 64
 
