@@ -70,7 +70,7 @@ def list_dataset(root: Path) -> Listing:
     samples: list[Sample] = []
     problems: list[str] = []
     for split in SPLITS:
-        pairs, found = pair_files(root, split, f"{split}annot", [".png"])
+        pairs, found = pair_files(root, split, f"{split}annot", [".png"], [".png"])
         samples += [Sample(split, sample_name(name), *pair) for name, pair in pairs.items()]
         problems += found
     files = [path for sample in samples for path in (sample.image, sample.mask)]

@@ -7,9 +7,8 @@
 
 or `images/` and `masks/` alone, divided by list files (train.txt, val.txt, test.txt: a file name of
 `images/` a line) or by `split` in dataset.yaml. Both may hold folders: a mask lies at the path of
-its image. Images are PNG or JPEG, masks PNG: 8-bit grey or palette, whose values are labels, or
-8-bit RGB, whose colours stand for classes. So do those of a palette where each class has a colour
-and the mask has no other.
+its image. Masks are grey or palette, whose values are labels, or RGB, whose colours stand for
+classes. So do those of a palette where each class has a colour and the mask has no other.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from nas_core.base.errors import DataError, first_line, printable, shown
 from nas_core.base.files import read_text
 from nas_core.base.yaml_files import read_yaml
-from nas_core.data.images import JPEG_SUFFIXES, listed, read_labels
+from nas_core.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, listed, read_labels
 from nas_core.data.labels import IGNORED, MAX_CLASSES
 from nas_core.data.listing import (
     SPLITS,
@@ -47,7 +46,6 @@ from nas_core.data.listing import (
 
 DESCRIPTION = "dataset.yaml"
 MAX_LIST_BYTES = 2**24
-_IMAGES = (".png", *JPEG_SUFFIXES)
 _CLASS_NAME = regex.compile(r"\w[\w .\-]{0,59}")
 _ENTRY = "{name: road, label: 7}"
 _UNKNOWN = -1
@@ -265,11 +263,13 @@ def list_dataset(root: Path) -> Listing:
     elif in_splits:
         for split in SPLITS:
             if lexists(root / split) or split != "test":
-                pairs, found = pair_files(root, f"{split}/images", f"{split}/masks", _IMAGES)
+                pairs, found = pair_files(
+                    root, f"{split}/images", f"{split}/masks", IMAGE_SUFFIXES, MASK_SUFFIXES
+                )
                 samples += [Sample(split, sample_name(name), *pair) for name, pair in pairs.items()]
                 problems += found
     else:
-        pairs, problems = pair_files(root, "images", "masks", _IMAGES)
+        pairs, problems = pair_files(root, "images", "masks", IMAGE_SUFFIXES, MASK_SUFFIXES)
         assigned, found = (
             _divide(pairs, description.split)
             if description.split is not None
