@@ -77,6 +77,7 @@ def list_dataset(root: Path) -> Listing:
     data_hash, unreadable = hash_files(root, files)
     return Listing(
         root=root,
+        layout="CamVid: train/ beside trainannot/",
         classes=CLASSES,
         palette=PALETTE,
         ignore_index=VOID,

@@ -20,6 +20,13 @@ from nas_core.data.containers import MAX_BYTES
 SPLITS = ("train", "val", "test")
 """All splits there can be. Without `test`, final scores are those of `val`."""
 
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""The split that a folder, a list or a part of a path means, by its name in lower case."""
+
 Colour = tuple[int, int, int]
 
 _SHOWN_PROBLEMS = 20
@@ -56,6 +63,7 @@ class Listing:
     """What lies in a dataset's folder.
 
     Attributes:
+        layout: what people call the way in which it lies there.
         classes, palette: the names and RGB colours of the classes.
         ignore_index: label of the pixels that belong to no class.
         read_mask: file of a mask to uint8 (H, W) of class numbers and `ignore_index`. It raises
@@ -68,6 +76,7 @@ class Listing:
     """
 
     root: Path
+    layout: str
     classes: tuple[str, ...]
     palette: tuple[Colour, ...]
     ignore_index: int
@@ -165,6 +174,8 @@ def pair_files(
     masks: str,
     image_suffixes: Collection[str],
     mask_suffixes: Collection[str],
+    *,
+    unpaired: bool = False,
 ) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
     """Image and mask by their path in `images` and in `masks`, and what has no counterpart.
 
@@ -172,6 +183,7 @@ def pair_files(
 
     Args:
         image_suffixes, mask_suffixes: of the files that are images or masks, in lower case.
+        unpaired: images without a mask, and masks without an image, are nothing wrong.
     """
     missing = [
         f"{name}/: folder is missing" for name in (images, masks) if not (root / name).is_dir()
@@ -194,6 +206,9 @@ def pair_files(
         for name, path in other_labels.items()
         if name not in labels
     ]
+    both = {name: (path, labels[name]) for name, path in pictures.items() if name in labels}
+    if unpaired:
+        return both, problems
     problems += [
         f"{images}/{name}{path.suffix}: no mask {masks}/{name}.png"
         for name, path in pictures.items()
@@ -204,7 +219,6 @@ def pair_files(
         for name, path in labels.items()
         if name not in pictures and name not in other_pictures
     ]
-    both = {name: (path, labels[name]) for name, path in pictures.items() if name in labels}
     return both, problems
 
 

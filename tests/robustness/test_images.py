@@ -12,9 +12,10 @@ from PIL import ExifTags, Image
 
 from nas_core.data import camvid, cityscapes
 from nas_core.data.containers import MAX_BYTES
-from nas_core.data.folder import Description, MaskReader
+from nas_core.data.description import Description
 from nas_core.data.images import decode_image, image_size, read_image, read_labels, read_mask
 from nas_core.data.listing import hash_files
+from nas_core.data.masks import MaskReader
 from tests.robustness.cases import accepted_or_refused, refused
 
 pytestmark = pytest.mark.timeout(60)

@@ -19,6 +19,10 @@ from nas_core.config import (
     TrainSettings,
 )
 from nas_core.data import folder, images, prepared, transforms
+from nas_core.data.arrangement import Pair
+from nas_core.data.description import SplitEntry, read_description
+from nas_core.data.dividing import divide, groups_of
+from nas_core.data.masks import MaskReader
 from nas_core.data.prepared import PreparedData, prepare
 from nas_core.models.compute import Compute
 from nas_core.space.genotype import Genotype
@@ -138,7 +142,7 @@ def test_any_labels_are_numbered_in_the_order_of_the_classes(
     (tmp_path / "dataset.yaml").write_text(
         yaml.safe_dump({"classes": entries, "ignore_labels": sorted(ignored)})
     )
-    reader = folder.MaskReader(tmp_path, folder.read_description(tmp_path))
+    reader = MaskReader(tmp_path, read_description(tmp_path))
     path = tmp_path / "mask.png"
     known = np.array([*labels, *ignored], np.uint8)[None]
     Image.fromarray(known).save(path)
@@ -346,7 +350,9 @@ def test_missing_list_and_ways_to_divide(flat: Path) -> None:
     (flat / "train.txt").write_text("video0_0")
     assert "val.txt: is missing" in problems_of(flat)
     describe(flat, split={"val": 0.2})
-    assert problems_of(flat)[0].startswith("divided in 2 ways (list files, split in dataset.yaml)")
+    assert "leaves nothing to train on" in problems_of(flat)[0]
+    (flat / "val.txt").write_text("video0_1")
+    assert problems_of(flat)[0].startswith("val is given twice: it lies there, and is a share")
 
 
 def test_a_split_by_group_keeps_videos_together_and_is_repeated(flat: Path) -> None:
@@ -378,15 +384,18 @@ def test_a_split_by_group_keeps_videos_together_and_is_repeated(flat: Path) -> N
 def test_any_split_by_group_is_whole_and_leaks_nothing(
     groups: list[int], val: float, test: float, seed: int
 ) -> None:
-    pairs = {f"g{g:02}_{n}": (Path(f"g{g:02}_{n}.png"), Path()) for n, g in enumerate(groups)}
-    entry = folder.SplitEntry(val=val, test=test, group=r"^g\d\d", seed=seed)
-    assigned, problems = folder._divide(pairs, entry)
+    names = [f"g{g:02}_{n}" for n, g in enumerate(groups)]
+    pairs = [Pair(name, f"{name}.png", Path(), Path()) for name in names]
+    of_pair, problems = groups_of(pairs, SplitEntry(group=r"^g\d\d"), "images/")
+    assert problems == []
+    shares = {"test": test, "val": val} if test else {"val": val}
+    assigned, problems = divide(of_pair, shares, seed)
     assert set(assigned) == set(pairs)
     of_group: dict[str, set[str]] = {}
-    for name, split in assigned.items():
-        of_group.setdefault(name[:3], set()).add(split)
+    for pair, split in assigned.items():
+        of_group.setdefault(pair.name[:3], set()).add(split)
     assert all(len(splits) == 1 for splits in of_group.values())
-    assert bool(problems) == ("train" not in assigned.values())
+    assert bool(problems) == (not {"train", *shares} <= {*assigned.values()})
 
 
 def test_networks_train_on_mixed_sizes_and_any_number_of_classes(
