@@ -58,7 +58,7 @@ def check(
         typer.Option(metavar="NAME", help="Write profiles/NAME.yaml for a search on it."),
     ] = None,
 ) -> None:
-    """Read every file: classes, label shares, sizes, and all that keeps a search from running.
+    """Read every file: layout, classes, label shares, sizes, and what keeps a search from running.
 
     Draws a few samples with their labels. The exit code is 0 if a search can run on it.
     """
@@ -80,6 +80,7 @@ def check(
     if picture is not None and picture.resolve().is_relative_to(source):
         raise DataError(f"--picture {picture} lies in the dataset: choose another place")
     listing = list_dataset(_dataset(chosen, source), root)
+    console.print(f"layout: {listing.layout}", soft_wrap=True, markup=False, highlight=False)
     meta_val = load_settings(root=root).search.meta_val
     report = check_dataset(listing, meta_val)
     _print(report, chosen)

@@ -74,7 +74,7 @@ def list_dataset(root: Path) -> Listing:
     samples: list[Sample] = []
     problems: list[str] = []
     for split in SPLITS:
-        pairs, found = pair_files(root, split, f"{split}annot", [".png"])
+        pairs, found = pair_files(root, split, f"{split}annot", [".png"], [".png"])
         samples += [
             Sample(split, sample_name(name), _recording(sample_name(name)), *pair)
             for name, pair in pairs.items()
@@ -84,6 +84,7 @@ def list_dataset(root: Path) -> Listing:
     data_hash, unreadable = hash_files(root, files)
     return Listing(
         root=root,
+        layout="CamVid: train/ beside trainannot/",
         classes=CLASSES,
         palette=PALETTE,
         ignore_index=VOID,

@@ -83,6 +83,7 @@ def list_dataset(root: Path) -> Listing:
     data_hash, unreadable = hash_files(root, files)
     return Listing(
         root=root,
+        layout="Cityscapes: leftImg8bit/ beside gtFine/",
         classes=CLASSES,
         palette=PALETTE,
         ignore_index=IGNORED,

@@ -1,440 +1,121 @@
-"""Your own data: images and masks of the same names in folders, described by dataset.yaml.
+"""Your own data: images and masks that lie in one of many ways, described by dataset.yaml.
 
-    dataset.yaml                        classes, ignored labels
-    train/images/   train/masks/        the splits; test/ may be left out
-    val/images/     val/masks/
-    test/images/    test/masks/
-
-or `images/` and `masks/` alone, divided by list files (train.txt, val.txt, test.txt: a file name of
-`images/` a line) or by `split` in dataset.yaml. Both may hold folders: a mask lies at the path of
-its image. Images are PNG or JPEG, masks PNG: 8-bit grey or palette, whose values are labels, or
-8-bit RGB, whose colours stand for classes. So do those of a palette where each class has a colour
-and the mask has no other.
+`arrange` finds the images and masks, `dividing` puts them into splits and `masks` reads their
+labels or colours. docs/your_data.md shows each layout.
 """
 
 from __future__ import annotations
 
-import colorsys
-import hashlib
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from os.path import lexists
 from pathlib import Path
-from typing import Annotated, Any
 
-import numpy as np
-import numpy.typing as npt
-import regex
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from nas_core.base.errors import DataError, first_line, printable, shown
-from nas_core.base.files import read_text
-from nas_core.base.yaml_files import read_yaml
-from nas_core.data.images import JPEG_SUFFIXES, listed, read_labels
-from nas_core.data.labels import IGNORED, MAX_CLASSES
-from nas_core.data.listing import (
-    SPLITS,
-    Colour,
-    Listing,
-    Sample,
-    hash_files,
-    pair_files,
-    report,
-    sample_name,
+from nas_core.base.errors import DataError
+from nas_core.data.arrangement import Arrangement
+from nas_core.data.description import (
+    DESCRIPTION,
+    Places,
+    description_file,
+    read_description,
 )
-
-DESCRIPTION = "dataset.yaml"
-MAX_LIST_BYTES = 2**24
-_IMAGES = (".png", *JPEG_SUFFIXES)
-_CLASS_NAME = regex.compile(r"\w[\w .\-]{0,59}")
-_ENTRY = "{name: road, label: 7}"
-_UNKNOWN = -1
-# Some expressions take longer than a lifetime for one name.
-_SECONDS_A_NAME = 1.0
-
-Label = Annotated[int, Field(ge=0, le=255)]
-Channel = Annotated[int, Field(ge=0, le=255)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class ClassEntry(_Section):
-    """A class: its name, its label in grey and palette masks, its colour in RGB masks."""
-
-    name: str
-    label: Label | None = None
-    colour: tuple[Channel, Channel, Channel] | None = Field(None, strict=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def is_name_or_entry(cls, entry: Any) -> Any:
-        if not isinstance(entry, dict):
-            return {"name": entry}
-        if "name" not in entry:
-            raise ValueError(f"expected road or {_ENTRY}, found {shown(entry)}")
-        return entry
-
-    @field_validator("name", mode="before")
-    @classmethod
-    def is_name(cls, name: Any) -> str:
-        if isinstance(name, bool):
-            raise ValueError(
-                "yes, no, on and off are true or false in YAML: put the name in quotes, as 'no'"
-            )
-        if not isinstance(name, str):
-            raise ValueError(f"expected text, found {shown(name)}: put the name in quotes, as '7'")
-        # What MLflow takes in the name of a metric, but for the slash, which would divide it.
-        if not _CLASS_NAME.fullmatch(name):
-            raise ValueError(
-                "expected 1 to 60 letters, digits, '_', '-', '.' and spaces, the first of them a "
-                f"letter, digit or '_', found {shown(name)}"
-            )
-        return name
-
-
-class SplitEntry(_Section):
-    """How to divide one folder of images: shares, and what belongs together."""
-
-    val: float = Field(gt=0, lt=1, strict=False)
-    test: float = Field(0.0, ge=0, lt=1, strict=False)
-    group: str | None = Field(None, max_length=500)
-    seed: int = 0
-
-    @field_validator("group")
-    @classmethod
-    def is_expression(cls, group: str | None) -> str | None:
-        try:
-            regex.compile(group or "")
-        except (regex.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"not a regular expression: {first_line(error)}") from None
-        return group
-
-
-class Description(_Section):
-    """What dataset.yaml holds."""
-
-    classes: list[ClassEntry] = Field(min_length=2, max_length=MAX_CLASSES)
-    ignore_labels: list[Label] = []
-    ignore_colours: list[Annotated[tuple[Channel, Channel, Channel], Field(strict=False)]] = []
-    split: SplitEntry | None = None
-
-    @field_validator("classes", mode="before")
-    @classmethod
-    def is_list(cls, classes: Any) -> Any:
-        if not isinstance(classes, list):
-            raise ValueError(
-                f"expected a list, as [road, sky] for the labels 0 and 1, or [{_ENTRY}, ...], "
-                f"found {shown(classes)}"
-            )
-        return classes
-
-    @property
-    def labels(self) -> list[int]:
-        """The label of each class: its own, or else its place in the list."""
-        return [
-            number if entry.label is None else entry.label
-            for number, entry in enumerate(self.classes)
-        ]
-
-    def conflicts(self) -> list[str]:
-        """What is given twice."""
-        colours = [entry.colour for entry in self.classes if entry.colour is not None]
-        values: dict[str, Sequence[Any]] = {
-            "class": [entry.name for entry in self.classes],
-            "label": [*self.labels, *set(self.ignore_labels)],
-            "colour": [*colours, *set(self.ignore_colours)],
-        }
-        return [
-            f"{DESCRIPTION}: {kind} {value} is given {count} times"
-            for kind, entries in values.items()
-            for value, count in Counter(entries).items()
-            if count > 1
-        ]
-
-
-@dataclass(frozen=True)
-class MaskReader:
-    """Reads masks as `description` says; see `Listing.read_mask`."""
-
-    root: Path
-    description: Description
-
-    def __call__(self, path: Path) -> npt.NDArray[np.uint8]:
-        values, palette = read_labels(path, self.root)
-        if values.ndim == 3:
-            return self._of_colours(path, values)
-        if palette is not None:
-            used = np.unique(values)
-            if self._are_declared(used, palette):
-                numbers = np.zeros(256, np.uint8)
-                numbers[used] = self._of_colours(path, palette[used])
-                return numbers[values]
-            self._check_palette(path, values, palette)
-        return self._of_labels(path, values)
-
-    def _are_declared(self, used: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8]) -> bool:
-        """Whether the colours of these indices say it all: then their order is of no account."""
-        colours = self._colours()
-        declared = {*colours, *self.description.ignore_colours}
-        if None in declared or used[-1] >= len(palette):
-            return False
-        return all(tuple(colour) in declared for colour in palette[used].tolist())
-
-    def _of_labels(self, path: Path, values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        table = np.full(256, _UNKNOWN, np.int16)
-        table[list(self.description.ignore_labels)] = IGNORED
-        table[self.description.labels] = range(len(self.description.classes))
-        mask = table[values]
-        strays = np.unique(values[mask == _UNKNOWN])
-        if strays.size:
-            raise DataError(f"{self._name(path)}: {listed(strays)} not in {DESCRIPTION}")
-        return mask.astype(np.uint8)
-
-    def _of_colours(self, path: Path, values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        known = {c: number for number, c in enumerate(self._colours()) if c is not None}
-        known |= dict.fromkeys(self.description.ignore_colours, IGNORED)
-        if not known:
-            raise DataError(
-                f"{self._name(path)}: an RGB mask, but the classes of {DESCRIPTION} have no colours"
-            )
-        codes = np.array(sorted((_code(colour), number) for colour, number in known.items()))
-        pixels = values.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
-        places = np.searchsorted(codes[:, 0], pixels).clip(max=len(codes) - 1)
-        strays = np.unique(pixels[codes[places, 0] != pixels])
-        if strays.size:
-            first = int(strays[0])
-            colour = [first >> 16, first >> 8 & 255, first & 255]
-            more = f" and {strays.size - 1} more" if strays.size > 1 else ""
-            raise DataError(f"{self._name(path)}: colour {colour}{more} not in {DESCRIPTION}")
-        labels: npt.NDArray[np.uint8] = codes[places, 1].astype(np.uint8)
-        return labels
-
-    def _check_palette(
-        self, path: Path, values: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8]
-    ) -> None:
-        """A program that saved colours as a palette may have numbered them as it liked."""
-        for label, colour in zip(self.description.labels, self._colours(), strict=True):
-            if colour is None or label >= len(palette) or not (values == label).any():
-                continue
-            found = tuple(palette[label].tolist())
-            if found != colour:
-                raise DataError(
-                    f"{self._name(path)}: palette colour {list(found)} of label {label}, which has "
-                    f"{list(colour)} in {DESCRIPTION}: leave the colours out there if the label is "
-                    "right, or save the mask as RGB"
-                )
-
-    def _colours(self) -> list[Colour | None]:
-        return [entry.colour for entry in self.description.classes]
-
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
+from nas_core.data.dividing import divide, find_lists, groups_of
+from nas_core.data.folders import by_kind, by_split, in_two, side_by_side
+from nas_core.data.labels import IGNORED
+from nas_core.data.listing import SPLITS, Listing, Sample, hash_files, sample_name
+from nas_core.data.masks import MaskReader
+from nas_core.data.patterned import by_patterns
+from nas_core.data.voc import pascal_voc
 
 
 def list_dataset(root: Path) -> Listing:
     """List and hash a dataset; nothing is decoded.
 
     Raises:
-        DataError: `root` is no folder, or dataset.yaml is not valid (all its problems in one
+        DataError: `root` is no folder, or its description is not valid (all its problems in one
             message). All other problems are in the result.
     """
     if not root.is_dir():
         raise DataError(f"dataset folder {root} does not exist: set dataset.path to yours")
     description = read_description(root)
-    samples: list[Sample] = []
-    problems: list[str] = []
-    unused: tuple[str, ...] = ()
-    lists = [root / f"{split}.txt" for split in SPLITS if lexists(root / f"{split}.txt")]
-    in_splits = any((root / split / "images").is_dir() for split in SPLITS)
-    ways = {
-        "folders of splits": in_splits,
-        "list files": (root / "images").is_dir() and bool(lists),
-        f"split in {DESCRIPTION}": description.split is not None,
-    }
-    chosen = [way for way, used in ways.items() if used]
-    if len(chosen) != 1:
-        problem = f"divided in {len(chosen)} ways ({', '.join(chosen)})" if chosen else "no splits"
-        problems.append(
-            f"{problem}: expected train/images/ ..., or images/ with train.txt ... or with "
-            f"split in {DESCRIPTION}"
-        )
-    elif in_splits:
-        for split in SPLITS:
-            if lexists(root / split) or split != "test":
-                pairs, found = pair_files(root, f"{split}/images", f"{split}/masks", _IMAGES)
-                samples += [
-                    Sample(split, sample_name(name), sample_name(name), *pair)
-                    for name, pair in pairs.items()
-                ]
-                problems += found
-    else:
-        pairs, problems = pair_files(root, "images", "masks", _IMAGES)
-        groups = {name: name for name in pairs}
-        if description.split is not None:
-            groups, found = _groups(pairs, description.split)
-            problems += found
-            assigned, found = _divide(groups, description.split)
-        else:
-            assigned, found = _read_lists(root, lists, pairs)
-        problems += found
-        samples = [
-            Sample(split, sample_name(name), sample_name(groups[name]), *pairs[name])
-            for split in SPLITS
-            for name in sorted(name for name, its in assigned.items() if its == split)
-        ]
-        unused = tuple(map(printable, sorted(pairs.keys() - assigned.keys())))
+    source = description_file(root) or root / DESCRIPTION
+    found = arrange(root, description)
+    samples, problems = _divided(found, description)
     files = {path for sample in samples for path in (sample.image, sample.mask)}
-    data_hash, unreadable = hash_files(root, [*files, *lists, root / DESCRIPTION])
+    data_hash, unreadable = hash_files(root, [*files, *found.lists, source])
+    taken = f", {' and '.join(description.shares)} by shares" if description.shares else ""
     return Listing(
         root=root,
+        layout=found.layout + taken,
         classes=tuple(entry.name for entry in description.classes),
-        palette=_palette(description),
+        palette=description.palette(),
         ignore_index=IGNORED,
-        read_mask=MaskReader(root, description),
+        read_mask=MaskReader(root, description, source.name),
         mixed_sizes=True,
         samples=tuple(samples),
-        problems=tuple(dict.fromkeys([*problems, *unreadable])),
+        problems=tuple(dict.fromkeys([*found.problems, *problems, *unreadable])),
         data_hash=data_hash,
-        unused=unused,
+        unused=found.unused,
     )
 
 
-def read_description(root: Path) -> Description:
-    """What dataset.yaml says.
-
-    Raises:
-        DataError: it is missing, unreadable or not valid.
-    """
-    path = root / DESCRIPTION
-    try:
-        description = Description.model_validate(read_yaml(path))
-    except FileNotFoundError:
-        raise DataError(
-            f"{path} does not exist: it names the classes (docs/your_data.md)"
-        ) from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        raise report(root, [_explain(problem) for problem in error.errors()]) from None
-    except ValueError as error:
-        raise DataError(str(error)) from None
-    if conflicts := description.conflicts():
-        raise report(root, conflicts)
-    return description
+def arrange(root: Path, places: Places) -> Arrangement:
+    """The images and masks in a folder, by the first layout that it has."""
+    if found := by_patterns(root, places):
+        return found
+    if places.mask_suffix is None:
+        if (found := by_split(root, places)) and find_lists(root) and (root / "images").is_dir():
+            problem = "divided in 2 ways (folders of splits, list files): leave one"
+            return Arrangement(found.layout, "", (), (problem,))
+        if found := pascal_voc(root, places) or found or by_kind(root, places):
+            return found
+        if (root / "images").is_dir():
+            return in_two(root, places)
+    return side_by_side(root, places) or in_two(root, places)
 
 
-def _explain(problem: Any) -> str:
-    key = shown(".".join(str(part) for part in problem["loc"]) or "content")[1:-1]
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        message = "unknown key"
-    return f"{DESCRIPTION}: {key}: {message[:1].lower()}{message[1:]}"
+def has_layout(root: Path) -> bool:
+    """Whether images and masks lie in `root` in a way that needs no patterns."""
+    return bool(arrange(root, Places()).pairs)
 
 
-def _palette(description: Description) -> tuple[Colour, ...]:
-    """The colours of the classes; of those without one, colours of evenly spaced hues."""
-    count = len(description.classes)
-    hues = (colorsys.hsv_to_rgb(number / count, 0.75, 0.9) for number in range(count))
-    return tuple(
-        entry.colour or (round(255 * red), round(255 * green), round(255 * blue))
-        for entry, (red, green, blue) in zip(description.classes, hues, strict=True)
-    )
-
-
-def _code(colour: Colour) -> int:
-    red, green, blue = colour
-    return red << 16 | green << 8 | blue
-
-
-def _read_lists(
-    root: Path, lists: Iterable[Path], pairs: dict[str, tuple[Path, Path]]
-) -> tuple[dict[str, str], list[str]]:
-    """The split of each listed image, by name, and what is wrong with the lists."""
-    assigned: dict[str, str] = {}
-    problems = [f"{split}.txt: is missing" for split in ("train", "val")]
-    names = {name + path.suffix: name for name, (path, _) in pairs.items()}
-    names |= {name: name for name in pairs}
-    for path in lists:
-        split = path.stem
-        problems = [line for line in problems if line != f"{path.name}: is missing"]
-        try:
-            lines = read_text(path, MAX_LIST_BYTES).splitlines()
-        except OSError as error:
-            problems.append(f"{path.name}: cannot be read: {error.strerror}")
-            continue
-        except ValueError as error:
-            problems.append(f"{path.name}: cannot be read: {error}")
-            continue
-        for number, line in enumerate(lines, 1):
-            entry = unicodedata.normalize("NFC", line.strip())
-            where = f"{path.name}, line {number}: {entry[:80]}"
-            if not entry:
-                continue
-            if entry not in names:
-                problems.append(f"{where}: no such image with a mask in images/")
-            elif assigned.setdefault(names[entry], split) != split:
-                problems.append(f"{where}: is in {assigned[names[entry]]}.txt too")
-        if split not in assigned.values():
-            problems.append(f"{path.name}: names no image")
-    return assigned, problems
-
-
-def _groups(
-    pairs: dict[str, tuple[Path, Path]], split: SplitEntry
-) -> tuple[dict[str, str], list[str]]:
-    """The group of each image, by name, as `split.group` says, and whose name it does not match.
-
-    No images are left if it takes too long.
-    """
-    if split.group is None:
-        return {name: name for name in pairs}, []
-    groups: dict[str, str] = {}
-    problems = []
-    expression = regex.compile(split.group)
-    for name, (path, _) in pairs.items():
-        file = name + path.suffix
-        try:
-            found = expression.search(file, timeout=_SECONDS_A_NAME)
-        except TimeoutError:
-            problem = f"split.group takes more than {_SECONDS_A_NAME:.0f} s for {file}"
-            return {}, [f"{DESCRIPTION}: {problem}: use a simpler expression"]
-        if found is None:
-            problems.append(f"images/{file}: split.group does not match it")
-        group = name if found is None else found.group(1 if expression.groups else 0)
-        groups[name] = str(group)
-    return groups, problems
-
-
-def _divide(groups: dict[str, str], split: SplitEntry) -> tuple[dict[str, str], list[str]]:
-    """The split of each image, by name; images of one group stay together.
-
-    The groups, in the order of a hash of seed and group, fill test, then val, up to their shares;
-    the rest is train. So the result depends on the names alone.
-    """
-    members: defaultdict[str, list[str]] = defaultdict(list)
-    for name, group in groups.items():
-        members[group].append(name)
-
-    def order(group: str) -> str:
-        content = f"{split.seed}\0{group}".encode(errors="surrogateescape")
-        return hashlib.sha256(content).hexdigest()
-
-    left = sorted(members, key=order)
-    assigned: dict[str, str] = {}
-    for target, share in (("test", split.test), ("val", split.val)):
-        count = 0
-        while share and left and count < max(1, round(share * len(groups))):
-            names = members[left.pop(0)]
-            assigned |= dict.fromkeys(names, target)
-            count += len(names)
-    assigned |= {name: "train" for group in left for name in members[group]}
-    if groups and not left:
-        return assigned, [
-            f"split in {DESCRIPTION} leaves nothing to train on: {len(members)} groups of "
-            f"{len(groups)} images; lower val and test, or use another group"
+def _divided(found: Arrangement, places: Places) -> tuple[list[Sample], list[str]]:
+    """The samples of each split, and what is wrong with how they are divided."""
+    shares = places.shares
+    given = {pair.split for pair in found.pairs}
+    problems = [
+        f"{split} is given twice: it lies there, and is a share of split in {DESCRIPTION}"
+        for split in shares
+        if split in given
+    ]
+    if None in given and not shares:
+        problems.append(
+            "no splits: expected train/images/ ..., or images/ with train.txt ... or with "
+            f"split in {DESCRIPTION}"
+        )
+    pool = [pair for pair in found.pairs if pair.split in (None, "train")]
+    groups, more = groups_of(pool, places.split, found.where)
+    problems += more
+    splits = {pair: pair.split for pair in found.pairs}
+    if shares and not given & shares.keys():
+        seed = places.split.seed if places.split is not None else 0
+        assigned, more = divide(groups, shares, seed)
+        splits |= assigned
+        problems += more
+    samples = [
+        Sample(
+            split,
+            sample_name(pair.name),
+            sample_name(groups.get(pair, pair.group or pair.name)),
+            pair.image,
+            pair.mask,
+        )
+        for split in SPLITS
+        for pair, its in splits.items()
+        if its == split
+    ]
+    if samples and not problems and not found.problems:
+        problems += [
+            f"{split}: no image: name some, or take them from train by split: {{val: 0.15}} in "
+            f"{DESCRIPTION}"
+            for split in ("train", "val")
+            if split not in {sample.split for sample in samples}
         ]
-    return assigned, []
+    return samples, problems

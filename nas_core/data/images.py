@@ -1,14 +1,15 @@
 """The one reader of image files: what is damaged or of another kind raises, and is never guessed.
 
 A file is what its content says, whatever its name. Every reader of a picture gets the same array or
-the same message; the one difference is `upright`. Masks are stored without loss, as PNG. Messages
-begin with the file's path, relative to `root` if there is one.
+the same message; the one difference is `upright`. Masks are stored without loss: PNG, TIFF or BMP.
+Messages begin with the file's path, relative to `root` if there is one.
 """
 
 from __future__ import annotations
 
 import io
 import struct
+import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -34,11 +35,13 @@ from nas_core.data.containers import (
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-JPEG_SUFFIXES = (".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 
 # Not all that Pillow knows: some of its decoders start other programs.
 FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_MASK_FORMATS = ("PNG",)
+_MASK_FORMATS = ("PNG", "TIFF", "BMP")
+_LOSSY = ("JPEG", "MPO", "WEBP")
 _TIFF_COMPRESSIONS = (
     "raw",
     "tiff_lzw",
@@ -50,6 +53,16 @@ _TIFF_COMPRESSIONS = (
     "group3",
     "group4",
 )
+# TIFF 6.0 (https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf), sections 2 and 8.
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_WHITE_IS_ZERO = 0
+_MASK_KINDS = {
+    **dict.fromkeys(("1", "L", "I;16", "I;16B", "I;16L", "I;16N"), "grey"),
+    "P": "palette",
+    **dict.fromkeys(("RGB", "RGBX"), "RGB"),
+    "LA": "grey with alpha",
+    "RGBA": "RGB with alpha",
+}
 # Decoders in Python, a pixel or a run at a time.
 _SLOW_DECODERS = ("bmp_rle", "ppm", "ppm_plain")
 _MAX_SLOW_BYTES = 2**20
@@ -162,13 +175,17 @@ def read_mask(path: Path, num_labels: int, root: Path | None = None) -> npt.NDAr
 
 
 def read_grey(path: Path, root: Path | None = None) -> npt.NDArray[np.uint8]:
-    """The values of an 8-bit grey PNG file, uint8 (H, W).
+    """The values of an 8-bit grey file, uint8 (H, W).
 
     Raises:
         DataError: unreadable, damaged, or of another kind.
     """
-    expected = "8-bit grey whose values are class numbers"
-    return _decode_mask(path, root, {("grey", 8)}, expected)[0]
+    kind, values, _ = _decode_mask(path, root)
+    if kind != "8-bit grey":
+        raise DataError(
+            f"{_short(path, root)}: {kind} mask; expected 8-bit grey whose values are class numbers"
+        )
+    return values
 
 
 def read_labels(
@@ -176,14 +193,19 @@ def read_labels(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
     """A mask as it is stored, and its palette (K, 3) if it has one.
 
+    Grey has 1, 2, 4, 8 or 16 bits, RGB 8 or 16. 16 bits hold 8 in one of their forms: as they are,
+    each twice, or RGB on any other scale, to the nearest. Alpha that is opaque everywhere is left
+    out.
+
     Returns:
         Grey values or palette indices, uint8 (H, W), or colours, uint8 (H, W, 3).
 
     Raises:
-        DataError: unreadable, damaged, or neither 8-bit grey, palette nor 8-bit RGB.
+        DataError: unreadable, damaged, stored with loss, of values that are no labels, or not
+            opaque everywhere.
     """
-    kinds = {("grey", 8), ("RGB", 8), *(("palette", depth) for depth in (1, 2, 4, 8))}
-    return _decode_mask(path, root, kinds, "8-bit grey, palette or 8-bit RGB")
+    _, values, palette = _decode_mask(path, root)
+    return values, palette
 
 
 def listed(labels: npt.NDArray[np.integer]) -> str:
@@ -194,26 +216,118 @@ def listed(labels: npt.NDArray[np.integer]) -> str:
 
 
 def _decode_mask(
-    path: Path, root: Path | None, kinds: set[tuple[str, int]], expected: str
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    path: Path, root: Path | None
+) -> tuple[str, npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    """Kind, values and palette of a mask."""
     name = _short(path, root)
     content = _content(path, name)
     with _opened(content, name) as picture:
-        if picture.format not in _MASK_FORMATS:
-            raise DataError(f"{name}: a {picture.format} file; masks are PNG files")
-        depth, colour = png_kind(content)
-        if (colour, depth) not in kinds:
-            raise DataError(f"{name}: {depth}-bit {colour} mask; expected {expected}")
-        orientation = _orientation(picture)
-        if orientation != 1:
+        _check_mask_file(picture, name)
+        depth, colours = _mask_kind(picture, content, name)
+        kind = f"{depth}-bit {colours}"
+        if colours == "palette":
+            palette = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+            return kind, np.array(picture), palette
+        values = np.array(picture)
+        if depth == 16 and colours != "grey":
+            values = _all_16_bits(content, colours, values, name)
+    if colours.endswith("alpha"):
+        alpha = np.unique(values[..., -1])
+        if alpha.size > 1 or alpha[0] not in ((255, 65280, 65535) if depth == 16 else (255,)):
             raise DataError(
-                f"{name}: turned by its EXIF orientation {orientation}; "
-                "store it upright, as its image is"
+                f"{name}: {kind} mask, not opaque everywhere: save it without alpha, with a label "
+                "or a colour of their own for the pixels that do not count"
             )
+    if values.ndim == 3:
+        values = values[..., 0] if colours == "grey with alpha" else values[..., :3]
+    if depth == 16:
+        values = _8_of_16_bits(values.astype(np.uint16), name, colours)
+    elif depth < 8:
+        values = values.astype(np.uint8) // (1 if depth == 1 else 255 // (2**depth - 1))
+    return kind, np.ascontiguousarray(values), None
+
+
+def _check_mask_file(picture: ImageFile, name: str) -> None:
+    """Refuse a mask in whose file labels are not what was drawn, or not to be told."""
+    lossy_tiff = picture.format == "TIFF" and picture.info.get("compression") == "jpeg"
+    if picture.format in _LOSSY or lossy_tiff:
+        raise DataError(
+            f"{name}: a mask stored as {'JPEG' if lossy_tiff else picture.format}, which does not "
+            "keep labels as they are: save it anew from its source, as PNG"
+        )
+    if picture.format not in _MASK_FORMATS:
+        raise DataError(f"{name}: a {picture.format} file; masks are PNG, TIFF or BMP files")
+    if picture.format == "TIFF" and _tag(picture, _PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise DataError(f"{name}: a TIFF mask whose white is zero: save it as PNG")
+    orientation = _orientation(picture)
+    if orientation != 1:
+        raise DataError(
+            f"{name}: turned by its EXIF orientation {orientation}; store it upright, as its "
+            "image is"
+        )
+
+
+def _mask_kind(picture: ImageFile, content: bytes, name: str) -> tuple[int, str]:
+    """Bits of a channel and kind of colour of a mask, decoded once this is known."""
+    if picture.format == "PNG":
+        depth, colours = png_kind(content)
+    else:
+        colours = _MASK_KINDS.get(picture.mode, "")
+        bits = _tag(picture, _BITS_PER_SAMPLE) if picture.format == "TIFF" else 8
+        depth = 1 if picture.mode == "1" else bits
+    if not colours or depth not in (1, 2, 4, 8, 16):
+        raise DataError(
+            f"{name}: a mask with values of kind {picture.mode}: save it as PNG, 8-bit grey, "
+            "palette or RGB"
+        )
+    picture.load()
+    return depth, colours
+
+
+def _tag(picture: ImageFile, number: int) -> int:
+    """The value of a TIFF's tag, the first of several; 1 where it is left out."""
+    value = getattr(picture, "tag_v2", {}).get(number, 1)
+    return int(value[0] if isinstance(value, tuple) else value)
+
+
+def _all_16_bits(
+    content: bytes, colours: str, upper: npt.NDArray[np.uint8], name: str
+) -> npt.NDArray[np.uint16]:
+    """Channels of 16 bits (H, W, C), of which Pillow keeps the upper 8.
+
+    Read in the other order of bytes, the file gives the lower ones.
+    """
+    other = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGBA;16B": "RGBA;16L",
+             "RGBA;16L": "RGBA;16B", "LA;16B": "RGBA"}  # fmt: skip
+    foreign = "B" if sys.byteorder == "little" else "L"
+    other |= {f"{mode};16N": f"{mode};16{foreign}" for mode in ("RGB", "RGBA")}
+    with _opened(content, name) as picture:
+        tiles = []
+        for tile in picture.tile:
+            mode, *more = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+            if mode not in other:
+                raise DataError(f"{name}: a 16-bit {colours} mask of kind {mode}: save it as PNG")
+            tiles.append(tile._replace(args=(other[mode], *more)))
+        picture.tile = tiles
         picture.load()
-        palette = picture.getpalette("RGB") if colour == "palette" else None
-        colours = None if palette is None else np.array(palette, np.uint8).reshape(-1, 3)
-        return np.array(picture), colours
+        lower = np.array(picture)
+    if colours == "grey with alpha":
+        lower, upper = lower[..., [1, 3]], upper[..., [0, 3]]
+    together: npt.NDArray[np.uint16] = upper.astype(np.uint16) << 8 | lower
+    return together
+
+
+def _8_of_16_bits(values: npt.NDArray[np.uint16], name: str, colours: str) -> npt.NDArray[np.uint8]:
+    """The 8-bit values that 16 bits hold, of all channels in the same form."""
+    if values.max() <= 255:
+        return values.astype(np.uint8)
+    if colours.startswith("grey") and (values % 257).any():
+        strays = np.unique(values[values > 255])
+        raise DataError(f"{name}: 16-bit grey mask with {listed(strays)}; a label is 0 to 255")
+    if not (values & 255).any():
+        return (values >> 8).astype(np.uint8)
+    # https://www.w3.org/TR/png-3/#13Sample-depth-rescaling
+    return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from nas_core.base.errors import DataError
 from nas_core.config import DatasetKind, DatasetSettings
 from nas_core.data import camvid, cityscapes, folder, synthetic
+from nas_core.data.description import description_file
 from nas_core.data.listing import Listing
 
 
@@ -42,14 +43,16 @@ def find_kind(root: Path) -> DatasetKind:
     """
     if (root / "leftImg8bit").is_dir() or (root / "gtFine").is_dir():
         return "cityscapes"
-    if (root / "dataset.yaml").is_file():
+    if description_file(root) is not None:
         return "folder"
     if (root / "trainannot").is_dir():
         return "camvid"
     if not root.is_dir():
         raise DataError(f"{root} is no folder")
+    if folder.has_layout(root):
+        return "folder"
     raise DataError(
-        f"{root}: no known layout: expected dataset.yaml with images and masks "
-        "(docs/your_data.md), leftImg8bit/ and gtFine/ of Cityscapes, or CamVid's train/ and "
-        "trainannot/"
+        f"{root}: no known layout: expected dataset.yaml with images and masks, or with patterns "
+        "for where they lie (docs/your_data.md), leftImg8bit/ and gtFine/ of Cityscapes, or "
+        "CamVid's train/ and trainannot/"
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,18 @@ from nas_core.data.containers import MAX_BYTES
 SPLITS = ("train", "val", "test")
 """All splits there can be. Without `test`, final scores are those of `val`."""
 
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""The split that a folder, a list or a part of a path means, by its name in lower case."""
+
 Colour = tuple[int, int, int]
 
 _SHOWN_PROBLEMS = 20
+# Of files that share a fault: more are told in one line, with so many names and ways it shows in.
+_SHOWN_FILES = 3
 # Of pictures that may lie where images or masks are looked for.
 _FORMATS = {
     ".png": "PNG",
@@ -55,6 +65,7 @@ class Listing:
     """What lies in a dataset's folder.
 
     Attributes:
+        layout: what people call the way in which it lies there.
         classes, palette: the names and RGB colours of the classes.
         ignore_index: label of the pixels that belong to no class.
         read_mask: file of a mask to uint8 (H, W) of class numbers and `ignore_index`. It raises
@@ -67,6 +78,7 @@ class Listing:
     """
 
     root: Path
+    layout: str
     classes: tuple[str, ...]
     palette: tuple[Colour, ...]
     ignore_index: int
@@ -91,13 +103,42 @@ class Listing:
 
 
 def report(root: Path, problems: Iterable[str]) -> DataError:
-    """One error for all problems of a dataset, with the first 20 of them."""
-    lines = [printable(line) for line in problems]
+    """One error for all problems of a dataset, with the first 20 lines.
+
+    More than three files with the same fault are one line.
+    """
+    found = [printable(line) for line in problems]
+    lines = _together(found)
     shown = lines[:_SHOWN_PROBLEMS]
     if len(lines) > len(shown):
         shown.append(f"and {len(lines) - len(shown)} more")
-    count = f"{len(lines)} problem{'s' * (len(lines) > 1)}"
+    count = f"{len(found)} problem{'s' * (len(found) > 1)}"
     return DataError("\n  ".join([f"dataset {root} has {count}:", *shown]))
+
+
+def _together(problems: Sequence[str]) -> list[str]:
+    """Problems `FILE: FAULT` with those of more than three files told at once.
+
+    A fault is the same whatever numbers and whatever name of its own file it tells.
+    """
+    faults: dict[str, list[tuple[str, str]]] = {}
+    for line in problems:
+        name, colon, fault = line.partition(": ")
+        path, _, suffix = name.rpartition(".")
+        stem = path.rpartition("/")[2]
+        fault = re.sub(rf"(?<=[/ ]){re.escape(stem)}(?=\.\w| in )", "*", fault) if stem else fault
+        kind = f"{suffix}: " + re.sub(r"\d+", "#", fault) if colon and stem else line
+        faults.setdefault(kind, []).append((line, fault))
+    lines = []
+    for kind, alike in faults.items():
+        if len(alike) <= _SHOWN_FILES or kind == alike[0][0]:
+            lines += [line for line, _ in alike]
+            continue
+        names = ", ".join(line.partition(": ")[0] for line, _ in alike[:_SHOWN_FILES])
+        ways = [*dict.fromkeys(fault for _, fault in alike)]
+        more = ", ..." * (len(ways) > _SHOWN_FILES)
+        lines.append(f"{len(alike)} files, as {names}: {', or '.join(ways[:_SHOWN_FILES])}{more}")
+    return lines
 
 
 def list_files(folder: Path) -> list[tuple[str, Path]]:
@@ -130,23 +171,30 @@ def list_files(folder: Path) -> list[tuple[str, Path]]:
 
 
 def pair_files(
-    root: Path, images: str, masks: str, suffixes: Collection[str]
+    root: Path,
+    images: str,
+    masks: str,
+    image_suffixes: Collection[str],
+    mask_suffixes: Collection[str],
+    *,
+    unpaired: bool = False,
 ) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
     """Image and mask by their path in `images` and in `masks`, and what has no counterpart.
 
     The paths are without suffix.
 
     Args:
-        suffixes: of the files that are images, in lower case; masks are PNG files.
+        image_suffixes, mask_suffixes: of the files that are images or masks, in lower case.
+        unpaired: images without a mask, and masks without an image, are nothing wrong.
     """
     missing = [
         f"{name}/: folder is missing" for name in (images, masks) if not (root / name).is_dir()
     ]
     if missing:
         return {}, missing
-    pictures, other_pictures, problems = _by_stem(root, images, suffixes)
-    labels, other_labels, found = _by_stem(root, masks, [".png"])
-    kinds = " or ".join(dict.fromkeys(_FORMATS[suffix] for suffix in suffixes))
+    pictures, other_pictures, problems = _by_stem(root, images, image_suffixes)
+    labels, other_labels, found = _by_stem(root, masks, mask_suffixes)
+    kinds = _kinds(image_suffixes)
     if not pictures and not labels and not other_pictures:
         return {}, [f"{images}/: no {kinds} image in it"]
     problems += found
@@ -155,11 +203,14 @@ def pair_files(
         for name, path in other_pictures.items()
     ]
     problems += [
-        f"{masks}/{name}{path.suffix}: a {_format(path)} mask; expected PNG, which keeps every "
-        "label as it is: save it anew from its source"
+        f"{masks}/{name}{path.suffix}: a {_format(path)} mask; expected {_kinds(mask_suffixes)}, "
+        "which keeps every label as it is: save it anew from its source"
         for name, path in other_labels.items()
         if name not in labels
     ]
+    both = {name: (path, labels[name]) for name, path in pictures.items() if name in labels}
+    if unpaired:
+        return both, problems
     problems += [
         f"{images}/{name}{path.suffix}: no mask {masks}/{name}.png"
         for name, path in pictures.items()
@@ -170,7 +221,6 @@ def pair_files(
         for name, path in labels.items()
         if name not in pictures and name not in other_pictures
     ]
-    both = {name: (path, labels[name]) for name, path in pictures.items() if name in labels}
     return both, problems
 
 
@@ -201,6 +251,11 @@ def _by_stem(
         elif first != path:
             problems.append(f"{folder}/{name}: {first.name} has the same name")
     return known, others, problems
+
+
+def _kinds(suffixes: Collection[str]) -> str:
+    *others, last = dict.fromkeys(_FORMATS[suffix] for suffix in suffixes)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _format(path: Path) -> str:

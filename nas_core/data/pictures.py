@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas_core.base.errors import DataError
-
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from nas_core.data.images import IMAGE_SUFFIXES
 
 
 def find_pictures(places: Sequence[Path]) -> list[Path]:
     """The files among `places`, and the pictures that lie directly in the folders among them.
 
-    Pictures in folders are known by `SUFFIXES`; hidden files are left out.
+    Pictures in folders are known by `IMAGE_SUFFIXES`; hidden files are left out.
 
     Raises:
         DataError: a place does not exist, or a folder has no picture.
@@ -24,10 +23,12 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
             inside = sorted(
                 path
                 for path in place.iterdir()
-                if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
+                if path.suffix.lower() in IMAGE_SUFFIXES
+                and path.name[0] != "."
+                and not path.is_dir()
             )
             if not inside:
-                raise DataError(f"{place}: no picture in this folder ({', '.join(SUFFIXES)})")
+                raise DataError(f"{place}: no picture in this folder ({', '.join(IMAGE_SUFFIXES)})")
             found += inside
         elif place.exists():
             found.append(place)

@@ -32,7 +32,7 @@ from nas_core.base.files import digest_of, file_digest, inside, read_limited, re
 from nas_core.base.locks import exclusive
 from nas_core.config import DatasetSettings
 from nas_core.data.containers import MAX_PIXELS
-from nas_core.data.folder import Channel
+from nas_core.data.description import Channel
 from nas_core.data.inspection import Inspected, Size, all_problems, frame_size, inspect_sample
 from nas_core.data.labels import MAX_CLASSES
 from nas_core.data.layouts import list_dataset

@@ -11,7 +11,6 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from PIL import Image
 
 from nas_core.base.errors import DataError, shown
 from nas_core.base.files import write_atomically, write_json
-from nas_core.data.folder import DESCRIPTION, MaskReader, read_description
+from nas_core.data.description import description_file, read_description
 from nas_core.data.images import read_image, read_mask
 from nas_core.data.labels import IGNORED
+from nas_core.data.masks import MaskReader
 from nas_core.data.overlay import overlay
 from nas_core.deploy.shipping import find_weights
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
@@ -154,8 +154,7 @@ def _find_description(masks: Path, classes: Sequence[str]) -> Path | None:
     """The dataset.yaml that the masks follow: in their folder, or the nearest one above it."""
     folder = masks.absolute()
     for place in (folder, *folder.parents[:_LEVELS_ABOVE]):
-        path = place / DESCRIPTION
-        if lexists(path):
+        if path := description_file(place):
             found = [entry.name for entry in read_description(place).classes]
             if unknown := [name for name in found if name not in classes]:
                 raise DataError(
@@ -174,7 +173,7 @@ def _mask_reader(
     unlabelled = len(classes)
     if description is None:
         return partial(read_mask, num_labels=unlabelled + 1)
-    reader = MaskReader(description.parent, read_description(description.parent))
+    reader = MaskReader(description.parent, read_description(description.parent), description.name)
     numbers = np.full(IGNORED + 1, unlabelled, np.uint8)
     for number, entry in enumerate(reader.description.classes):
         numbers[number] = classes.index(entry.name)

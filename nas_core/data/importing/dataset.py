@@ -26,8 +26,8 @@ from PIL import Image
 from nas_core.base.errors import DataError, RunError
 from nas_core.base.files import check_writable, read_limited
 from nas_core.data.containers import MAX_BYTES, PNG
-from nas_core.data.folder import DESCRIPTION
-from nas_core.data.images import JPEG_SUFFIXES, decode_image
+from nas_core.data.description import DESCRIPTION
+from nas_core.data.images import IMAGE_SUFFIXES, decode_image
 from nas_core.data.importing.coco import read_coco
 from nas_core.data.importing.labelme import read_labelme
 from nas_core.data.importing.plan import Findings, Picture, Plan, Shape, split_of
@@ -44,7 +44,6 @@ SHARES = {"val": 0.15, "test": 0.15}
 
 # What tools call the pixels without a shape.
 _BACKGROUNDS = ("background", "_background_", "__background__")
-_SUFFIXES = (".png", *JPEG_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ def _draw(
     buffer = io.BytesIO()
     Image.fromarray(mask).save(buffer, "PNG")
     suffix, recoded = Path(picture.name).suffix, False
-    if suffix.lower() not in _SUFFIXES or callable(picture.source):
+    if suffix.lower() not in IMAGE_SUFFIXES or callable(picture.source):
         suffix = ".jpg" if content.startswith(b"\xff\xd8") else ".png"
         recoded = suffix == ".png" and not content.startswith(PNG)
     return replace(drawn, mask=buffer.getvalue(), suffix=suffix, recoded=recoded)

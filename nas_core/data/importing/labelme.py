@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from nas_core.base.errors import DataError, shown
+from nas_core.data.images import IMAGE_SUFFIXES
 from nas_core.data.importing.plan import (
     BOM,
     Picture,
@@ -38,7 +39,6 @@ from nas_core.data.importing.shapes import (
     labelme_rectangle,
 )
 from nas_core.data.listing import list_files
-from nas_core.data.pictures import SUFFIXES
 
 # labelme's own converters leave the pixels of this label out of the count.
 _IGNORED = "__ignore__"
@@ -102,7 +102,7 @@ def read_labelme(source: Path) -> Plan:
     for path, content in contents.items():
         _add_picture(path, content, names, taken, plan)
     used = {picture.source for picture in plan.pictures}
-    unnamed = [path for path in files if path.suffix.lower() in SUFFIXES and path not in used]
+    unnamed = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path not in used]
     if unnamed:
         places = [path.relative_to(root).as_posix() for path in unnamed]
         plan.left_out.add("images without a .json file", *places)

@@ -120,13 +120,15 @@ def test_pictures_of_other_formats_are_named_as_what_they_are(root: Path) -> Non
     (root / "train/masks/a.png").unlink()
     save(root / "train/masks/a.jpg")
     (root / "train/images/b.png").unlink()
-    save(root / "train/images/b.tif")
-    save(root / "train/images/d.webp")
+    save(root / "train/images/b.gif")
+    save(root / "train/masks/c.webp")
+    (root / "train/masks/c.png").unlink()
     assert problems(root) == (
-        "train/images/b.tif: a TIFF image; expected PNG or JPEG: convert it",
-        "train/images/d.webp: a WebP image; expected PNG or JPEG: convert it",
-        "train/masks/a.jpg: a JPEG mask; expected PNG, which keeps every label as it is: save it "
-        "anew from its source",
+        "train/images/b.gif: a GIF image; expected BMP, JPEG, PNG, PNM, TIFF or WebP: convert it",
+        "train/masks/a.jpg: a JPEG mask; expected PNG, TIFF or BMP, which keeps every label as it "
+        "is: save it anew from its source",
+        "train/masks/c.webp: a WebP mask; expected PNG, TIFF or BMP, which keeps every label as it "
+        "is: save it anew from its source",
     )
 
 

@@ -1,0 +1,230 @@
+"""What a person says of a dataset: dataset.yaml, or the labelmap.txt of Pascal VOC."""
+
+from __future__ import annotations
+
+import colorsys
+from collections import Counter
+from collections.abc import Sequence
+from os.path import lexists
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import regex
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from nas_core.base.errors import DataError, first_line, shown
+from nas_core.base.yaml_files import read_yaml
+from nas_core.data.labelmap import LABELMAP, read_labelmap
+from nas_core.data.labels import MAX_CLASSES
+from nas_core.data.listing import Colour, report
+from nas_core.data.patterns import Patterns
+
+DESCRIPTION = "dataset.yaml"
+VOC_MASKS = "SegmentationClass"
+VOC_VOID_LABEL, VOC_VOID_COLOUR = 255, (224, 224, 192)
+"""Outlines of objects in Pascal VOC, which belong to no class: 255 in its palette, nearly white
+(http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html)."""
+
+_CLASS_NAME = regex.compile(r"\w[\w .\-]{0,59}")
+_ENTRY = "{name: road, label: 7}"
+
+Label = Annotated[int, Field(ge=0, le=255)]
+Channel = Annotated[int, Field(ge=0, le=255)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ClassEntry(_Section):
+    """A class: its name, its label in grey and palette masks, its colour in RGB masks."""
+
+    name: str
+    label: Label | None = None
+    colour: tuple[Channel, Channel, Channel] | None = Field(None, strict=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def is_name_or_entry(cls, entry: Any) -> Any:
+        if not isinstance(entry, dict):
+            return {"name": entry}
+        if "name" not in entry:
+            raise ValueError(f"expected road or {_ENTRY}, found {shown(entry)}")
+        return entry
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def is_name(cls, name: Any) -> str:
+        if isinstance(name, bool):
+            raise ValueError(
+                "yes, no, on and off are true or false in YAML: put the name in quotes, as 'no'"
+            )
+        if not isinstance(name, str):
+            raise ValueError(f"expected text, found {shown(name)}: put the name in quotes, as '7'")
+        # What MLflow takes in the name of a metric, but for the slash, which would divide it.
+        if not _CLASS_NAME.fullmatch(name):
+            raise ValueError(
+                "expected 1 to 60 letters, digits, '_', '-', '.' and spaces, the first of them a "
+                f"letter, digit or '_', found {shown(name)}"
+            )
+        return name
+
+
+class SplitEntry(_Section):
+    """Shares that are taken from train, or from all that no split names; what belongs together."""
+
+    val: float = Field(0.0, ge=0, lt=1, strict=False)
+    test: float = Field(0.0, ge=0, lt=1, strict=False)
+    group: str | None = Field(None, max_length=500)
+    seed: int = 0
+
+    @field_validator("group")
+    @classmethod
+    def is_expression(cls, group: str | None) -> str | None:
+        try:
+            regex.compile(group or "")
+        except (regex.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"not a regular expression: {first_line(error)}") from None
+        return group
+
+    @model_validator(mode="after")
+    def says_something(self) -> Self:
+        if not self.val and not self.test and self.group is None:
+            raise ValueError("give the share of val or of test, as {val: 0.15}")
+        return self
+
+
+class Places(_Section):
+    """Where images and masks lie, as far as folders do not say it."""
+
+    images: str | None = None
+    masks: str | None = None
+    group: str | None = None
+    mask_suffix: str | None = Field(None, min_length=1, max_length=60)
+    split: SplitEntry | None = None
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The splits that are taken from train, and their shares."""
+        if self.split is None:
+            return {}
+        shares = {"test": self.split.test, "val": self.split.val}
+        return {split: share for split, share in shares.items() if share}
+
+    @model_validator(mode="after")
+    def is_one_way(self) -> Self:
+        if (self.images is None) != (self.masks is None):
+            raise ValueError("the patterns images and masks go together: give both")
+        if self.group is not None and self.images is None:
+            raise ValueError("group goes with the patterns images and masks: use split.group")
+        if self.images is not None and self.masks is not None:
+            if self.mask_suffix is not None:
+                raise ValueError("mask_suffix and the patterns images and masks are two ways")
+            if self.group is not None and self.split is not None and self.split.group is not None:
+                raise ValueError("group and split.group are given both")
+            Patterns(self.images, self.masks, self.group)  # refuses what is not valid
+        return self
+
+
+class Description(Places):
+    """What dataset.yaml holds."""
+
+    classes: list[ClassEntry] = Field(min_length=2, max_length=MAX_CLASSES)
+    ignore_labels: list[Label] = []
+    ignore_colours: list[Annotated[tuple[Channel, Channel, Channel], Field(strict=False)]] = []
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def is_list(cls, classes: Any) -> Any:
+        if not isinstance(classes, list):
+            raise ValueError(
+                f"expected a list, as [road, sky] for the labels 0 and 1, or [{_ENTRY}, ...], "
+                f"found {shown(classes)}"
+            )
+        return classes
+
+    @property
+    def labels(self) -> list[int]:
+        """The label of each class: its own, or else its place in the list."""
+        return [
+            number if entry.label is None else entry.label
+            for number, entry in enumerate(self.classes)
+        ]
+
+    def conflicts(self) -> list[str]:
+        """What is given twice."""
+        colours = [entry.colour for entry in self.classes if entry.colour is not None]
+        values: dict[str, Sequence[Any]] = {
+            "class": [entry.name for entry in self.classes],
+            "label": [*self.labels, *set(self.ignore_labels)],
+            "colour": [*colours, *set(self.ignore_colours)],
+        }
+        return [
+            f"{kind} {value} is given {count} times"
+            for kind, entries in values.items()
+            for value, count in Counter(entries).items()
+            if count > 1
+        ]
+
+    def palette(self) -> tuple[Colour, ...]:
+        """The colours of the classes; of those without one, colours of evenly spaced hues."""
+        count = len(self.classes)
+        hues = (colorsys.hsv_to_rgb(number / count, 0.75, 0.9) for number in range(count))
+        return tuple(
+            entry.colour or (round(255 * red), round(255 * green), round(255 * blue))
+            for entry, (red, green, blue) in zip(self.classes, hues, strict=True)
+        )
+
+    def with_void(self, label: int, colour: Colour) -> Description:
+        """With a label and a colour that are ignored, where no class has them."""
+        labels = {*self.ignore_labels} | ({label} - {*self.labels})
+        colours = {*self.ignore_colours} | ({colour} - {entry.colour for entry in self.classes})
+        return self.model_copy(
+            update={"ignore_labels": sorted(labels), "ignore_colours": sorted(colours)}
+        )
+
+
+def description_file(root: Path) -> Path | None:
+    """The file that names the classes: dataset.yaml, or the labelmap.txt of Pascal VOC."""
+    if lexists(root / DESCRIPTION):
+        return root / DESCRIPTION
+    has_labelmap = (root / VOC_MASKS).is_dir() and lexists(root / LABELMAP)
+    return root / LABELMAP if has_labelmap else None
+
+
+def read_description(root: Path) -> Description:
+    """What dataset.yaml says or, where there is none, the labelmap.txt of Pascal VOC.
+
+    Raises:
+        DataError: it is missing, unreadable or not valid.
+    """
+    path = description_file(root)
+    if path is None:
+        raise DataError(
+            f"{root / DESCRIPTION} does not exist: it names the classes (docs/your_data.md); "
+            "`nas data check` writes a draft"
+        )
+    try:
+        values = read_labelmap(path) if path.name == LABELMAP else read_yaml(path)
+        description = Description.model_validate(values)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        raise report(root, [_explain(path.name, problem) for problem in error.errors()]) from None
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    if conflicts := description.conflicts():
+        raise report(root, [f"{path.name}: {conflict}" for conflict in conflicts])
+    if (root / VOC_MASKS).is_dir():
+        return description.with_void(VOC_VOID_LABEL, VOC_VOID_COLOUR)
+    return description
+
+
+def _explain(source: str, problem: Any) -> str:
+    key = shown(".".join(str(part) for part in problem["loc"]) or "content")[1:-1]
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "unknown key"
+    if problem["type"] == "value_error" and not problem["loc"]:
+        return f"{source}: {message}"  # of several keys, which it names
+    return f"{source}: {key}: {message[:1].lower()}{message[1:]}"

@@ -1,0 +1,141 @@
+"""Which split an image is in: as list files say, or by shares of what no split names."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from os.path import lexists
+from pathlib import Path
+
+import regex
+
+from nas_core.base.files import read_text
+from nas_core.data.arrangement import Pair
+from nas_core.data.description import DESCRIPTION, SplitEntry
+from nas_core.data.listing import SPLITS
+from nas_core.data.patterns import SECONDS_A_NAME
+
+_MAX_LIST_BYTES = 2**24
+_SHOWN = 3
+
+
+def find_lists(folder: Path) -> dict[str, Path]:
+    """The list files in a folder, by split."""
+    paths = {split: folder / f"{split}.txt" for split in SPLITS}
+    return {split: path for split, path in paths.items() if lexists(path)}
+
+
+def read_lists(
+    lists: Mapping[str, Path], pairs: Collection[Pair], where: str, shares: Collection[str]
+) -> tuple[dict[str, str], list[str]]:
+    """The split of each listed image, by name, and what is wrong with the lists.
+
+    Args:
+        where: the folder of the images, as messages name it.
+        shares: the splits that are taken from train, and need no list.
+    """
+    assigned: dict[str, str] = {}
+    problems = [
+        f"{split}.txt: is missing"
+        for split in ("train", "val")
+        if split not in lists and split not in shares
+    ]
+    names = {pair.file: pair.name for pair in pairs}
+    names |= {pair.name: pair.name for pair in pairs}
+    for split, path in lists.items():
+        try:
+            lines = read_text(path, _MAX_LIST_BYTES).splitlines()
+        except OSError as error:
+            problems.append(f"{path.name}: cannot be read: {error.strerror}")
+            continue
+        except ValueError as error:
+            problems.append(f"{path.name}: cannot be read: {error}")
+            continue
+        unknown = []
+        for number, line in enumerate(lines, 1):
+            entry = unicodedata.normalize("NFC", line.strip())
+            if len(entry) > 1 and entry[0] == entry[-1] == '"':  # CVAT's, of names with blanks
+                entry = entry[1:-1]
+            if not entry:
+                continue
+            shown = f"line {number}: {entry[:80]}"
+            if entry not in names:
+                unknown.append(shown)
+            elif assigned.setdefault(names[entry], split) != split:
+                other = lists[assigned[names[entry]]].name
+                problems.append(f"{path.name}, {shown}: is in {other} too")
+        if len(unknown) <= _SHOWN:
+            problems += [
+                f"{path.name}, {shown}: no such image with a mask in {where}" for shown in unknown
+            ]
+        else:
+            problems.append(
+                f"{path.name}: {len(unknown)} images that are not in {where} with a mask, as "
+                + ", ".join(unknown[:_SHOWN])
+            )
+        if split not in assigned.values():
+            problems.append(f"{path.name}: names no image")
+    return assigned, problems
+
+
+def groups_of(
+    pairs: Sequence[Pair], split: SplitEntry | None, where: str
+) -> tuple[dict[Pair, str], list[str]]:
+    """The group of each image, and whose name `split.group` does not match.
+
+    Without an expression or a pattern, each image is a group of its own. No image is left if the
+    expression takes too long.
+    """
+    groups = {pair: pair.name if pair.group is None else pair.group for pair in pairs}
+    if split is None or split.group is None:
+        return groups, []
+    problems = []
+    expression = regex.compile(split.group)
+    for pair in pairs:
+        try:
+            found = expression.search(pair.file, timeout=SECONDS_A_NAME)
+        except TimeoutError:
+            problem = f"split.group takes more than {SECONDS_A_NAME:.0f} s for {pair.file}"
+            return {}, [f"{DESCRIPTION}: {problem}: use a simpler expression"]
+        if found is None:
+            problems.append(f"{where}{pair.file}: split.group does not match it")
+        else:
+            groups[pair] = str(found.group(1 if expression.groups else 0))
+    return groups, problems
+
+
+def divide(
+    groups: Mapping[Pair, str], shares: Mapping[str, float], seed: int
+) -> tuple[dict[Pair, str], list[str]]:
+    """The split of each image; images of one group stay together.
+
+    The groups, in the order of a hash of seed and group, fill test, then val, up to their shares;
+    the rest is train. So the result depends on the names alone.
+    """
+    members: defaultdict[str, list[Pair]] = defaultdict(list)
+    for pair, group in groups.items():
+        members[group].append(pair)
+
+    def order(group: str) -> str:
+        content = f"{seed}\0{group}".encode(errors="surrogateescape")
+        return hashlib.sha256(content).hexdigest()
+
+    left = sorted(members, key=order)
+    assigned: dict[Pair, str] = {}
+    for target, share in shares.items():
+        count = 0
+        while left and count < max(1, round(share * len(groups))):
+            pairs = members[left.pop(0)]
+            assigned |= dict.fromkeys(pairs, target)
+            count += len(pairs)
+    assigned |= {pair: "train" for group in left for pair in members[group]}
+    empty = [target for target in shares if target not in assigned.values()]
+    if groups and (not left or empty):
+        nothing = "nothing to train on" if not left else f"{empty[0]} without an image"
+        return assigned, [
+            f"split in {DESCRIPTION} leaves {nothing}: {len(members)} groups of "
+            f"{len(groups)} images; lower val and test, or use another group"
+        ]
+    return assigned, []

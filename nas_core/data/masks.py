@@ -1,0 +1,102 @@
+"""From the values or colours of a mask to class numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nas_core.base.errors import DataError
+from nas_core.data.description import DESCRIPTION, Description
+from nas_core.data.images import listed, read_labels
+from nas_core.data.labels import IGNORED
+from nas_core.data.listing import Colour
+
+_UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class MaskReader:
+    """Reads masks as `description` says, which stands in the file `source`: `Listing.read_mask`."""
+
+    root: Path
+    description: Description
+    source: str = DESCRIPTION
+
+    def __call__(self, path: Path) -> npt.NDArray[np.uint8]:
+        values, palette = read_labels(path, self.root)
+        if values.ndim == 3:
+            return self._of_colours(path, values)
+        if palette is not None:
+            used = np.unique(values)
+            if self._are_declared(used, palette):
+                numbers = np.zeros(256, np.uint8)
+                numbers[used] = self._of_colours(path, palette[used])
+                return numbers[values]
+            self._check_palette(path, values, palette)
+        return self._of_labels(path, values)
+
+    def _are_declared(self, used: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8]) -> bool:
+        """Whether the colours of these indices say it all: then their order is of no account."""
+        colours = self._colours()
+        declared = {*colours, *self.description.ignore_colours}
+        if None in declared or used[-1] >= len(palette):
+            return False
+        return all(tuple(colour) in declared for colour in palette[used].tolist())
+
+    def _of_labels(self, path: Path, values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        table = np.full(256, _UNKNOWN, np.int16)
+        table[list(self.description.ignore_labels)] = IGNORED
+        table[self.description.labels] = range(len(self.description.classes))
+        mask = table[values]
+        strays = np.unique(values[mask == _UNKNOWN])
+        if strays.size:
+            raise DataError(f"{self._name(path)}: {listed(strays)} not in {self.source}")
+        return mask.astype(np.uint8)
+
+    def _of_colours(self, path: Path, values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        known = {c: number for number, c in enumerate(self._colours()) if c is not None}
+        known |= dict.fromkeys(self.description.ignore_colours, IGNORED)
+        if not known:
+            raise DataError(
+                f"{self._name(path)}: an RGB mask, but the classes of {self.source} have no colours"
+            )
+        codes = np.array(sorted((_code(colour), number) for colour, number in known.items()))
+        pixels = values.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+        places = np.searchsorted(codes[:, 0], pixels).clip(max=len(codes) - 1)
+        strays = np.unique(pixels[codes[places, 0] != pixels])
+        if strays.size:
+            first = int(strays[0])
+            colour = [first >> 16, first >> 8 & 255, first & 255]
+            more = f" and {strays.size - 1} more" if strays.size > 1 else ""
+            raise DataError(f"{self._name(path)}: colour {colour}{more} not in {self.source}")
+        labels: npt.NDArray[np.uint8] = codes[places, 1].astype(np.uint8)
+        return labels
+
+    def _check_palette(
+        self, path: Path, values: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8]
+    ) -> None:
+        """A program that saved colours as a palette may have numbered them as it liked."""
+        for label, colour in zip(self.description.labels, self._colours(), strict=True):
+            if colour is None or label >= len(palette) or not (values == label).any():
+                continue
+            found = tuple(palette[label].tolist())
+            if found != colour:
+                raise DataError(
+                    f"{self._name(path)}: palette colour {list(found)} of label {label}, which has "
+                    f"{list(colour)} in {self.source}: leave the colours out there if the label is "
+                    "right, or save the mask as RGB"
+                )
+
+    def _colours(self) -> list[Colour | None]:
+        return [entry.colour for entry in self.description.classes]
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+
+def _code(colour: Colour) -> int:
+    red, green, blue = colour
+    return red << 16 | green << 8 | blue

@@ -1,0 +1,336 @@
+"""Ways in which images and masks lie on a disk, each read where it lies."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from nas_core.base.errors import DataError
+from nas_core.data.description import VOC_VOID_COLOUR, read_description
+from nas_core.data.folder import has_layout, list_dataset
+from nas_core.data.layouts import find_kind
+from nas_core.data.listing import Listing
+from nas_core.data.patterns import Patterns
+
+COLOURS = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)
+RNG = np.random.default_rng(0)
+
+
+def image(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)).save(path)
+
+
+def mask(path: Path, colours: bool = False) -> np.ndarray:
+    """A mask of the classes 0 to 2, returned too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    classes = RNG.integers(0, 3, (6, 8), dtype=np.uint8)
+    Image.fromarray(COLOURS[classes] if colours else classes).save(path)
+    return classes
+
+
+def both(root: Path, images: str, masks: str, *names: str, suffix: str = "") -> None:
+    for name in names:
+        image(root / images / f"{name}.jpg")
+        mask(root / masks / f"{name}{suffix}.png")
+
+
+def describe(root: Path, **more: Any) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "dataset.yaml").write_text(yaml.safe_dump({"classes": ["a", "b", "c"], **more}))
+
+
+def splits(listing: Listing) -> dict[str, list[str]]:
+    assert listing.problems == ()
+    return {split: [s.name for s in listing.of_split(split)] for split in listing.splits}
+
+
+def test_ade20k_and_mmsegmentation(tmp_path: Path) -> None:
+    layouts = {
+        "ade": ("images/{}", "annotations/{}", ("training", "validation", "test")),
+        "mm": ("img_dir/{}", "ann_dir/{}", ("train", "val", "test")),
+        "masks": ("images/{}", "masks/{}", ("train", "val", "test")),
+        "labels": ("images/{}", "labels/{}", ("train", "valid", "test")),
+    }
+    for name, (images, masks, folders) in layouts.items():
+        root = tmp_path / name
+        describe(root)
+        for folder, names in zip(folders, (("1", "2"), ("1",), ("3",)), strict=True):
+            both(root, images.format(folder), masks.format(folder), *names)
+        listing = list_dataset(root)
+        assert splits(listing) == {"train": ["1", "2"], "val": ["1"], "test": ["3"]}
+        first = f"{images.format(folders[0])}/ beside {masks.format(folders[0])}/"
+        assert listing.layout == f"{first}, as of ADE20K and mmsegmentation"
+
+
+def test_a_missing_split_is_taken_from_train_beside_those_that_are_there(tmp_path: Path) -> None:
+    names = [f"v{number // 5}_{number}" for number in range(20)]
+    both(tmp_path, "images/training", "annotations/training", *names)
+    both(tmp_path, "images/test", "annotations/test", "z", "v0_0")
+    describe(tmp_path)
+    problems = list_dataset(tmp_path).problems
+    assert problems == (
+        "images/val/: folder is missing",
+        "annotations/val/: folder is missing; split: {val: 0.15} in dataset.yaml takes val from "
+        "train",
+    )
+    describe(tmp_path, split={"val": 0.25, "group": r"^v\d"})
+    listing = list_dataset(tmp_path)
+    found = splits(listing)
+    assert {len(found["train"]), len(found["val"])} == {15, 5}
+    assert len({name[:2] for name in found["val"]}) == 1
+    assert found["test"] == ["v0_0", "z"]
+    assert listing.layout.endswith("mmsegmentation, val by shares")
+    describe(tmp_path, split={"val": 0.25, "test": 0.1})
+    assert list_dataset(tmp_path).problems == (
+        "test is given twice: it lies there, and is a share of split in dataset.yaml",
+    )
+    describe(tmp_path, split={"val": 0.9, "group": r"^v"})
+    assert "leaves nothing to train on" in list_dataset(tmp_path).problems[0]
+
+
+def test_folders_of_splits_lists_and_two_folders(tmp_path: Path) -> None:
+    folders = tmp_path / "folders"
+    describe(folders, split={"val": 0.3})
+    both(folders, "train/images", "train/masks", "a", "b", "c")
+    found = splits(list_dataset(folders))
+    assert sorted(found["train"] + found["val"]) == ["a", "b", "c"]
+    assert len(found["val"]) == 1
+    both(folders, "training/images", "training/masks", "d")
+    assert list_dataset(folders).problems[0] == (
+        "train/images/ and training/images/ are both folders of train: leave one"
+    )
+    lists = tmp_path / "lists"
+    describe(lists)
+    both(lists, "images/train", "masks/train", "a", "b", "c")
+    (lists / "train.txt").write_text("train/a\ntrain/b.jpg\n")
+    (lists / "val.txt").write_text("train/c\n")
+    listing = list_dataset(lists)
+    assert splits(listing) == {"train": ["train_a", "train_b"], "val": ["train_c"]}
+    assert listing.layout == "images/ beside masks/, divided by train.txt, val.txt"
+    (lists / "val.txt").unlink()
+    describe(lists, split={"val": 0.5})
+    assert {len(names) for names in splits(list_dataset(lists)).values()} == {1}
+    (lists / "train.txt").write_text("\n".join(f"gone{number}" for number in range(9)))
+    assert list_dataset(lists).problems == (
+        "train.txt: 9 images that are not in images/ with a mask, as line 1: gone0, "
+        "line 2: gone1, line 3: gone2",
+        "train.txt: names no image",
+    )
+
+
+def voc(root: Path, images: str = "JPEGImages") -> np.ndarray:
+    """Four images with a mask, one without; the classes of `a`'s, whose first row is void."""
+    both(root, images, "SegmentationClass", "a", "b c", "d", "e")
+    image(root / images / "unlabelled.jpg")
+    classes = mask(root / "SegmentationClass/a.png", colours=True)
+    pixels = COLOURS[classes]
+    pixels[0] = VOC_VOID_COLOUR
+    Image.fromarray(pixels).save(root / "SegmentationClass/a.png")
+    classes[0] = 255
+    indexed = Image.fromarray(classes)
+    indexed = Image.frombytes("P", indexed.size, indexed.tobytes())
+    palette = np.zeros((256, 3), np.uint8)
+    palette[:3], palette[255] = COLOURS, VOC_VOID_COLOUR
+    indexed.putpalette(palette.tobytes())
+    indexed.save(root / "SegmentationClass/d.png")
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    return classes
+
+
+LABELMAP = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nleaf:128,0,0::\nstem: 0,128,0 ::\n"
+
+
+def test_pascal_voc_as_cvat_writes_it(tmp_path: Path) -> None:
+    classes = voc(tmp_path)
+    (tmp_path / "labelmap.txt").write_text(LABELMAP)
+    lists = tmp_path / "ImageSets/Segmentation"
+    (lists / "Train.txt").write_text('a\n"b c"\n')
+    (lists / "Validation.txt").write_text("d\n")
+    (lists / "trainval.txt").write_text("a\nd\n")
+    assert find_kind(tmp_path) == "folder"
+    listing = list_dataset(tmp_path)
+    assert splits(listing) == {"train": ["a", "b c"], "val": ["d"]}
+    assert listing.unused == ("e",)
+    assert listing.classes == ("background", "leaf", "stem")
+    assert listing.palette[1] == (128, 0, 0)
+    assert listing.layout == (
+        "Pascal VOC: JPEGImages/ beside SegmentationClass/, divided by "
+        "ImageSets/Segmentation/Train.txt, ImageSets/Segmentation/Validation.txt"
+    )
+    for name in ("a", "d"):
+        np.testing.assert_array_equal(
+            listing.read_mask(tmp_path / f"SegmentationClass/{name}.png"), classes
+        )
+    (lists / "Train.txt").write_text("a\nunlabelled\n")
+    assert list_dataset(tmp_path).problems == (
+        "Train.txt, line 2: unlabelled: no such image with a mask in JPEGImages/",
+    )
+
+
+def test_pascal_voc_without_labelmap_or_with_one_list(tmp_path: Path) -> None:
+    classes = voc(tmp_path, "images")
+    (tmp_path / "ImageSets/Segmentation/default.txt").write_text("b c\nd\ne\n")
+    describe(tmp_path, split={"val": 0.3})
+    listing = list_dataset(tmp_path)
+    found = splits(listing)
+    assert sorted(found["train"] + found["val"]) == ["b c", "d", "e"]
+    np.testing.assert_array_equal(listing.read_mask(tmp_path / "SegmentationClass/d.png"), classes)
+    describe(tmp_path)
+    assert "val.txt: is missing" in list_dataset(tmp_path).problems
+    (tmp_path / "dataset.yaml").unlink()
+    assert has_layout(tmp_path)
+    with pytest.raises(DataError, match=r"dataset\.yaml does not exist.* `nas data check` writes"):
+        list_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "names no class"),
+        ("a:0,0,0::\nb:::\n", r"labelmap\.txt, line 2: expected NAME:RED,GREEN,BLUE::"),
+        ("a:0,0,0::\nb:1,2::\nc\n", r"2 problems:\n  labelmap.txt, line 2.*\n  .*line 3"),
+        ("a:0,0,0::\nb:0,0,300::\n", r"labelmap\.txt: classes\.1\.colour"),
+        ("a:0,0,0::\nb:0,0,0::\n", r"labelmap\.txt: colour \(0, 0, 0\) is given 2 times"),
+        ("a:0,0,0::\na:0,0,9::\n", r"labelmap\.txt: class a is given 2 times"),
+    ],
+)
+def test_a_labelmap_that_is_not_valid(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "SegmentationClass").mkdir()
+    (tmp_path / "labelmap.txt").write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_description(tmp_path)
+
+
+def test_image_and_mask_side_by_side(tmp_path: Path) -> None:
+    roboflow = tmp_path / "roboflow"
+    describe(roboflow)
+    both(roboflow, "train", "train", "x", "y", suffix="_mask")
+    both(roboflow, "valid", "valid", "x", suffix="_mask")
+    listing = list_dataset(roboflow)
+    assert splits(listing) == {"train": ["x", "y"], "val": ["x"]}
+    assert listing.layout == "image and mask side by side, as NAME.jpg and NAME_mask.png"
+    one = tmp_path / "one"
+    describe(one, mask_suffix="-gt", split={"val": 0.3})
+    both(one, "", "", "x", "night/y", "z", suffix="-gt")
+    found = splits(list_dataset(one))
+    assert sorted(found["train"] + found["val"]) == ["night_y", "x", "z"]
+    image(one / "lonely.png")
+    mask(one / "other-gt.png")
+    assert list_dataset(one).problems == (
+        "lonely.png: no mask lonely-gt.png",
+        "other-gt.png: no image other beside it",
+    )
+
+
+def tiles(root: Path) -> None:
+    for tile in (1, 2, 3):
+        both(root, f"Tile {tile}/images", f"Tile {tile}/masks", "part_1", "part_2")
+
+
+TILES = {"images": "Tile */images/*.jpg", "masks": "Tile */masks/{stem}.png"}
+
+
+def test_patterns(tmp_path: Path) -> None:
+    tiles(tmp_path)
+    describe(tmp_path, **TILES, group="{1}", split={"val": 0.3})
+    listing = list_dataset(tmp_path)
+    found = splits(listing)
+    assert {len(found["train"]), len(found["val"])} == {4, 2}
+    assert len({name[:6] for name in found["val"]}) == 1
+    for sample in listing.samples:
+        assert sample.mask == sample.image.parents[1] / "masks" / f"{sample.image.stem}.png"
+    assert listing.layout == (
+        "patterns in dataset.yaml: Tile */images/*.jpg with Tile */masks/{stem}.png, val by shares"
+    )
+    (tmp_path / "train.txt").write_text("Tile 1/images/part_1\nTile 1/images/part_2.jpg\n")
+    (tmp_path / "val.txt").write_text("Tile 2/images/part_1\n")
+    describe(tmp_path, **TILES)
+    assert len(splits(list_dataset(tmp_path))["train"]) == 2
+
+
+def test_patterns_that_name_splits(tmp_path: Path) -> None:
+    for split, name in (("Train", "1"), ("Train", "2"), ("validation", "1")):
+        both(tmp_path, f"{split}/deep/rgb", f"{split}/deep/gt", name)
+    patterns = {"images": "{split}/**/rgb/*.jpg", "masks": "{split}/{1}/gt/{2}.png"}
+    describe(tmp_path, **patterns)
+    assert {split: len(names) for split, names in splits(list_dataset(tmp_path)).items()} == {
+        "train": 2, "val": 1,
+    }  # fmt: skip
+    patterns["images"] = "{split}/**/rgb/1.jpg"
+    describe(tmp_path, images=patterns["images"], masks="{split}/{1}/gt/{stem}.png")
+    assert len(splits(list_dataset(tmp_path))["train"]) == 1
+    (tmp_path / "validation").rename(tmp_path / "other")
+    (problem,) = list_dataset(tmp_path).problems
+    assert problem.startswith("val: no image: name some, or take them from train by split")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "stars"),
+    [
+        ("*.jpg", "a.jpg", ["a"]),
+        ("*.jpg", "b/a.jpg", None),
+        ("**/*.jpg", "a.jpg", ["", "a"]),
+        ("**/*.jpg", "b/c/a.jpg", ["b/c", "a"]),
+        ("a?/[1].*", "ab/[1].png", ["png"]),
+        ("a?/*", "a/b", None),
+    ],
+)
+def test_what_stars_stand_for(pattern: str, path: str, stars: list[str] | None) -> None:
+    count = len(re.findall(r"\*\*|\*", pattern))
+    group = "|".join(f"{{{number}}}" for number in range(1, count + 1))
+    found = Patterns(pattern, "m/{stem}", group).match(path)
+    assert (found and found.group) == (stars and "|".join(stars))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"masks": None}, "yaml: the patterns images and masks go together"),
+        ({"images": "/etc/*"}, "images: expected a path in the folder of the dataset"),
+        ({"masks": "../{stem}.png"}, "masks: expected a path in the folder of the dataset"),
+        ({"masks": "Tile {3}/{stem}.png"}, r"masks: \{3\}: there are \{1\}, \{2\}, \{stem\}"),
+        ({"masks": "*/*/*.png"}, r"masks: \{3\}: there are"),
+        ({"group": "{name}"}, r"group: \{name\}: there are"),
+        ({"images": "{city}/*.jpg"}, r"images: \{city\}: there are \*, \*\*, \?"),
+        ({"group": "{1}", "split": {"val": 0.1, "group": "x"}}, "group and split.group are given"),
+        ({"mask_suffix": "_m"}, "mask_suffix and the patterns images and masks are two ways"),
+        ({"images": None, "masks": None, "group": "{1}"}, "use split.group"),
+        ({"split": {}}, "split: give the share of val or of test"),
+    ],
+)
+def test_patterns_that_are_not_valid(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    tiles(tmp_path)
+    values = {key: value for key, value in {**TILES, **changes}.items() if value is not None}
+    describe(tmp_path, **values)
+    with pytest.raises(DataError, match=message) as error:
+        list_dataset(tmp_path)
+    assert str(error.value).count("\n") == 1
+
+
+def test_patterns_that_find_nothing_or_one_mask_twice(tmp_path: Path) -> None:
+    tiles(tmp_path)
+    describe(tmp_path, images="Tile */images/*.tif", masks="{stem}.png", split={"val": 0.3})
+    assert list_dataset(tmp_path).problems == (
+        "dataset.yaml: images: Tile */images/*.tif is no file's path; there are "
+        "Tile 1/images/part_1.jpg, Tile 1/images/part_2.jpg, Tile 1/masks/part_1.png and 10 more",
+    )
+    describe(
+        tmp_path, images="**/images/*.jpg", masks="Tile 1/masks/{stem}.png", split={"val": 0.3}
+    )
+    assert list_dataset(tmp_path).problems[0] == (
+        "Tile 2/images/part_1.jpg: Tile 1/masks/part_1.png is the mask of "
+        "Tile 1/images/part_1.jpg too"
+    )
+    describe(tmp_path, images="**/*.png", masks="{1}/{stem}.png", split={"val": 0.3})
+    assert "names the image itself" in list_dataset(tmp_path).problems[0]
+    describe(tmp_path, **{**TILES, "masks": "Tile */gt/{stem}.png"}, split={"val": 0.3})
+    assert list_dataset(tmp_path).problems[0] == (
+        "Tile 1/images/part_1.jpg: no mask Tile 1/gt/part_1.png"
+    )
