@@ -405,14 +405,14 @@ def test_images_are_copied_by_choice_or_where_links_cannot_be(
 
 
 def test_a_picture_of_another_kind_becomes_png(place: Path) -> None:
-    photo(place / "b.bmp")
+    photo(place / "b.pnm")
     photo(place / "c.PNG")
     (place / "a.jpg").rename(place / "a.jfif")
     annotations = [annotation([SQUARE], image=number) for number in (1, 2, 3)]
-    out, _ = imported(coco(place / "x.json", annotations, ["a.jfif", "b.bmp", "c.PNG"]))
+    out, _ = imported(coco(place / "x.json", annotations, ["a.jfif", "b.pnm", "c.PNG"]))
     assert files(out / "images") == {"a.jpg", "b.png", "c.PNG"}
     assert files(out / "masks") == {"a.png", "b.png", "c.png"}
-    with Image.open(place / "b.bmp") as old, Image.open(out / "images/b.png") as new:
+    with Image.open(place / "b.pnm") as old, Image.open(out / "images/b.png") as new:
         assert (np.asarray(old) == np.asarray(new)).all()
     assert not list_dataset(out).problems
 

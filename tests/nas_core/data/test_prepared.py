@@ -295,7 +295,7 @@ def test_many_bad_files_are_counted_and_twenty_are_shown(make_dataset: Callable[
     root = make_dataset()
     for index in range(30):
         shutil.copy(root / "train/train_0.png", root / "train" / f"more_{index:02}.png")
-        save(root / "trainannot" / f"more_{index:02}.png", labels(99))
+        save(root / "trainannot" / f"more_{index:02}.png", labels(99 + index))
     with pytest.raises(DataError) as error:
         prepare_tiny(root)
     lines = str(error.value).split("\n  ")
