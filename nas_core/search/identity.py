@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 
 from nas_core.base.code import SEARCH, code_digest
 from nas_core.base.files import digest_of
@@ -25,11 +25,14 @@ from nas_core.training.early_stopping import stopping_thresholds
 # Settings of a search that may change between its beginning and its end.
 UNBINDING = {"num_candidates", "max_failures"}
 
+Identity = dict[str, JsonValue]
+"""All that decides a result."""
+
 
 def search_identity(
     settings: Settings, data_hash: str, encoder_digest: str, compute: Compute
-) -> dict[str, Any]:
-    """All that decides what a search finds, as plain values."""
+) -> Identity:
+    """All that decides what a search finds."""
     return {
         **conditions(settings, data_hash, encoder_digest, compute, SEARCH),
         "network": settings.network.model_dump(mode="json"),
@@ -39,8 +42,8 @@ def search_identity(
 
 def conditions(
     settings: Settings, data_hash: str, encoder_digest: str, compute: Compute, entry: str
-) -> dict[str, Any]:
-    """What decides the rewards beside the settings of search and network, as plain values.
+) -> Identity:
+    """What decides the rewards beside the settings of search and network.
 
     Args:
         data_hash: see `PreparedData.search_hash`.
@@ -57,11 +60,11 @@ def conditions(
     }
 
 
-def search_folder(searches: Path, name: str, identity: dict[str, Any]) -> Path:
+def search_folder(searches: Path, name: str, identity: Identity) -> Path:
     return searches / f"{name}-{digest_of(identity)}"
 
 
-def changed_parts(old: dict[str, Any], new: dict[str, Any]) -> set[str]:
+def changed_parts(old: Identity, new: Identity) -> set[str]:
     """The keys that differ between two identities.
 
     `settings` in place of `search`, if there are other settings and none has another value: so it
@@ -74,7 +77,7 @@ def changed_parts(old: dict[str, Any], new: dict[str, Any]) -> set[str]:
     return changed
 
 
-def _leaves(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(values: JsonValue, key: str = "") -> Iterator[tuple[str, JsonValue]]:
     if not isinstance(values, dict):
         yield key, values
         return

@@ -34,6 +34,7 @@ from nas_core.models.state import state_digest
 from nas_core.search.candidates import Outcome, keep_files, proxy_task, score_candidate
 from nas_core.search.costs import CandidateCost, Costs, needs_latency, shaped_reward
 from nas_core.search.identity import (
+    Identity,
     candidate_seed,
     candidate_thresholds,
     changed_parts,
@@ -430,7 +431,7 @@ class _Loop:
         )
 
 
-def _open_journal(path: Path, settings: Settings, identity: dict[str, Any]) -> Journal:
+def _open_journal(path: Path, settings: Settings, identity: Identity) -> Journal:
     if path.exists():
         return Journal.open(path)
     header = Header(format=FORMAT, settings=settings.model_dump(mode="json"), identity=identity)
@@ -449,7 +450,7 @@ _REASONS = {
 }
 
 
-def _why_anew(folder: Path, name: str, identity: dict[str, Any]) -> str | None:
+def _why_anew(folder: Path, name: str, identity: Identity) -> str | None:
     """A warning, if there is a search that differs in nothing but what the user did not set."""
     others = [p for p in folder.parent.glob(f"{name}-*/journal.jsonl") if p.parent != folder]
     for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):

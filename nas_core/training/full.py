@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
@@ -118,7 +120,15 @@ def training_identity(
 def evaluate(
     segmenter: Segmenter, split: Split, num_classes: int, ignore_index: int
 ) -> ConfusionMatrix:
-    """One confusion matrix over a whole split, at the images' own size.
+    """One confusion matrix over a whole split; see `label_split`."""
+    confusion = ConfusionMatrix(num_classes, ignore_index)
+    for labels, mask in zip(label_split(segmenter, split), split.masks, strict=True):
+        confusion.update(torch.from_numpy(labels), torch.from_numpy(mask))
+    return confusion
+
+
+def label_split(segmenter: Segmenter, split: Split) -> Iterator[npt.NDArray[np.uint8]]:
+    """The most likely classes (H, W) of each image of a split, at the images' own size.
 
     In fp32, as a network is used, whatever it was trained in: bf16 may move a score by 0.1 points.
 
@@ -126,14 +136,10 @@ def evaluate(
         WeightsError: a logit is not finite.
     """
     segmenter.eval()
-    confusion = ConfusionMatrix(num_classes, ignore_index)
     height, width = split.images.shape[1:3]
     batch_size = batch_size_for((height, width))
     for start in range(0, len(split), batch_size):
-        rows = slice(start, start + batch_size)
-        labels = predict_batch(segmenter, split.images[rows])
-        confusion.update(torch.from_numpy(labels), torch.from_numpy(split.masks[rows]))
-    return confusion
+        yield from predict_batch(segmenter, split.images[start : start + batch_size])
 
 
 class _Training:

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from flows.cli import tables
 from flows.compare import nas_compare
+from nas_core.analysis.comparison import ComparisonReport
 from nas_core.base.errors import SettingsError
 from nas_core.config import load_settings
 from nas_core.search.journal import Journal, Record
@@ -71,7 +72,7 @@ def gathered(project: Path) -> dict[str, Any]:
     """Both seeds together, in this process: what is missing is trained, and nothing else."""
     complete, begun = candidates(project, 0), candidates(project, 1)
     assert len(complete) == 8 and 1 <= len(begun) < 8
-    comparison = nas_compare(load_settings(root=project), STRATEGIES, [0, 1])
+    comparison = nas_compare(load_settings(root=project), STRATEGIES, [0, 1]).model_dump()
     assert candidates(project, 0) == complete
     assert candidates(project, 1)[: len(begun)] == begun and len(candidates(project, 1)) == 8
     return comparison
@@ -94,9 +95,13 @@ def start(server: str, seed: int) -> subprocess.Popen[str]:
 def candidates(project: Path, seed: int) -> list[Record]:
     """Of all searches with that seed, in the order of the strategies."""
     found = [Journal.read(path) for path in project.glob("artifacts/searches/*/journal.jsonl")]
-    of_seed = [journal for journal in found if journal.header.settings["seed"] == seed]
-    of_seed.sort(key=lambda journal: str(journal.header.settings["search"]["strategy"]))
+    of_seed = [journal for journal in found if settings_of(journal)["seed"] == seed]
+    of_seed.sort(key=lambda journal: str(settings_of(journal)["search"]["strategy"]))
     return [record for journal in of_seed for record in journal.candidates]
+
+
+def settings_of(journal: Journal) -> Any:
+    return journal.header.settings
 
 
 def journals(project: Path) -> dict[Path, tuple[int, int]]:
@@ -115,17 +120,17 @@ def test_each_strategy_and_seed_is_a_search_of_its_own(
     project: Path, gathered: dict[str, Any]
 ) -> None:
     headers = {
-        row["search"]: Journal.read(
-            project / "artifacts" / "searches" / row["search"] / "journal.jsonl"
-        ).header
+        row["search"]: settings_of(
+            Journal.read(project / "artifacts" / "searches" / row["search"] / "journal.jsonl")
+        )
         for row in gathered["searches"]
     }
     assert len(headers) == 4
     found = {
         (
-            header.settings["search"]["strategy"],
-            header.settings["search"]["controller"]["autoregressive"],
-            header.settings["seed"],
+            header["search"]["strategy"],
+            header["search"]["controller"]["autoregressive"],
+            header["seed"],
         )
         for header in headers.values()
     }
@@ -203,7 +208,8 @@ def test_prefect_shows_the_searches_apart(gathered: dict[str, Any]) -> None:
 def test_the_table_has_a_line_a_strategy(project: Path, gathered: dict[str, Any]) -> None:
     console = Console(width=120)
     with console.capture() as captured:
-        tables.print_comparison(console, project, load_settings(root=project), gathered)
+        report = ComparisonReport.model_validate(gathered)
+        tables.print_comparison(console, project, load_settings(root=project), report)
     lines = captured.get().splitlines()
     assert f"{gathered['budget_seconds'] / 60:.1f} min" in lines[0]
     for strategy in STRATEGIES:
@@ -218,7 +224,7 @@ def test_the_table_has_a_line_a_strategy(project: Path, gathered: dict[str, Any]
 
 def test_run_again_nothing_is_trained(project: Path, gathered: dict[str, Any]) -> None:
     before = journals(project)
-    again = nas_compare(load_settings(root=project), STRATEGIES, [0, 1])
+    again = nas_compare(load_settings(root=project), STRATEGIES, [0, 1]).model_dump()
     assert len(before) == 4 and journals(project) == before
     assert again == gathered
     assert {run.info.status for run in runs_of(project, "compare")} == {"FINISHED"}

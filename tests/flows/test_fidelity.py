@@ -228,7 +228,7 @@ def test_architectures_by_reference(project: Path, tmp_path: Path) -> None:
     searched = Journal.read(journal).records[0].id
     references = ["arch0", str(path), "arch1", searched[:8], "arch0"]
     report = nas_fidelity(load_settings(), references)
-    assert report["num_architectures"] == 4
+    assert report.num_architectures == 4
     _, table = results(project)
     assert {"arch0", "arch1", searched} < set(table["name"])
     assert len(list(project.glob("artifacts/trainings/arch0-*"))) == 1

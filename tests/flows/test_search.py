@@ -265,7 +265,7 @@ def test_one_network_by_two_names_is_trained_once(
     train = {**PARAMS["train"], "also": ["arch1", str(same)]}
     (again / "params.yaml").write_text(yaml.safe_dump({**PARAMS, "train": train}))
     before = sorted(path.name for path in (again / "artifacts" / "trainings").iterdir())
-    trained, tested = (nas_search(stage=stage)[stage] for stage in ("train", "evaluate"))
+    trained, tested = (nas_search(stage=stage)[stage].root for stage in ("train", "evaluate"))
     assert sorted(path.name for path in (again / "artifacts" / "trainings").iterdir()) == before
     best = max(records(whole), key=lambda record: record.reward or 0).id
     other = ARCHITECTURES["arch1"].id
@@ -285,7 +285,7 @@ def test_what_the_stage_train_left_is_enough_to_evaluate(
     train = {**PARAMS["train"], "also": [best[:8]]}
     params = {**PARAMS, "train": train, "encoder": {"weights": "elsewhere.pt"}}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
-    summary = nas_search(stage="evaluate")["evaluate"]
+    summary = nas_search(stage="evaluate")["evaluate"].model_dump()
 
     scores = Path("artifacts", "results", "tiny", "evaluate", "metrics.json")
     assert summary == json.loads((whole / scores).read_text())
@@ -414,11 +414,11 @@ def test_one_architecture_is_trained_by_hand(project: Path, tmp_path: Path) -> N
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(ARCHITECTURES["arch0"].to_dict()))
     summary = nas_train(load_settings(root=project), str(path), False)
-    assert summary["test"] == {} and 0 <= summary["val"]["mean_iou"] <= 1
-    _, card = load_segmenter(Path(summary["weights"]))
+    assert summary.test is None and 0 <= summary.val["mean_iou"] <= 1
+    _, card = load_segmenter(summary.weights)
     assert card.genotype == Genotype.load(path)
     tested = nas_train(load_settings(root=project), str(path), True)
-    assert tested["val"] == summary["val"] and "mean_iou" in tested["test"]
+    assert tested.val == summary.val and 0 <= tested.test.mean_iou <= 1
 
     # As if the process had ended before the scores were recorded.
     (recorded,) = runs_of(project, "training")

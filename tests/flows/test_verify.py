@@ -239,9 +239,9 @@ def test_pictures_that_are_missing_are_drawn_without_scoring_again(
 def test_train_and_val_is_said_in_the_table(project: Path) -> None:
     train = TrainSettings(splits="train+val")
     report = nas_verify(architectures=("arch1",), train=train)
-    (arch1,) = report["architectures"]
+    (arch1,) = report.architectures
     # Not the size that the claim is of.
-    assert (report["size"], arch1["claimed"], arch1["verified"]) == ([40, 56], None, None)
+    assert (report.size, arch1.claimed, arch1.verified) == ((40, 56), None, None)
     assert "| train+val | - |" in (place(project) / "verify.md").read_text()
     (folder,) = (project / "artifacts" / "trainings").iterdir()
     training = json.loads((folder / "training.json").read_text())
@@ -262,7 +262,7 @@ def test_train_and_val_is_refused_where_val_gives_the_scores(project: Path) -> N
         nas_verify(dataset=dataset, train=TrainSettings(splits="train+val"))
     assert not outcomes(project)
     report = nas_verify(dataset=dataset, architectures=("arch0",))
-    assert report["split"] == "val" and report["architectures"][0]["claimed"] is None
+    assert report.split == "val" and report.architectures[0].claimed is None
 
 
 @pytest.mark.parametrize(

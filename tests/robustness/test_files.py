@@ -24,7 +24,7 @@ from nas_core.search.costs import Costs
 from nas_core.search.journal import Journal
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
-from nas_core.training.record import read_trainings
+from nas_core.training.record import Trainings
 from tasks.tracking.store import connect, tracking_uri
 from tests.robustness.cases import count, files, listed, refused, snapshot
 from tests.robustness.conftest import own_dataset
@@ -174,7 +174,7 @@ def test_latencies(tmp_path: Path, file: Path) -> None:
 def test_trainings(tmp_path: Path, file: Path) -> None:
     shutil.copyfile(file, tmp_path / "trainings.json")
     with refused("trainings.json"):
-        read_trainings(tmp_path / "trainings.json")
+        Trainings.read(tmp_path / "trainings.json")
 
 
 @pytest.mark.parametrize("file", files("training"))
@@ -232,7 +232,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "genotype.json": Genotype.load,
     "journal.jsonl": Journal.read,
     "manifest.json": lambda path: PreparedData.open(path.parent),
-    "trainings.json": read_trainings,
+    "trainings.json": Trainings.read,
     "model.safetensors": load_segmenter,
 }
 
