@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -15,18 +17,20 @@ from rich.table import Table
 from rich.text import Text
 
 from nas_core.base.errors import DataError, SettingsError, printable
-from nas_core.base.files import write_atomically, write_bytes
+from nas_core.base.files import read_text, write_atomically, write_bytes
 from nas_core.base.paths import artifacts_folder
 from nas_core.config import DatasetKind, DatasetSettings, load_settings, profiles, project_dir
 
 if TYPE_CHECKING:
     from nas_core.data.check import Report
+    from nas_core.data.description import Places
 
 app = typer.Typer(name="data", help="Look at a dataset before a search.", no_args_is_help=True)
 console = Console()
 
 _SHOWN_SIZES = 5
 _SHOWN_UNUSED = 5
+_SHOWN_NEAR = 3
 
 
 KINDS = [kind for kind in get_args(DatasetKind) if kind != "synthetic"]
@@ -58,6 +62,7 @@ def check(
     Draws a few samples with their labels. The exit code is 0 if a search can run on it.
     """
     from nas_core.data.check import check_dataset, profile_values, sample_picture
+    from nas_core.data.description import undescribed
     from nas_core.data.layouts import find_kind, list_dataset
     from nas_core.data.lettering import Lettering
     from nas_core.data.listing import report as all_of
@@ -74,9 +79,12 @@ def check(
         load_settings(sections={"name": profile}, root=root)  # a name that is not valid is refused
     if picture is not None and picture.resolve().is_relative_to(source):
         raise DataError(f"--picture {picture} lies in the dataset: choose another place")
+    if chosen == "folder" and (places := undescribed(source)) is not None:
+        raise _drafted(source, places, root)
     listing = list_dataset(_dataset(chosen, source), root)
     console.print(f"layout: {listing.layout}", soft_wrap=True, markup=False, highlight=False)
-    report = check_dataset(listing)
+    with _progress(len(listing.samples)) as on_done:
+        report = check_dataset(listing, on_done)
     _print(report, chosen)
     drawn = sample_picture(listing)
     if drawn is not None:
@@ -97,6 +105,47 @@ def check(
         head = f"# Written by nas data check: what differs from params.yaml for {shown}.\n"
         write_bytes(target, (head + yaml.safe_dump(values, sort_keys=False)).encode())
         console.print(f"profile: {target}; start with `nas search -p {profile}`", soft_wrap=True)
+
+
+def _drafted(source: Path, places: Places, root: Path) -> DataError:
+    """Writes a draft of dataset.yaml, and says what to do with it."""
+    from nas_core.data.description import DESCRIPTION
+    from nas_core.data.drafting import draft, look
+    from nas_core.data.folder import arrange
+    from nas_core.data.listing import report as all_of
+
+    place = artifacts_folder(root) / "check" / f"{source.name}.{DESCRIPTION}"
+    target = source / DESCRIPTION
+    if place.exists():
+        return DataError(f"{place} is there: edit it and copy it to {target}, or remove it")
+    found = arrange(source, places)
+    console.print(f"layout: {found.layout}", soft_wrap=True, markup=False, highlight=False)
+    if not found.pairs:
+        return all_of(source, found.problems)
+    with _progress(len(found.pairs)) as on_done:
+        values, problems = look(source, [pair.mask for pair in found.pairs], on_done)
+    if problems:
+        return all_of(source, [*found.problems, *problems])
+    said = read_text(target, 2**20) if target.exists() else ""
+    written = draft(values, found, said, target)
+    write_bytes(place, written.text.encode())
+    console.print(written.text, soft_wrap=True, markup=False, highlight=False)
+    first, last = written.class_lines
+    return DataError(
+        f"{source}: no file names its classes: do so on lines {first} to {last} of the draft\n"
+        f"{place}, and copy it to {target}"
+    )
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar of files that are read, on a terminal; to be called for each."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=total)
+        yield lambda: progress.advance(bar)
 
 
 def _dataset(kind: str, source: Path) -> DatasetSettings:
@@ -150,6 +199,7 @@ def _print(report: Report, kind: str) -> None:
             markup=False,
             highlight=False,
         )
+    _print_splits(report)
     if report.counts and "test" not in report.counts:
         console.print("no test split: final networks are scored on val")
     train = report.label_shares.get("train")
@@ -160,3 +210,28 @@ def _print(report: Report, kind: str) -> None:
     )
     if absent:
         console.print(f"never in train: {', '.join(absent)}", markup=False)
+
+
+def _print_splits(report: Report) -> None:
+    """What one split has and others lack, and what two have nearly alike."""
+    listing = report.listing
+    lines = []
+    for number, name in enumerate(listing.classes):
+        seen = [split for split, shares in report.label_shares.items() if shares[number] > 0]
+        if len(seen) == 1 and len(report.label_shares) > 1:
+            lines.append(f"{name} ({seen[0]})")
+    if lines:
+        console.print(f"only in one split: {', '.join(lines)}", markup=False, highlight=False)
+    if report.near:
+        named = ", ".join(
+            f"{listing.relative(one.image)} ({one.split}) and "
+            f"{listing.relative(other.image)} ({other.split})"
+            for one, other in report.near[:_SHOWN_NEAR]
+        )
+        console.print(
+            f"nearly equal images in different splits, which flatter the scores: "
+            f"{len(report.near)} pairs, as {named}",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
