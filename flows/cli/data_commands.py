@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from enum import StrEnum
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -15,23 +16,23 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from nas_core.base.errors import DataError, SettingsError, printable, some_of
-from nas_core.base.files import write_atomically, write_bytes
+from nas_core.base.errors import DataError, SettingsError, printable
+from nas_core.base.files import read_text, write_atomically, write_bytes
 from nas_core.base.paths import artifacts_folder
 from nas_core.config import DatasetKind, DatasetSettings, load_settings, profiles, project_dir
 
 if TYPE_CHECKING:
     from nas_core.data.check import Report
-    from nas_core.data.importing.dataset import Imported
+    from nas_core.data.description import Places
     from nas_core.data.meta_val import MetaVal
 
 _HELP = "Make a dataset of what an annotation tool wrote, and look at it before a search."
 app = typer.Typer(name="data", help=_HELP, no_args_is_help=True)
 console = Console()
-errors = Console(stderr=True)
 
 _SHOWN_SIZES = 5
 _SHOWN_UNUSED = 5
+_SHOWN_NEAR = 3
 
 
 KINDS = [kind for kind in get_args(DatasetKind) if kind != "synthetic"]
@@ -63,6 +64,7 @@ def check(
     Draws a few samples with their labels. The exit code is 0 if a search can run on it.
     """
     from nas_core.data.check import check_dataset, profile_values, sample_picture
+    from nas_core.data.description import undescribed
     from nas_core.data.layouts import find_kind, list_dataset
     from nas_core.data.lettering import Lettering
     from nas_core.data.listing import report as all_of
@@ -79,10 +81,13 @@ def check(
         load_settings(sections={"name": profile}, root=root)  # a name that is not valid is refused
     if picture is not None and picture.resolve().is_relative_to(source):
         raise DataError(f"--picture {picture} lies in the dataset: choose another place")
+    if chosen == "folder" and (places := undescribed(source)) is not None:
+        raise _drafted(source, places, root)
     listing = list_dataset(_dataset(chosen, source), root)
     console.print(f"layout: {listing.layout}", soft_wrap=True, markup=False, highlight=False)
     meta_val = load_settings(root=root).search.meta_val
-    report = check_dataset(listing, meta_val)
+    with progress_bar(len(listing.samples)) as on_done:
+        report = check_dataset(listing, meta_val, on_done)
     _print(report, chosen)
     if report.meta_val is not None:
         _print_meta_val(report.meta_val, meta_val.by)
@@ -107,90 +112,45 @@ def check(
         console.print(f"profile: {target}; start with `nas search -p {profile}`", soft_wrap=True)
 
 
-class Format(StrEnum):
-    coco = "coco"
-    labelme = "labelme"
+def _drafted(source: Path, places: Places, root: Path) -> DataError:
+    """Writes a draft of dataset.yaml, and says what to do with it."""
+    from nas_core.data.description import DESCRIPTION
+    from nas_core.data.drafting import draft, look
+    from nas_core.data.folder import arrange
+    from nas_core.data.listing import report as all_of
+
+    place = artifacts_folder(root) / "check" / f"{source.name}.{DESCRIPTION}"
+    target = source / DESCRIPTION
+    if place.exists():
+        return DataError(f"{place} is there: edit it and copy it to {target}, or remove it")
+    found = arrange(source, places)
+    console.print(f"layout: {found.layout}", soft_wrap=True, markup=False, highlight=False)
+    if not found.pairs:
+        return all_of(source, found.problems)
+    with progress_bar(len(found.pairs)) as on_done:
+        values, problems = look(source, [pair.mask for pair in found.pairs], on_done)
+    if problems:
+        return all_of(source, [*found.problems, *problems])
+    said = read_text(target, 2**20) if target.exists() else ""
+    written = draft(values, found, said, target)
+    write_bytes(place, written.text.encode())
+    console.print(written.text, soft_wrap=True, markup=False, highlight=False)
+    first, last = written.class_lines
+    return DataError(
+        f"{source}: no file names its classes: do so on lines {first} to {last} of the draft\n"
+        f"{place}, and copy it to {target}"
+    )
 
 
-class Unlabelled(StrEnum):
-    background = "background"
-    ignore = "ignore"
-
-
-@app.command("import")
-def import_annotations(
-    source: Annotated[
-        Path, typer.Argument(metavar="FILE_OR_FOLDER", help="What the annotation tool wrote.")
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
-    form: Annotated[
-        Format,
-        typer.Option(
-            "--format",
-            help="coco: also what CVAT, Label Studio and Roboflow export as COCO; it needs the "
-            "package pycocotools.",
-        ),
-    ],
-    unlabelled: Annotated[
-        Unlabelled,
-        typer.Option(help="What pixels without a shape are: a class background, or not counted."),
-    ] = Unlabelled.background,
-    copy: Annotated[
-        bool,
-        typer.Option(
-            "--copy",
-            help="Copy the images. Else they are hard links, which need no space: who changes an "
-            "image in place changes both.",
-        ),
-    ] = False,
-    skip_bad_shapes: Annotated[
-        bool,
-        typer.Option(
-            "--skip-bad-shapes",
-            help="Leave out shapes that cannot be drawn, as polygons of two points; else they are "
-            "errors.",
-        ),
-    ] = False,
-) -> None:
-    """Make a dataset of images and label masks from polygons, masks and other shapes.
-
-    A later shape lies above an earlier one, crowd regions lie below all and are ignored. Folders
-    or files of train, valid and test are kept as splits; else dataset.yaml divides by shares.
-    """
+@contextmanager
+def progress_bar(total: int) -> Iterator[Callable[[], None]]:
+    """A bar of files that are read, on a terminal; to be called for each."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from nas_core.data.importing.dataset import check_target, import_dataset, read_plan
-
-    check_target(out)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, transient=True) as progress:
-        bar = progress.add_task("", total=None)
-        plan = read_plan(source, form.value)
-        progress.update(bar, total=2 * len(plan.pictures))  # each is drawn, then written
-        done = import_dataset(
-            plan,
-            out.resolve(),
-            unlabelled=unlabelled.value,
-            skip_bad_shapes=skip_bad_shapes,
-            copy=copy,
-            advance=lambda: progress.advance(bar),
-        )
-    _print_imported(done, out)
-
-
-def _print_imported(done: Imported, out: Path) -> None:
-    from nas_core.data.listing import SPLITS
-
-    counts = done.counts
-    splits = ", ".join(f"{split} {counts[split]}" for split in SPLITS if split in counts)
-    lines = [
-        f"written: {out}: {sum(counts.values())} images ({splits or 'divided by dataset.yaml'})",
-        f"{len(done.classes)} classes: {some_of(done.classes)}",
-        *done.notes,
-        *(f"left out: {line}" for line in done.left_out),
-        f"look at it with `nas data check {out}`",
-    ]
-    console.print("\n".join(map(printable, lines)), soft_wrap=True, markup=False, highlight=False)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=total)
+        yield lambda: progress.advance(bar)
 
 
 def _dataset(kind: str, source: Path) -> DatasetSettings:
@@ -244,6 +204,7 @@ def _print(report: Report, kind: str) -> None:
             markup=False,
             highlight=False,
         )
+    _print_splits(report)
     if report.counts and "test" not in report.counts:
         console.print("no test split: final networks are scored on val")
     train = report.label_shares.get("train")
@@ -263,4 +224,31 @@ def _print_meta_val(chosen: MetaVal, by: str) -> None:
             f"{chosen.num_shared} of them have others of their group in training; with "
             "search.meta_val.by=groups they are kept apart",
             soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
+
+
+def _print_splits(report: Report) -> None:
+    """What one split has and others lack, and what two have nearly alike."""
+    listing = report.listing
+    lines = []
+    for number, name in enumerate(listing.classes):
+        seen = [split for split, shares in report.label_shares.items() if shares[number] > 0]
+        if len(seen) == 1 and len(report.label_shares) > 1:
+            lines.append(f"{name} ({seen[0]})")
+    if lines:
+        console.print(f"only in one split: {', '.join(lines)}", markup=False, highlight=False)
+    if report.near:
+        named = ", ".join(
+            f"{listing.relative(one.image)} ({one.split}) and "
+            f"{listing.relative(other.image)} ({other.split})"
+            for one, other in report.near[:_SHOWN_NEAR]
+        )
+        console.print(
+            f"nearly equal images in different splits, which flatter the scores: "
+            f"{len(report.near)} pairs, as {named}",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
         )

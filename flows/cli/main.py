@@ -22,6 +22,7 @@ from rich.console import Console
 from flows.cli import data_commands as data
 from flows.cli import model_commands as models
 from flows.cli import tables
+from flows.cli.import_command import import_annotations
 from flows.cli.places import check_places
 from nas_core.base.errors import NasError, SettingsError, shown
 from nas_core.base.paths import results_folder
@@ -43,6 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+data.app.command("import")(import_annotations)
 app.add_typer(data.app)
 console = Console()
 errors = Console(stderr=True)

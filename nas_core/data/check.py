@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from nas_core.data.inspection import (
     inspect_sample,
 )
 from nas_core.data.lettering import Lettering
+from nas_core.data.likeness import fingerprint, near_pairs
 from nas_core.data.listing import Listing, Sample
 from nas_core.data.meta_val import MetaVal, choose_meta_val
 from nas_core.data.overlay import overlay
@@ -47,6 +49,7 @@ class Report:
             where no pixel is labelled.
         ignored: by split, the share of ignored pixels; NaN where no mask could be read.
         unlabelled: by split, how many readable masks have no labelled pixel.
+        near: images of two splits that are nearly equal.
         padding: share of the prepared pixels that pad smaller images.
         meta_val: the images that would score candidates; None where problems say why not.
         problems: all that keeps a search from running on it, one line each.
@@ -59,27 +62,38 @@ class Report:
     label_shares: dict[str, npt.NDArray[np.float64]]
     ignored: dict[str, float]
     unlabelled: dict[str, int]
+    near: list[tuple[Sample, Sample]]
     padding: float
     meta_val: MetaVal | None
     problems: list[str]
 
 
-def check_dataset(listing: Listing, meta_val: MetaValSettings) -> Report:
-    """Decode every file of a dataset; nothing is written and nothing kept but counts."""
+def check_dataset(
+    listing: Listing, meta_val: MetaValSettings, on_done: Callable[[], None] = lambda: None
+) -> Report:
+    """Decode every file of a dataset; nothing is written and nothing kept but counts.
+
+    Args:
+        on_done: called for each sample once it is decoded, from several threads.
+    """
     frame, oversize = frame_size(listing)
     proxy = _proxy_size(frame)
 
-    def look(sample: Sample) -> tuple[Inspected, bool]:
-        inspected, _, mask = inspect_sample(listing, sample, frame)
-        return inspected, mask is not None and _has_label(listing, mask, frame, proxy)
+    def look(sample: Sample) -> tuple[Inspected, bool, npt.NDArray[np.uint64] | None]:
+        inspected, image, mask = inspect_sample(listing, sample, frame)
+        on_done()
+        has_label = mask is not None and _has_label(listing, mask, frame, proxy)
+        return inspected, has_label, None if image is None else fingerprint(image)
 
     with ThreadPoolExecutor() as threads:
         looks = list(threads.map(look, listing.samples))
-    inspected = [one for one, _ in looks]
+    inspected = [one for one, *_ in looks]
     problems = [*oversize, *all_problems(listing, inspected)]
     chosen = None
     if not problems:
-        seen = [one.sample for one, has_label in looks if has_label and one.sample.split == "train"]
+        seen = [
+            one.sample for one, has_label, _ in looks if has_label and one.sample.split == "train"
+        ]
         problems += _too_few_for_proxy(listing, len(seen), proxy)
         if not problems:
             names, groups = ([*of] for of in zip(*((s.name, s.group) for s in seen), strict=True))
@@ -102,10 +116,28 @@ def check_dataset(listing: Listing, meta_val: MetaValSettings) -> Report:
         label_shares=shares,
         ignored=ignored,
         unlabelled=unlabelled,
+        near=_near(looks),
         padding=max(0.0, 1 - pixels / total) if total else 0.0,
         meta_val=chosen,
         problems=problems,
     )
+
+
+def _near(
+    looks: Sequence[tuple[Inspected, bool, npt.NDArray[np.uint64] | None]],
+) -> list[tuple[Sample, Sample]]:
+    """Nearly equal images of two splits, without those that are equal, which is a problem."""
+    seen = [(one, hashed) for one, _, hashed in looks if hashed is not None]
+    if not seen:
+        return []
+    pairs = near_pairs(
+        np.stack([hashed for _, hashed in seen]), [one.sample.split for one, _ in seen]
+    )
+    return [
+        (seen[first][0].sample, seen[second][0].sample)
+        for first, second in pairs
+        if seen[first][0].pixel_digest != seen[second][0].pixel_digest
+    ]
 
 
 def sample_picture(listing: Listing) -> Image.Image | None:

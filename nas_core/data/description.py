@@ -220,6 +220,23 @@ def read_description(root: Path) -> Description:
     return description
 
 
+def undescribed(root: Path) -> Places | None:
+    """What is said of where things lie, as long as no file names classes; None if one does.
+
+    A dataset.yaml that is not valid counts as one that does: `read_description` says what is wrong.
+    """
+    path = description_file(root)
+    if path is None:
+        return Places()
+    if path.name == LABELMAP:
+        return None
+    try:
+        values = read_yaml(path)
+        return None if "classes" in values else Places.model_validate(values)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
 def _explain(source: str, problem: Any) -> str:
     key = shown(".".join(str(part) for part in problem["loc"]) or "content")[1:-1]
     message = str(problem["msg"]).removeprefix("Value error, ")

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from os.path import commonprefix
 from pathlib import Path
 
 import numpy as np
@@ -136,9 +137,19 @@ def _together(problems: Sequence[str]) -> list[str]:
             continue
         names = ", ".join(line.partition(": ")[0] for line, _ in alike[:_SHOWN_FILES])
         ways = [*dict.fromkeys(fault for _, fault in alike)]
-        more = ", ..." * (len(ways) > _SHOWN_FILES)
-        lines.append(f"{len(alike)} files, as {names}: {', or '.join(ways[:_SHOWN_FILES])}{more}")
+        lines.append(f"{len(alike)} files, as {names}: {_in_ways(ways)}")
     return lines
+
+
+def _in_ways(faults: Sequence[str]) -> str:
+    """Faults of one kind: the first three, and once what all have at their end."""
+    if len(faults) == 1:
+        return faults[0]
+    alike = commonprefix([fault[::-1] for fault in faults])[::-1]  # noqa: RUF071 (of texts)
+    end = re.search(r"[;,:]? .*", alike, re.DOTALL)
+    ending = end[0] if end else ""
+    more = ", ..." * (len(faults) > _SHOWN_FILES)
+    return ", or ".join(f.removesuffix(ending) for f in faults[:_SHOWN_FILES]) + more + ending
 
 
 def list_files(folder: Path) -> list[tuple[str, Path]]:

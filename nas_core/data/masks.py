@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from nas_core.data.labels import IGNORED
 from nas_core.data.listing import Colour
 
 _UNKNOWN = -1
+_NEAR = 32
+"""The most that a channel of two colours may differ for them to be near."""
+_MAX_STRAYS = 2**10
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,28 @@ class MaskReader:
             raise DataError(
                 f"{self._name(path)}: an RGB mask, but the classes of {self.source} have no colours"
             )
-        codes = np.array(sorted((_code(colour), number) for colour, number in known.items()))
-        pixels = values.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
-        places = np.searchsorted(codes[:, 0], pixels).clip(max=len(codes) - 1)
-        strays = np.unique(pixels[codes[places, 0] != pixels])
+        codes, numbers = code_of(np.array([*known], np.uint8)), np.array([*known.values()])
+        order = np.argsort(codes)
+        pixels = code_of(values)
+        places = order[np.searchsorted(codes[order], pixels).clip(max=len(codes) - 1)]
+        strays = np.unique(pixels[codes[places] != pixels])
         if strays.size:
-            first = int(strays[0])
-            colour = [first >> 16, first >> 8 & 255, first & 255]
-            more = f" and {strays.size - 1} more" if strays.size > 1 else ""
-            raise DataError(f"{self._name(path)}: colour {colour}{more} not in {self.source}")
-        labels: npt.NDArray[np.uint8] = codes[places, 1].astype(np.uint8)
+            raise DataError(f"{self._name(path)}: {self._strays(strays, [*known])}")
+        labels: npt.NDArray[np.uint8] = numbers[places].astype(np.uint8)
         return labels
+
+    def _strays(self, strays: npt.NDArray[np.int64], known: list[Colour]) -> str:
+        """What to say of colours that are none of those known."""
+        colours = [colour_of(int(code)) for code in strays[:_MAX_STRAYS]]
+        more = f" and {strays.size - 1} more" if strays.size > 1 else ""
+        likely = [near(colour, known) for colour in colours]
+        message = f"colour {list(colours[0])}{more} not in {self.source}"
+        if likely[0] is None or None in likely:
+            return message
+        return (
+            f"{message}, near {list(likely[0])}: as JPEG and smoothing leave them at edges; save "
+            "it anew from its source"
+        )
 
     def _check_palette(
         self, path: Path, values: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8]
@@ -97,6 +112,20 @@ class MaskReader:
         return path.relative_to(self.root).as_posix()
 
 
-def _code(colour: Colour) -> int:
-    red, green, blue = colour
-    return red << 16 | green << 8 | blue
+def code_of(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Colours (..., 3) as one number each (...)."""
+    codes: npt.NDArray[np.int64] = pixels.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    return codes
+
+
+def colour_of(code: int) -> Colour:
+    """The colour that `code_of` made a number of."""
+    return code >> 16, code >> 8 & 255, code & 255
+
+
+def near(colour: Colour, others: Iterable[Colour]) -> Colour | None:
+    """The first of `others` that is near a colour."""
+    for other in others:
+        if max(abs(a - b) for a, b in zip(colour, other, strict=True)) <= _NEAR:
+            return other
+    return None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -265,3 +266,61 @@ def test_choices_of_an_import(project: Path, annotated: Path) -> None:
     assert "left out: 1 polygons of fewer than 3 points (result.json, annotation 10)" in done.output
     assert not (out / "images/0.jpg").samefile(project / "data/leaves/images/0.jpg")
     assert set(np.unique(np.asarray(Image.open(out / "masks/0.png")))) == {0, 255}
+
+
+def test_without_a_description_a_draft_is_written_that_can_be_used(project: Path) -> None:
+    leaves = project / "data/leaves"
+    (leaves / "dataset.yaml").unlink()
+    done = check(leaves, "--profile", "leaves")
+    place = project / "artifacts/check/leaves.dataset.yaml"
+    assert isinstance(done.exception, DataError)
+    assert "do so on lines 4 to 5 of the draft" in str(done.exception)
+    assert f"{place}, and copy it to {leaves}/dataset.yaml" in str(done.exception)
+    assert done.output.splitlines()[0] == "layout: images/ beside masks/"
+    assert "- {name: class1, label: 1}" in done.output
+    assert not (project / "profiles").exists()
+    again = check(leaves)
+    assert "is there: edit it and copy it" in str(again.exception)
+    shutil.copy(place, leaves / "dataset.yaml")
+    done = check(leaves)
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[0] == "layout: images/ beside masks/, test and val by shares"
+
+
+def test_what_splits_have_alike_and_alone_is_told(project: Path) -> None:
+    leaves = project / "data/leaves"
+    (leaves / "dataset.yaml").write_text("classes: [soil, leaf, stem]\n")
+    (leaves / "train.txt").write_text("\n".join("12345"))
+    (leaves / "val.txt").write_text("0\n9\n")
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8))
+    for name, size in (("1", (80, 60)), ("0", (80, 90))):
+        scene = coarse.resize((160, 120), Image.Resampling.BICUBIC)
+        scene.resize(size).save(leaves / f"images/{name}.jpg")
+    Image.new("L", (80, 60), 2).save(leaves / "masks/9.png")
+    done = check(leaves)
+    assert done.exit_code == 0, done.output
+    assert "only in one split: stem (val)" in done.output
+    assert (
+        "nearly equal images in different splits, which flatter the scores: 1 pairs, as "
+        "images/1.jpg (train) and images/0.jpg (val)" in done.output
+    )
+
+
+def test_colours_near_declared_ones_are_told(project: Path) -> None:
+    leaves = project / "data/leaves"
+    (leaves / "dataset.yaml").write_text(
+        "classes: [{name: soil, colour: [0, 0, 0]}, {name: leaf, colour: [0, 200, 0]}]\n"
+        "split: {val: 0.2}\n"
+    )
+    for path in (leaves / "masks").iterdir():
+        size = Image.open(path).size
+        mask = Image.new("RGB", size)
+        mask.putpixel((0, int(path.stem)), (0, 190, int(path.stem)))
+        mask.save(path)
+    done = check(leaves)
+    assert isinstance(done.exception, DataError)
+    assert re.search(
+        r"10 files, as (masks/\d\.png(, )?){3}: (colour \[0, 190, \d\],( or)? ){3}\.\.\. not in "
+        r"dataset\.yaml, near \[0, 200, 0\]: as JPEG and smoothing leave them at edges; save it ",
+        str(done.exception),
+    )

@@ -230,7 +230,7 @@ def test_all_problems_come_together(root: Path) -> None:
     (root / "train/masks/train_0.png").unlink()
     (root / "val/images/val_1.png").unlink()
     Image.fromarray(np.full((6, 8), 3, np.uint8)).save(root / "train/masks/train_1.png")
-    Image.fromarray(np.full((6, 8, 3), 3, np.uint8)).save(root / "train/masks/train_2.png")
+    Image.fromarray(np.full((6, 8, 3), 60, np.uint8)).save(root / "train/masks/train_2.png")
     Image.fromarray(LABELS[np.zeros((4, 4), int)]).save(root / "test/masks/test_0.png")
     (root / "test/images/test_1.png").write_bytes((root / "train/images/train_3.png").read_bytes())
     assert sorted(problems_of(root)) == [
@@ -238,7 +238,7 @@ def test_all_problems_come_together(root: Path) -> None:
         "test/masks/test_0.png: 4x4; its image is 8x6",
         "train/images/train_0.png: no mask train/masks/train_0.png",
         "train/masks/train_1.png: label 3 not in dataset.yaml",
-        "train/masks/train_2.png: colour [3, 3, 3] not in dataset.yaml",
+        "train/masks/train_2.png: colour [60, 60, 60] not in dataset.yaml",
         "val/masks/val_1.png: no image val_1 in val/images/",
     ]
 
