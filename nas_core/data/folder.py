@@ -93,16 +93,16 @@ class ClassEntry(_Section):
                 "expected 1 to 60 letters, digits, '_', '-', '.' and spaces, the first of them a "
                 f"letter, digit or '_', found {shown(name)}"
             )
-        return name
+        return unicodedata.normalize("NFC", name)
 
 
 class SplitEntry(_Section):
     """How to divide one folder of images: shares, and what belongs together."""
 
-    val: float = Field(gt=0, lt=1, strict=False)
-    test: float = Field(0.0, ge=0, lt=1, strict=False)
+    val: float = Field(gt=0, lt=1)
+    test: float = Field(0.0, ge=0, lt=1)
     group: str | None = Field(None, max_length=500)
-    seed: int = 0
+    seed: int = Field(0, ge=-(2**63), lt=2**63)
 
     @field_validator("group")
     @classmethod
@@ -141,19 +141,27 @@ class Description(_Section):
         ]
 
     def conflicts(self) -> list[str]:
-        """What is given twice."""
+        """What is given twice, or looks as if it were."""
         colours = [entry.colour for entry in self.classes if entry.colour is not None]
         values: dict[str, Sequence[Any]] = {
             "class": [entry.name for entry in self.classes],
             "label": [*self.labels, *set(self.ignore_labels)],
             "colour": [*colours, *set(self.ignore_colours)],
         }
-        return [
+        twice = [
             f"{DESCRIPTION}: {kind} {value} is given {count} times"
             for kind, entries in values.items()
             for value, count in Counter(entries).items()
             if count > 1
         ]
+        alike: dict[str, str] = {}
+        for name in dict.fromkeys(values["class"]):
+            other = alike.setdefault(_seen(name), name)
+            if other != name:
+                twice.append(
+                    f"{DESCRIPTION}: classes {other!a} and {name!a} look the same: rename one"
+                )
+        return twice
 
 
 @dataclass(frozen=True)
@@ -252,7 +260,7 @@ def list_dataset(root: Path) -> Listing:
     in_splits = any((root / split / "images").is_dir() for split in SPLITS)
     ways = {
         "folders of splits": in_splits,
-        "list files": (root / "images").is_dir() and bool(lists),
+        "list files": bool(lists),
         f"split in {DESCRIPTION}": description.split is not None,
     }
     chosen = [way for way, used in ways.items() if used]
@@ -263,6 +271,7 @@ def list_dataset(root: Path) -> Listing:
             f"split in {DESCRIPTION}"
         )
     elif in_splits:
+        problems += _other_splits(root)
         for split in SPLITS:
             if lexists(root / split) or split != "test":
                 pairs, found = pair_files(root, f"{split}/images", f"{split}/masks", _IMAGES)
@@ -282,6 +291,7 @@ def list_dataset(root: Path) -> Listing:
             for name in sorted(name for name, its in assigned.items() if its == split)
         ]
         unused = tuple(map(printable, sorted(pairs.keys() - assigned.keys())))
+        problems += _other_lists(root, pairs, assigned)
     files = {path for sample in samples for path in (sample.image, sample.mask)}
     data_hash, unreadable = hash_files(root, [*files, *lists, root / DESCRIPTION])
     return Listing(
@@ -340,6 +350,12 @@ def _palette(description: Description) -> tuple[Colour, ...]:
     )
 
 
+def _seen(name: str) -> str:
+    """A name without what a reader does not see: forms of a letter, blanks, invisible ones."""
+    visible = regex.sub(r"\p{DI}", "", unicodedata.normalize("NFKC", name))
+    return " ".join(visible.split())
+
+
 def _code(colour: Colour) -> int:
     red, green, blue = colour
     return red << 16 | green << 8 | blue
@@ -351,8 +367,7 @@ def _read_lists(
     """The split of each listed image, by name, and what is wrong with the lists."""
     assigned: dict[str, str] = {}
     problems = [f"{split}.txt: is missing" for split in ("train", "val")]
-    names = {name + path.suffix: name for name, (path, _) in pairs.items()}
-    names |= {name: name for name in pairs}
+    names = _names(pairs)
     for path in lists:
         split = path.stem
         problems = [line for line in problems if line != f"{path.name}: is missing"]
@@ -378,6 +393,48 @@ def _read_lists(
     return assigned, problems
 
 
+def _names(pairs: dict[str, tuple[Path, Path]]) -> dict[str, str]:
+    """How a list may name each image: by its file, or without the suffix where that is no file."""
+    return {name: name for name in pairs} | {
+        name + path.suffix: name for name, (path, _) in pairs.items()
+    }
+
+
+def _other_lists(
+    root: Path, pairs: dict[str, tuple[Path, Path]], assigned: dict[str, str]
+) -> list[str]:
+    """Text files beside the lists that name images which no list has, as valid.txt may."""
+    names = _names(pairs)
+    problems = []
+    for path in sorted(root.iterdir()):
+        if path.suffix.lower() != ".txt" or path.name in (f"{split}.txt" for split in SPLITS):
+            continue
+        try:
+            lines = read_text(path, MAX_LIST_BYTES).splitlines()
+        except (OSError, ValueError):
+            continue  # no list
+        entries = (unicodedata.normalize("NFC", line.strip()) for line in lines)
+        left_out = [entry for entry in entries if entry in names and names[entry] not in assigned]
+        if left_out:
+            problems.append(
+                f"{path.name}: names {left_out[0]}, which no list has; the lists are train.txt, "
+                "val.txt and test.txt: rename it, or move it away"
+            )
+    return problems
+
+
+def _other_splits(root: Path) -> list[str]:
+    """Folders beside the splits that hold images, which nobody would use."""
+    return [
+        f"{path.name}/: lies beside the splits and is none of {', '.join(SPLITS)}: rename it, or "
+        "move it away"
+        for path in sorted(root.iterdir())
+        if path.name not in SPLITS
+        and not path.name.startswith(".")
+        and ((path / "images").is_dir() or (path.name == "images" and path.is_dir()))
+    ]
+
+
 def _divide(
     pairs: dict[str, tuple[Path, Path]], split: SplitEntry
 ) -> tuple[dict[str, str], list[str]]:
@@ -396,10 +453,10 @@ def _divide(
         except TimeoutError:
             problem = f"split.group takes more than {_SECONDS_A_NAME:.0f} s for {file}"
             return {}, [f"{DESCRIPTION}: {problem}: use a simpler expression"]
-        if expression and found is None:
+        group = found and found.group(1 if found.re.groups else 0)
+        if expression and group is None:
             problems.append(f"images/{file}: split.group does not match it")
-        group = name if found is None else found.group(1 if found.re.groups else 0)
-        groups[str(group)].append(name)
+        groups[name if group is None else group].append(name)
 
     def order(group: str) -> str:
         content = f"{split.seed}\0{group}".encode(errors="surrogateescape")
