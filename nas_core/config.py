@@ -50,6 +50,8 @@ def _is_text(value: str) -> str:
 
 
 def _is_path(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty: give a path")
     if "://" in value:
         raise ValueError("is an address; give the path of a file or folder of this machine")
     if len(value.encode()) > _MAX_PATH or any(
@@ -539,6 +541,15 @@ def check_once(option: str, values: Sequence[Any]) -> None:
     """
     if not values:
         raise SettingsError(f"{option}: give one or more")
+    check_distinct(option, values)
+
+
+def check_distinct(option: str, values: Sequence[Any]) -> None:
+    """See that no value of an option is given twice.
+
+    Raises:
+        SettingsError: one is.
+    """
     if twice := [value for value in values if list(values).count(value) > 1]:
         raise SettingsError(f"{option} {twice[0]} is given twice: name each once")
 

@@ -25,11 +25,13 @@ from flows.cli import tables
 from flows.cli.import_command import import_annotations
 from flows.cli.places import check_places
 from nas_core.base.errors import NasError, SettingsError, shown
+from nas_core.base.files import distinct
 from nas_core.base.paths import results_folder
 from nas_core.config import (
     SECTIONS,
     NetworkSettings,
     Settings,
+    check_distinct,
     check_once,
     load_settings,
     project_dir,
@@ -387,7 +389,9 @@ def run_deployment(
     ] = None,
 ) -> None:
     """Run a deployment through Prefect with a live view, and show what it found."""
-    parameters = dict(map(_parameter, param or ()))
+    given = list(map(_parameter, param or ()))
+    check_distinct("--param", [key for key, _ in given])
+    parameters = dict(given)
     check_places(project_dir())
     from flows.cli.watch import run_deployment_live
 
@@ -431,6 +435,7 @@ def main() -> None:
 def _settings(profile: str, overrides: list[str] | None) -> Settings:
     """The settings of a command that needs the servers, and a place for what they write."""
     settings = load_settings(profile, overrides or ())
+    check_distinct("-S", [text.partition("=")[0].strip() for text in overrides or ()])
     check_places(project_dir())
     return settings
 
@@ -492,6 +497,7 @@ def _proxy_changes(text: str) -> list[str]:
         raise SettingsError(
             f"--proxy {text}: expected KEY=VALUE[,KEY=VALUE...], for example height=72,width=96"
         )
+    check_distinct(f"--proxy {text}:", [change.partition("=")[0].strip() for change in changes])
     return [f"search.proxy.{change.strip()}" for change in changes]
 
 
@@ -501,19 +507,19 @@ def _parameter(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise SettingsError(f"--param {shown(text)[1:-1]}: expected KEY=VALUE, as seed=1")
     try:
-        return key, json.loads(value)
+        return key, json.loads(value, object_pairs_hook=distinct)
     except RecursionError:
         raise SettingsError(f"--param {shown(key)[1:-1]}: nested too deeply") from None
     except ValueError as error:
         if '"' not in value:
-            return key, value
+            return key, value  # no JSON, as a text may be
         raise SettingsError(
             f"--param {shown(key)[1:-1]}: {shown(value)[1:-1]} is not valid JSON: {error}"
         ) from None
 
 
 def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
     size = (int(found[1]), int(found[2])) if found else (0, 0)
     if min(size) < 32:
         raise SettingsError(f"--input-size {text}: expected HxW, both 32 or more, as 360x480")

@@ -171,7 +171,7 @@ def check_output(option: str, path: Path, suffixes: tuple[str, ...]) -> None:
 
 def _size(text: str) -> tuple[int, int]:
     """Height and width."""
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
     width, height = (int(found[1]), int(found[2])) if found else (0, 0)
     if not (32 <= width <= 16384 and 32 <= height <= 16384):
         raise SettingsError(

@@ -101,9 +101,11 @@ def up(root: Path, options: Options, console: Console) -> None:
             f"--host {shown(options.bound)}: expected a name of this machine or an IPv4 address"
         )
     for name in options.allow_hosts:
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}(:[0-9]{1,5})?", name):
+        found = re.fullmatch(r"[A-Za-z0-9_.-]{1,253}(?::([0-9]{1,5}))?", name)
+        if not found or not 1 <= int(found[1] or 80) <= 65535:
             raise ServiceError(
-                f"--allow-host {shown(name)}: expected HOST or HOST:PORT, as nas.example.org"
+                f"--allow-host {shown(redacted(name))}: expected HOST or HOST:PORT, "
+                "as nas.example.org"
             )
     names = deployment_names(root)
     path = services_folder(root) / "services.json"

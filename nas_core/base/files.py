@@ -32,7 +32,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """
     if not path.name:  # "." or "/"
         raise RunError(f"{path} cannot be written: {os.strerror(errno.EISDIR)}")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    # Not the name itself: that may be as long as a name can be.
+    temporary = path.with_name(f".{digest_of(path.name)}.{os.getpid()}.tmp{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file() and not path.is_dir():
@@ -132,7 +133,10 @@ def expanded(path: str) -> Path:
 
 def check_regular(path: Path) -> None:
     """Raise an OSError unless `path` is a regular file: a pipe would let us wait for ever."""
-    mode = path.stat().st_mode
+    try:
+        mode = path.stat().st_mode
+    except ValueError:  # a NUL, or what no file system can write
+        raise OSError(errno.EINVAL, "no name of a file", str(path)) from None
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
@@ -190,12 +194,13 @@ def read_json(path: Path) -> Any:
         ValueError: it is no JSON, or an object has a key twice.
     """
     try:
-        return json.loads(read_limited(path, MAX_JSON), object_pairs_hook=_distinct)
+        return json.loads(read_limited(path, MAX_JSON), object_pairs_hook=distinct)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of these pairs; raises a ValueError if a key is given twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)

@@ -17,6 +17,8 @@ MAX_BYTES = 2**20
 class _Loader(yaml.SafeLoader):
     """Without aliases, which let a few lines stand for billions, and without keys given twice.
 
+    Without sets, whose order would change from process to process where a list is meant.
+
     Nor with the numbers of YAML 1.1 that are others to a reader: 010 would be 8, and 1:30 be 90.
     """
 
@@ -51,6 +53,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_scalar(node)
 
 
+_Loader.add_constructor("tag:yaml.org,2002:set", _Loader.construct_undefined)  # type: ignore[type-var]
 _MISREAD = re.compile(r"[-+]?(0[0-9_]+$|[^:]+:)")
 # The floats of YAML 1.2, which DVC reads, that PyYAML takes for text: 1e-3, 1.5e3.
 _Loader.add_implicit_resolver(

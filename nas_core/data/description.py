@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from os.path import lexists
@@ -67,16 +68,16 @@ class ClassEntry(_Section):
                 "expected 1 to 60 letters, digits, '_', '-', '.' and spaces, the first of them a "
                 f"letter, digit or '_', found {shown(name)}"
             )
-        return name
+        return unicodedata.normalize("NFC", name)
 
 
 class SplitEntry(_Section):
     """Shares that are taken from train, or from all that no split names; what belongs together."""
 
-    val: float = Field(0.0, ge=0, lt=1, strict=False)
-    test: float = Field(0.0, ge=0, lt=1, strict=False)
+    val: float = Field(0.0, ge=0, lt=1)
+    test: float = Field(0.0, ge=0, lt=1)
     group: str | None = Field(None, max_length=500)
-    seed: int = 0
+    seed: int = Field(0, ge=-(2**63), lt=2**63)
 
     @field_validator("group")
     @classmethod
@@ -152,19 +153,25 @@ class Description(Places):
         ]
 
     def conflicts(self) -> list[str]:
-        """What is given twice."""
+        """What is given twice, or looks as if it were."""
         colours = [entry.colour for entry in self.classes if entry.colour is not None]
         values: dict[str, Sequence[Any]] = {
             "class": [entry.name for entry in self.classes],
             "label": [*self.labels, *set(self.ignore_labels)],
             "colour": [*colours, *set(self.ignore_colours)],
         }
-        return [
+        twice = [
             f"{kind} {value} is given {count} times"
             for kind, entries in values.items()
             for value, count in Counter(entries).items()
             if count > 1
         ]
+        alike: dict[str, str] = {}
+        for name in dict.fromkeys(values["class"]):
+            other = alike.setdefault(_seen(name), name)
+            if other != name:
+                twice.append(f"classes {other!a} and {name!a} look the same: rename one")
+        return twice
 
     def palette(self) -> tuple[Colour, ...]:
         """The colours of the classes; of those without one, colours of evenly spaced hues."""
@@ -245,3 +252,9 @@ def _explain(source: str, problem: Any) -> str:
     if problem["type"] == "value_error" and not problem["loc"]:
         return f"{source}: {message}"  # of several keys, which it names
     return f"{source}: {key}: {message[:1].lower()}{message[1:]}"
+
+
+def _seen(name: str) -> str:
+    """A name without what a reader does not see: forms of a letter, blanks, invisible ones."""
+    visible = regex.sub(r"\p{DI}", "", unicodedata.normalize("NFKC", name))
+    return " ".join(visible.split())

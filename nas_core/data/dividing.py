@@ -42,8 +42,7 @@ def read_lists(
         for split in ("train", "val")
         if split not in lists and split not in shares
     ]
-    names = {pair.file: pair.name for pair in pairs}
-    names |= {pair.name: pair.name for pair in pairs}
+    names = _names(pairs)
     for split, path in lists.items():
         try:
             lines = read_text(path, _MAX_LIST_BYTES).splitlines()
@@ -80,6 +79,32 @@ def read_lists(
     return assigned, problems
 
 
+def _names(pairs: Collection[Pair]) -> dict[str, str]:
+    """How a list may name each image: by its file, or without the suffix where that is no file."""
+    return {pair.name: pair.name for pair in pairs} | {pair.file: pair.name for pair in pairs}
+
+
+def other_lists(root: Path, pairs: Collection[Pair], assigned: Mapping[str, str]) -> list[str]:
+    """What is wrong with text files beside the lists: they name images that no list has."""
+    names = _names(pairs)
+    problems = []
+    for path in sorted(root.iterdir()):
+        if path.suffix.lower() != ".txt" or path in find_lists(root).values():
+            continue
+        try:
+            lines = read_text(path, _MAX_LIST_BYTES).splitlines()
+        except (OSError, ValueError):
+            continue  # no list
+        entries = (unicodedata.normalize("NFC", line.strip()) for line in lines)
+        left_out = [entry for entry in entries if entry in names and names[entry] not in assigned]
+        if left_out:
+            problems.append(
+                f"{path.name}: names {left_out[0]}, which no list has; the lists are train.txt, "
+                "val.txt and test.txt: rename it, or move it away"
+            )
+    return problems
+
+
 def groups_of(
     pairs: Sequence[Pair], split: SplitEntry | None, where: str
 ) -> tuple[dict[Pair, str], list[str]]:
@@ -99,10 +124,11 @@ def groups_of(
         except TimeoutError:
             problem = f"split.group takes more than {SECONDS_A_NAME:.0f} s for {pair.file}"
             return {}, [f"{DESCRIPTION}: {problem}: use a simpler expression"]
-        if found is None:
+        group = found and found.group(1 if expression.groups else 0)
+        if group is None:
             problems.append(f"{where}{pair.file}: split.group does not match it")
         else:
-            groups[pair] = str(found.group(1 if expression.groups else 0))
+            groups[pair] = group
     return groups, problems
 
 

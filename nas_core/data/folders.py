@@ -9,13 +9,14 @@ train/a.jpg train/a_mask.png ...        side by side, in folders of splits or in
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from os.path import lexists
 from pathlib import Path
 
 from nas_core.base.errors import printable
 from nas_core.data.arrangement import Arrangement, Pair, pairs_of
 from nas_core.data.description import DESCRIPTION, Places
-from nas_core.data.dividing import find_lists, read_lists
+from nas_core.data.dividing import find_lists, other_lists, read_lists
 from nas_core.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from nas_core.data.listing import SPLIT_NAMES, SPLITS, list_files, pair_files
 
@@ -48,7 +49,20 @@ def by_split(root: Path, places: Places) -> Arrangement | None:
         split: [(f"{name}/images", f"{name}/masks") for name in names]
         for split, names in splits.items()
     }
-    return _of_splits(root, layout, folders, ("{}/images", "{}/masks"), places)
+    found = _of_splits(root, layout, folders, ("{}/images", "{}/masks"), places)
+    return replace(found, problems=(*_other_splits(root), *found.problems))
+
+
+def _other_splits(root: Path) -> list[str]:
+    """Folders beside the splits that hold images, which nobody would use."""
+    return [
+        f"{path.name}/: lies beside the splits and is none of {', '.join(SPLITS)}: rename it, or "
+        "move it away"
+        for path in sorted(root.iterdir())
+        if path.name.lower() not in SPLIT_NAMES
+        and not path.name.startswith(".")
+        and ((path / "images").is_dir() or (path.name == "images" and path.is_dir()))
+    ]
 
 
 def by_kind(root: Path, places: Places) -> Arrangement | None:
@@ -115,10 +129,13 @@ def with_lists(
     lists: Mapping[str, Path] | None = None,
 ) -> Arrangement:
     """Pairs in the splits that list files name, if there are any."""
+    own = lists is None
     lists = find_lists(root) if lists is None else lists
     if not lists:
         return Arrangement(layout, where, tuple(pairs), tuple(problems))
     assigned, found = read_lists(lists, pairs, where or "the dataset", places.shares)
+    if own:
+        found += other_lists(root, pairs, assigned)
     names = ", ".join(path.relative_to(root).as_posix() for path in lists.values())
     by_name = {pair.name: pair for pair in pairs}
     return Arrangement(

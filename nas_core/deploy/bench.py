@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from nas_core.base.errors import SettingsError
 from nas_core.deploy.export import INPUT, OUTPUT, onnx_model, session
 from nas_core.models.checkpoint import NetworkCard
 from nas_core.models.labelling import check_memory
@@ -57,7 +59,11 @@ def bench(
 
     Raises:
         DataError: the free memory is too small for a size.
+        SettingsError: more threads than the machine has cores, which wait for each other.
     """
+    cores = os.cpu_count() or 1
+    if threads is not None and threads > cores:
+        raise SettingsError(f"--threads {threads}: this machine has {cores} CPU cores; give fewer")
     with _threads(threads or torch.get_num_threads()) as number:
         runtime = session(onnx_model(segmenter, card), number)
         segmenter = segmenter.to(memory_format=torch.channels_last).eval()

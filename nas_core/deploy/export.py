@@ -24,6 +24,7 @@ from nas_core.data.transforms import normalise
 from nas_core.deploy.shipping import normalisation
 from nas_core.models.checkpoint import NetworkCard
 from nas_core.models.depthwise import DepthwiseConv2d
+from nas_core.models.labelling import check_array
 from nas_core.models.segmenter import Segmenter, most_likely
 
 INPUT, OUTPUT = "image", "logits"
@@ -71,7 +72,10 @@ def export_onnx(
         RunError: ONNX Runtime's logits or labels differ by more than MAX_LOGIT_DIFFERENCE or
             MAX_LABEL_SHARE, or the file cannot be written. Then there is no new file.
         WeightsError: PyTorch's logits are not finite. Then there is none either.
+        ValueError: an image has another shape or type, or no pixels.
     """
+    for image in images:
+        check_array(image)
     model = onnx_model(segmenter, card)
     agreement = compare(segmenter, session(model), [image[None] for image in images])
     if not agreement.logits <= MAX_LOGIT_DIFFERENCE or agreement.labels > MAX_LABEL_SHARE:

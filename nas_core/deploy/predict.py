@@ -155,6 +155,8 @@ def predict_files(
         on_done(len(batch))
     if masks is not None:
         try:
+            if not num_scored:
+                raise DataError("no score: no image has a mask that can be read")
             report.metrics = _metrics(confusion, predictor.card, num_scored)
             report.metrics.write(out / METRICS_FILE)
         except DataError as error:
@@ -168,7 +170,7 @@ def _find_description(masks: Path, classes: Sequence[str]) -> Path | None:
     for place in (folder, *folder.parents[:_LEVELS_ABOVE]):
         if path := description_file(place):
             found = [entry.name for entry in read_description(place).classes]
-            if unknown := [name for name in found if name not in classes]:
+            if unknown := [name for name in found if name not in map(_composed, classes)]:
                 raise DataError(
                     f"{path}: class {shown(unknown[0])} is none of the model's "
                     f"({', '.join(classes[:5])}{' ...' * (len(classes) > 5)}): "
@@ -187,9 +189,15 @@ def _mask_reader(
         return partial(read_mask, num_labels=unlabelled + 1)
     reader = MaskReader(description.parent, read_description(description.parent), description.name)
     numbers = np.full(IGNORED + 1, unlabelled, np.uint8)
+    known = list(map(_composed, classes))
     for number, entry in enumerate(reader.description.classes):
-        numbers[number] = classes.index(entry.name)
+        numbers[number] = known.index(entry.name)
     return lambda path: numbers[reader(path.absolute())]
+
+
+def _composed(name: str) -> str:
+    """The name of a class as a description has it; older models keep it as it was written."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _batches(

@@ -166,12 +166,10 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
         raise SettingsError(
             f"{name!r} cannot name a model: use lower-case letters, digits, '.', '_' and '-'"
         )
-    try:
-        licence.encode()
-    except UnicodeEncodeError:
+    if not licence.strip() or not licence.isprintable():
         raise SettingsError(
-            f"the licence {shown(licence)} is not UTF-8: write it in UTF-8"
-        ) from None
+            f"the licence {shown(licence)} is no line of text: name it in words, in UTF-8"
+        )
     weights = training / TRAINED
     record = Training.read(training / "training.json")
     test_file = training / "test.json"

@@ -157,7 +157,7 @@ def _check_card(path: Path) -> None:
     """Compare a file of weights with the card beside it, if there is one.
 
     Raises:
-        WeightsError: the card is of another file, or cannot be read.
+        WeightsError: the card is of another file, lacks the digest, or cannot be read.
     """
     beside = path.with_suffix(".json")
     try:
@@ -171,7 +171,14 @@ def _check_card(path: Path) -> None:
         ) from None
     weights = card.get("weights") if isinstance(card, dict) else None
     expected = weights.get("sha256") if isinstance(weights, dict) else None
-    if expected is not None and expected != file_digest(path):
+    if expected is None and (not isinstance(card, dict) or "format" not in card):
+        return  # another file of that name, as of a genotype
+    if not isinstance(expected, str):
+        raise WeightsError(
+            f"{beside}, the card of {path.name}, lacks the SHA-256 of the weights "
+            "(weights.sha256): restore it from a copy, or move it away"
+        )
+    if expected != file_digest(path):
         raise WeightsError(
             f"{path} is not the file that its card {beside.name} describes (its SHA-256 is "
             "another): it is damaged or was replaced; restore it from a copy, or move the card away"

@@ -39,6 +39,12 @@ def check_memory(name: object, size: tuple[int, int]) -> None:
         )
 
 
+def check_array(image: npt.NDArray[np.uint8]) -> None:
+    """Raise a ValueError unless `image` is RGB (H, W, 3) of uint8 with pixels."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(f"expected uint8 (H, W, 3), found {image.dtype} {image.shape}")
+
+
 @torch.inference_mode()
 def predict_labels(segmenter: Segmenter, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """The most likely class of each pixel.
@@ -54,8 +60,7 @@ def predict_labels(segmenter: Segmenter, image: npt.NDArray[np.uint8]) -> npt.ND
         ValueError: the image has another shape or type, or no pixels.
         WeightsError: see `most_likely`.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(f"expected uint8 (H, W, 3), found {image.dtype} {image.shape}")
+    check_array(image)
     labels: npt.NDArray[np.uint8] = predict_batch(segmenter, image[None])[0]
     return labels
 

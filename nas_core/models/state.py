@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
@@ -115,7 +116,10 @@ def load_plain(path: Path) -> Any:
     try:
         if zipfile.is_zipfile(path):
             _check_archive(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of kinds of tensors that are refused afterwards.
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         # Without a number it is no error of the system: the content made no sense.
         if error.errno is None:

@@ -97,28 +97,33 @@ def keep_files(folder: Path, genotype_id: str, files: Mapping[str, bytes]) -> No
 
 
 def damaged_files(folder: Path, genotype_id: str) -> list[str]:
-    """Those of a candidate's files, by the names of `candidate_files`, that are missing or not
-    whole."""
+    """Those of a candidate's files, by the names of `candidate_files`, that are missing, not whole
+    or of another candidate."""
     return [
         name
         for name, path in candidate_files(folder, genotype_id).items()
-        if not _is_whole(name, path)
+        if not _is_whole(name, path, genotype_id)
     ]
 
 
-def _is_whole(name: str, path: Path) -> bool:
+def _is_whole(name: str, path: Path, genotype_id: str) -> bool:
     try:
         match name:
             case "genotype":
-                Genotype.load(path)
+                return Genotype.load(path).id == genotype_id
             case "losses":
                 Losses.read(path)
             case "weights":
-                load_segmenter(path)
+                return load_segmenter(path)[1].genotype.id == genotype_id
             case _:
                 text = read_limited(path, MAX_JSON).decode()
                 rows = list(csv.reader(io.StringIO(text)))
-                return len(rows) > 1 and all(len(row) == len(rows) for row in rows)
+                counts = [cell for row in rows[1:] for cell in row[1:]]
+                return (
+                    len(rows) > 1
+                    and all(len(row) == len(rows) for row in rows)
+                    and all(cell.isascii() and cell.isdecimal() for cell in counts)
+                )
     except (NasError, OSError, ValueError, csv.Error):
         return False
     return True

@@ -74,7 +74,7 @@ class Record(Line):
     metrics: dict[str, Value] = {}
     num_parameters: Count
     macs: Count
-    latency_ms: Value | None = None
+    latency_ms: Annotated[float, Field(gt=0, le=1e100)] | None = None
     """For one image on this machine; None if the search does not depend on it, see
     `search.latencies`."""
     seed: Count

@@ -227,6 +227,10 @@ def test_leaderboard_of_nothing_says_so(
         (["run", "nas-search/camvid", "--param", "seed"], "--param seed: expected KEY=VALUE"),
         (["run", "nas-search/camvid", "--param", "=1"], "--param =1: expected KEY=VALUE"),
         (["run", "nas-search/camvid", "--param", 'train={"top": }'], "--param train: {"),
+        (["search", "-S", "seed=1", "-S", "seed =2"], "-S seed is given twice"),
+        (["fidelity", "--proxy", "height=72,height=96"], "height=96: height is given twice"),
+        (["run", "a/b", "--param", "seed=1", "--param", "seed=2"], "--param seed is given twice"),
+        (["run", "a/b", "--param", 'train={"top": 1, "top": 2}'], "key 'top' is given twice"),
     ],
 )
 def test_bad_input_is_a_message(

@@ -11,12 +11,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from prefect.logging.configuration import setup_logging
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.cli import main as cli
 from tests.robustness.cases import LONGEST_LINE, MOST_LINES, SECRET, listed, snapshot
 
 pytestmark = pytest.mark.timeout(120)
+
+# Else the first command does it, and later ones log into what the test of that one captured.
+setup_logging()
 
 TRAINED = "artifacts/trainings/arch1-0123"
 ERROR = "error: "

@@ -15,6 +15,7 @@ from nas_core.base.errors import DataError
 from nas_core.base.files import write_json
 from nas_core.config import NetworkSettings, load_settings
 from nas_core.data import folder as own_folder
+from nas_core.data.images import read_image
 from nas_core.data.listing import report
 from nas_core.data.prepared import PreparedData
 from nas_core.deploy.shipping import ship
@@ -243,6 +244,15 @@ def test_what_is_no_file(tmp_path: Path, name: str, make: Callable[[Path], objec
     make(tmp_path / name)
     with refused(name):
         READERS[name](tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+@pytest.mark.parametrize("read", [Genotype.load, load_segmenter, Trainings.read, read_image])
+def test_what_can_be_no_name_of_a_file(
+    tmp_path: Path, name: str, read: Callable[[Path], object]
+) -> None:
+    with refused("no name of a file"):
+        read(tmp_path / name)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "dangling", "loop"])

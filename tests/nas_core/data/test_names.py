@@ -179,3 +179,41 @@ def test_names_that_are_no_text_can_be_divided(flat: Path) -> None:
         save(flat / part / f"{LATIN_1}.png")
     (flat / "dataset.yaml").write_text("classes: [road, sky]\nsplit: {val: 0.2}\n")
     assert sum(len(split) for split in prepare_it(flat).splits.values()) == 4
+
+
+def test_the_name_of_a_file_goes_before_one_without_suffix(flat: Path) -> None:
+    for part in ("images", "masks"):
+        save(flat / part / "a.png.png")
+    (flat / "train.txt").write_text("a.png\nb\n")
+    (flat / "val.txt").write_text("a.png.png\nc\n")
+    listing = folder.list_dataset(flat)
+    assert {sample.image.name for sample in listing.of_split("train")} == {"a.png", "b.png"}
+    assert {sample.image.name for sample in listing.of_split("val")} == {"a.png.png", "c.png"}
+
+
+def test_a_list_of_another_name_is_not_left_out(flat: Path) -> None:
+    (flat / "train.txt").write_text("a\n")
+    (flat / "val.txt").write_text("b\n")
+    (flat / "readme.txt").write_text("Leaves of 2019\n")
+    (flat / "trainval.txt").write_text("a\nb\n")
+    assert problems(flat) == ()
+    (flat / "Test.txt").write_text("b\nc.png\n")
+    (problem,) = problems(flat)
+    assert problem.startswith("Test.txt: names c.png, which no list has")
+
+
+@pytest.mark.parametrize("name", ["valid", "Test", "."])
+def test_images_beside_the_splits_are_not_left_out(root: Path, name: str) -> None:
+    save(root / name / "images" / "d.png")
+    (problem,) = problems(root)
+    assert problem.startswith(f"{'images' if name == '.' else name}/: lies beside the splits")
+
+
+def test_lists_beside_folders_of_splits_are_two_ways(root: Path) -> None:
+    (root / "val.txt").write_text("a\n")
+    assert problems(root)[0].startswith("divided in 2 ways (folders of splits, list files)")
+
+
+def test_classes_are_the_same_whatever_their_composition(root: Path) -> None:
+    (root / "dataset.yaml").write_text(f"classes: [{NFD}, sky]\n")
+    assert folder.list_dataset(root).classes == (NFC, "sky")

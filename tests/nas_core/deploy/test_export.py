@@ -116,6 +116,14 @@ def test_a_file_that_differs_is_not_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("image", [np.zeros((8, 8), np.uint8), np.zeros((40, 56, 3))])
+def test_what_is_no_image_is_refused_before_any_work(
+    network: tuple[Segmenter, NetworkCard], tmp_path: Path, image: np.ndarray
+) -> None:
+    with pytest.raises(ValueError, match="expected uint8"):
+        export.export_onnx(*network, tmp_path / "a.onnx", [image])
+
+
 def test_latencies(network: tuple[Segmenter, NetworkCard], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas_core.deploy.bench.NUM_RUNS", 3)
     before = torch.get_num_threads()

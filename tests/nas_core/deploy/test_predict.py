@@ -250,6 +250,14 @@ def test_masks_without_labels_are_a_problem(predictor: Predictor, tmp_path: Path
     Image.new("L", (24, 32), 0).save(masks / "a.png")
     report = predict_files(predictor, [picture], tmp_path / "out", masks)
     assert "24x32; its image is 32x24" in report.problems[0]
+    assert report.problems[1] == f"{masks}: no score: no image has a mask that can be read"
+
+
+def test_a_name_may_be_as_long_as_names_can_be(predictor: Predictor, tmp_path: Path) -> None:
+    stem = "x" * (255 - len("_overlay.png"))
+    picture = _save(tmp_path / "in" / f"{stem}.png", 24, 32)
+    assert predict_files(predictor, [picture], tmp_path / "out").num_written == 1
+    assert (tmp_path / "out" / f"{stem}_overlay.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,9 @@ def test_what_is_no_card_is_not_taken_for_one(path: Path, content: str) -> None:
     load_segmenter(path)
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"weights": {"sha256": 3}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"weights": {"sha256": 3}}', '{"format": 1, "weights": {}}']
+)
 def test_a_damaged_card_is_named(path: Path, content: str) -> None:
     path.with_suffix(".json").write_text(content)
     with pytest.raises(WeightsError, match=r"weights\.json"):

@@ -115,6 +115,7 @@ def altered_states() -> Iterator[Any]:
         )
     for kind, value in (
         ("layout torch.sparse_coo", whole.to_sparse()),
+        ("layout torch.sparse_csr", whole.reshape(144, 24).to_sparse_csr()),
         ("values", whole.to("meta")),
     ):
         yield pytest.param(
@@ -130,10 +131,14 @@ def altered_states() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("state", "message"), list(altered_states()))
-def test_weights_of_another_network_are_refused(tmp_path: Path, state: Any, message: str) -> None:
+def test_weights_of_another_network_are_refused(
+    tmp_path: Path, state: Any, message: str, recwarn: pytest.WarningsRecorder
+) -> None:
     torch.save(state, tmp_path / "other.pt")
+    recwarn.clear()
     with pytest.raises(WeightsError, match=rf"other\.pt.*{message}"):
         load_encoder_weights("other.pt", tmp_path)
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

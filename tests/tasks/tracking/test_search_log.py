@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,22 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, cut], ids=["missing", "half written"])
-@pytest.mark.parametrize("name", ["genotype", "weights", "confusion_matrix", "losses"])
+def of_another(path: Path) -> None:
+    """The file of another candidate, or counts that are none."""
+    if path.suffix == ".csv":
+        path.write_text(path.read_text().replace("0", "-1"))
+    else:
+        other = next(folder for folder in path.parents[1].iterdir() if folder != path.parent)
+        path.write_bytes((other / path.name).read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *product(("genotype", "weights", "confusion_matrix", "losses"), (Path.unlink, cut)),
+        *product(("genotype", "weights", "confusion_matrix"), (of_another,)),
+    ],
+)
 def test_a_lost_file_of_a_candidate_is_told_once_and_left_out(
     tracker: Tracker,
     search: Search,
