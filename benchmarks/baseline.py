@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from nas_core.base.seeds import seeded
-from nas_core.config import ProxySettings
+from nas_core.config import MetaValSettings, ProxySettings
+from nas_core.data.meta_val import choose_meta_val
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch, normalise, resized
-from nas_core.models.decoder import Decoder, resize
+from nas_core.models.decoder import resize
 from nas_core.models.depthwise import DepthwiseConv2d
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
@@ -30,7 +31,6 @@ from nas_core.space.genotype import Genotype
 from nas_core.training.averaging import polyak_average
 from nas_core.training.losses import class_weights, segmentation_loss
 from nas_core.training.metrics import ConfusionMatrix
-from nas_core.training.proxy import divide
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,13 @@ def build_baseline(
     settings: ProxySettings,
     device: torch.device,
     *,
-    meta_val_fraction: float,
+    meta_val: MetaValSettings,
     seed: int,
 ) -> BaselineTask:
     """The counterpart of `build_proxy_task`."""
     train = resized(data.split("train"), settings.height, settings.width)
-    meta_train, meta_val = divide(train, meta_val_fraction, seed)
+    chosen = choose_meta_val(train.names, train.groups, meta_val)
+    meta_train = train.rows(chosen.train)
     encoder = seeded(seed, Encoder)
     if encoder_state is not None:
         encoder.load_state_dict(encoder_state)
@@ -91,7 +92,7 @@ def build_baseline(
         class_weights=class_weights(torch.as_tensor(data.label_shares)).to(device),
         encoder_state={name: tensor.cpu().clone() for name, tensor in encoder.state_dict().items()},
         meta_train=meta_train,
-        meta_val=meta_val,
+        meta_val=train.rows(chosen.val),
         cache=cache,
     )
 
@@ -101,9 +102,8 @@ def train_baseline(task: BaselineTask, genotype: Genotype, *, seed: int) -> Base
     settings = task.settings
     segmenter = seeded(
         seed,
-        lambda: Segmenter(
-            Encoder(),
-            Decoder(genotype, task.num_classes, settings.agg_size, settings.sep_repeats),
+        lambda: Segmenter.build(
+            genotype, task.num_classes, settings.agg_size, settings.sep_repeats
         ),
     )
     segmenter.encoder.load_state_dict(task.encoder_state)

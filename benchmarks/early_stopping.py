@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
@@ -50,7 +50,8 @@ def measure(run: str | None) -> dict[str, Any]:
     searches = searches_folder(project_dir())
     name, records = read_search(searches, run)
     candidates = complete_candidates(name, records)
-    settings = Journal.read(searches / name / "journal.jsonl").header.settings
+    journal = Journal.read(searches / name / "journal.jsonl")
+    settings = cast("dict[str, Any]", journal.header.settings)
     configured = EarlyStoppingSettings(**settings["search"]["early_stopping"])
     rng = np.random.default_rng(0)
     orders = [rng.permutation(len(candidates)) for _ in range(NUM_ORDERS)]

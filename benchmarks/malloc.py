@@ -26,8 +26,6 @@ from benchmarks.memory import peak_gib
 from nas_core.base.errors import NasError
 from nas_core.config import Settings, load_settings, project_dir
 from nas_core.models.compute import Compute, keep_freed_memory
-from nas_core.models.decoder import Decoder
-from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
@@ -47,8 +45,8 @@ class _Steps:
             keep_freed_memory()
         recipe, network = settings.train, settings.network
         self.compute = Compute.from_settings(settings.compute)
-        decoder = Decoder(genotype, NUM_CLASSES, network.agg_size, network.sep_repeats)
-        self.segmenter = self.compute.place(Segmenter(Encoder(), decoder)).train()
+        segmenter = Segmenter.build(genotype, NUM_CLASSES, network.agg_size, network.sep_repeats)
+        self.segmenter = self.compute.place(segmenter).train()
         shape = (recipe.batch_size, recipe.crop_height, recipe.crop_width)
         images = torch.rand(shape[0], 3, *shape[1:])
         self.images = self.compute.send(images.to(memory_format=torch.channels_last))

@@ -31,8 +31,6 @@ from nas_core.config import Settings, load_settings, project_dir
 from nas_core.data.cityscapes import NUM_LABEL_IDS
 from nas_core.data.prepared import PreparedData, prepare
 from nas_core.models.compute import Compute
-from nas_core.models.decoder import Decoder
-from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
@@ -70,8 +68,9 @@ def score(settings: Settings, root: Path, genotype: Genotype) -> dict[str, float
     """Peaks of the evaluation of one image."""
     data, compute = _set_up(settings, root)
     network = settings.network
-    decoder = Decoder(genotype, data.num_classes, network.agg_size, network.sep_repeats)
-    segmenter = compute.place(Segmenter(Encoder(), decoder))
+    segmenter = compute.place(
+        Segmenter.build(genotype, data.num_classes, network.agg_size, network.sep_repeats)
+    )
     evaluate(segmenter, data.split("val"), data.num_classes, data.ignore_index)
     return _peaks(compute)
 

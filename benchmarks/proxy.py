@@ -147,7 +147,7 @@ def _baseline_task(settings: Settings, root: Path) -> BaselineTask:
         load_encoder_weights(settings.encoder.weights, root),
         settings.search.proxy,
         Compute.from_settings(settings.compute).device,
-        meta_val_fraction=settings.search.meta_val_fraction,
+        meta_val=settings.search.meta_val,
         seed=settings.seed,
     )
 

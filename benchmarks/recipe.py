@@ -45,11 +45,6 @@ def variants(recipe: TrainSettings) -> dict[str, TrainSettings]:
     changes: dict[str, dict[str, Any]] = {
         RECIPE: {},
         "no class weighting": {"class_weighting": False},
-        "hardest quarter": {"hard_share": 0.25},
-        "with Jaccard": {"jaccard": 1.0},
-        "no Jaccard": {"jaccard": 0.0},
-        "cosine": {"schedule": "cosine"},
-        "poly": {"schedule": "poly"},
         "no averaging": {"averaging": 0.0},
         "no jitter": {"jitter": 0.0},
         "more jitter": {"jitter": 0.7},
@@ -85,7 +80,8 @@ def without(data: PreparedData, recording: str) -> PreparedData:
         )
     images = np.concatenate([split.images for split in splits])
     masks = np.concatenate([split.masks for split in splits])
-    joined = Split(images, masks, names)
+    groups = tuple(group for split in splits for group in split.groups)
+    joined = Split(images, masks, names, groups)
     train, val = (joined.rows(np.flatnonzero(rows)) for rows in (~held_out, held_out))
     return dataclasses.replace(
         data,

@@ -18,7 +18,6 @@ from nas_core.search.loop import Search
 from nas_core.search.progress import Progress
 from nas_core.space.genotype import Genotype
 from nas_core.training.lifecycle import evaluate_architecture, train_architecture
-from nas_core.training.record import read_test
 from nas_core.workers.local import InProcessWorkers
 
 SETTINGS = {
@@ -44,8 +43,8 @@ def main(root: Path) -> None:
         candidates = search.run([Progress()])
     best = max((c for c in candidates if c.is_scored), key=lambda c: c.reward or 0.0)
     training = train_architecture(settings, root, best.id, Genotype.from_dict(best.genotype))
-    test = read_test(evaluate_architecture(settings, root, best.id, training))
-    print(f"{best.id}: {best.num_parameters:,} parameters, test mIoU {test['mean_iou']:.4f}")
+    test = evaluate_architecture(settings, root, best.id, training)
+    print(f"{best.id}: {best.num_parameters:,} parameters, test mIoU {test.mean_iou:.4f}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from prefect import flow, get_run_logger
 
@@ -12,7 +11,12 @@ from flows.logs import hide_tracebacks_of_user_errors
 from flows.search import run_search
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
-from nas_core.analysis.comparison import FIGURES, ComparedSearch, compare_searches, plan_searches
+from nas_core.analysis.comparison import (
+    ComparedSearch,
+    ComparisonReport,
+    compare_searches,
+    plan_searches,
+)
 from nas_core.base.files import digest_of
 from nas_core.base.paths import results_folder
 from nas_core.config import Settings, project_dir
@@ -26,7 +30,7 @@ repeat_lost_signals()
 
 
 @flow(name="nas-compare", flow_run_name="compare on {settings.name}", on_running=[claim])
-def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> dict[str, Any]:
+def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> ComparisonReport:
     """Search with each strategy and seed, and compare what they found.
 
     Each is the search that `nas search` with these settings does: it goes on after an
@@ -37,7 +41,7 @@ def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> 
         strategies, seeds: see `plan_searches`.
 
     Returns:
-        The content of compare.json.
+        compare.json.
     """
     root = project_dir()
     started = time.time()
@@ -59,36 +63,37 @@ def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> 
         name, records = _search(one.settings, one.strategy)
         searches.append(ComparedSearch(one.strategy, one.seed, name, records))
     place = results_folder(root, settings, "compare")
-    about = {
-        "name": settings.name,
-        "data_hash": context.data.data_hash,
-        "search": search.model_dump(mode="json", exclude={"strategy", "num_candidates"}),
-    }
     comparison = compare_searches(searches, search.num_candidates)
-    files = write_comparison(place, comparison, about)
+    report = ComparisonReport(
+        name=settings.name,
+        data_hash=context.data.data_hash,
+        search=search.model_dump(mode="json", exclude={"strategy", "num_candidates"}),
+        **dict(comparison.figures),
+    )
+    files = write_comparison(place, report, comparison.curves)
     seeds_done = list(dict.fromkeys(one.seed for one in planned))
     patiently(
         lambda: context.tracker.log_report(
             "compare",
-            digest_of(comparison.figures),
+            digest_of(comparison.figures.model_dump()),
             started,
             {
-                "strategies": " ".join(comparison.figures["strategies"]),
+                "strategies": " ".join(report.strategies),
                 "seeds": " ".join(str(seed) for seed in seeds_done),
                 "num_candidates": search.num_candidates,
             },
             {
-                f"{figure}/{strategy}": over_seeds["equal_time"][figure]["mean"]
-                for strategy, over_seeds in comparison.figures["strategies"].items()
-                for figure in FIGURES
-                if over_seeds["equal_time"][figure]["mean"] is not None
+                f"{figure}/{strategy}": spread.mean
+                for strategy, over_seeds in report.strategies.items()
+                for figure, spread in over_seeds.equal_time.items()
+                if spread.mean is not None
             },
             files,
         ),
         get_run_logger(),
     )
     # Not from the file, which another process with other seeds may have replaced.
-    return {**about, **comparison.figures}
+    return report
 
 
 # A flow of its own, so that Prefect shows the candidates of each search apart.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from prefect import flow, get_run_logger
@@ -25,7 +24,7 @@ from nas_core.config import ProxySettings, Settings, project_dir
 from nas_core.models.state import state_digest
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
-from nas_core.training.record import read_outcome, read_training
+from nas_core.training.record import Training
 from tasks.dataset import prepare_dataset
 from tasks.fidelity_report import train_to_proxy_end, write_fidelity
 from tasks.search_log import flatten
@@ -45,7 +44,7 @@ def nas_fidelity(
     variants: Sequence[ProxySettings] = (),
     num: int = ENOUGH_ARCHITECTURES,
     search: str | None = None,
-) -> dict[str, Any]:
+) -> fidelity.FidelityReport:
     """Train architectures on the proxy task and fully, and compare how the two rank them.
 
     What is trained already is taken as it is, so after an interruption the same call goes on.
@@ -56,7 +55,7 @@ def nas_fidelity(
         search: the folder name of that search; the latest if None.
 
     Returns:
-        The content of fidelity.json.
+        fidelity.json.
     """
     started = time.time()
     root = project_dir()
@@ -76,7 +75,7 @@ def nas_fidelity(
     for label, genotype in architectures.items():
         with naming(label):
             folder = train(context, label, genotype)
-            trainings[genotype.id] = read_training(folder / "training.json")
+            trainings[genotype.id] = Training.read(folder / "training.json")
 
     table = _table(architectures, rows, trainings)
     report = _report(context, table, proxies)
@@ -84,10 +83,15 @@ def nas_fidelity(
     files = write_fidelity(place, report, table)
     included = {"dataset", "encoder", "network", "train", "seed"}
     params = settings.model_dump(mode="json", include=included)
-    params |= {"search": {"proxy": report["proxy_settings"]}}
+    params |= {"search": {"proxy": report.proxy_settings}}
     patiently(
         lambda: tracker.log_report(
-            "fidelity", digest_of(report), started, flatten(params), _metrics(report), files
+            "fidelity",
+            digest_of(report.model_dump()),
+            started,
+            flatten(params),
+            _metrics(report),
+            files,
         ),
         get_run_logger(),
     )
@@ -130,11 +134,11 @@ def _choose(
 
 def _train_on_proxies(
     context: Context, architectures: dict[str, Genotype], variants: Sequence[ProxySettings]
-) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+) -> tuple[list[fidelity.ProxyRow], dict[str, fidelity.Difference]]:
     """A row for each architecture and proxy, and what distinguishes each proxy by its name."""
     default = context.settings.search.proxy
-    rows: list[dict[str, Any]] = []
-    proxies: dict[str, dict[str, Any]] = {}
+    rows: list[fidelity.ProxyRow] = []
+    proxies: dict[str, fidelity.Difference] = {}
     for variant in variants:
         named = fidelity.proxies_of(variant, default)
         # With more epochs in stage B a variant begins like the one with fewer.
@@ -146,9 +150,8 @@ def _train_on_proxies(
         for label, genotype in architectures.items():
             what = f"{label} on {list(named)[-1]}"
             with naming(what):
-                path = train_to_proxy_end(folder, settings, context.root, what, genotype.to_dict())
-            found = fidelity.proxy_rows(read_outcome(path), list(named))
-            rows += [{"id": genotype.id, **row} for row in found if row["proxy"] in new]
+                outcome = train_to_proxy_end(folder, settings, context.root, what, genotype)
+            rows += [row for row in fidelity.proxy_rows(outcome, list(named)) if row.proxy in new]
         proxies |= {name: named[name] for name in named if name in new}
     return rows, proxies
 
@@ -161,7 +164,7 @@ def _with_proxy(settings: Settings, proxy: ProxySettings) -> Settings:
 def _open_folder(context: Context, settings: Settings) -> Path:
     """The folder of what the proxy of `settings` gave, with what names it."""
     identity = fidelity.proxy_identity(
-        settings, context.data.content_hash, state_digest(context.encoder_state), context.compute
+        settings, context.data.search_hash, state_digest(context.encoder_state), context.compute
     )
     folder = fidelity_folder(context.root) / f"{settings.name}-{digest_of(identity)}"
     write_json(folder / "identity.json", identity)
@@ -170,21 +173,21 @@ def _open_folder(context: Context, settings: Settings) -> Path:
 
 def _table(
     architectures: dict[str, Genotype],
-    rows: list[dict[str, Any]],
-    trainings: dict[str, dict[str, Any]],
+    rows: list[fidelity.ProxyRow],
+    trainings: dict[str, Training],
 ) -> pd.DataFrame:
     names = {genotype.id: label for label, genotype in architectures.items()}
     return pd.DataFrame(
         [
             {
-                "id": row["id"],
-                "name": names[row["id"]],
-                "num_parameters": trainings[row["id"]]["num_parameters"],
-                "macs": trainings[row["id"]]["macs"],
-                "proxy": row["proxy"],
-                "reward": row["reward"],
-                "seconds": row["seconds"],
-                "val_mean_iou": trainings[row["id"]]["val"]["mean_iou"],
+                "id": row.id,
+                "name": names[row.id],
+                "num_parameters": trainings[row.id].num_parameters,
+                "macs": trainings[row.id].macs,
+                "proxy": row.proxy,
+                "reward": row.reward,
+                "seconds": row.seconds,
+                "val_mean_iou": trainings[row.id].val["mean_iou"],
             }
             for row in rows
         ]
@@ -192,26 +195,28 @@ def _table(
 
 
 def _report(
-    context: Context, table: pd.DataFrame, proxies: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
+    context: Context, table: pd.DataFrame, proxies: dict[str, fidelity.Difference]
+) -> fidelity.FidelityReport:
     settings = context.settings
     seed = derive_seed(settings.seed, "bootstrap")
     found = fidelity.agreement_by_proxy(table, proxies, seed=seed)
-    (default,) = [row for row in found if not row["settings"]]
-    return {
-        **{key: value for key, value in default.items() if key not in ("settings", "seconds")},
-        "num_architectures": table["id"].nunique(),
-        "proxies": found,
-        "proxy_settings": settings.search.proxy.model_dump(mode="json"),
-        "train": settings.train.model_dump(mode="json", exclude={"top", "also"}),
-        "data_hash": context.data.data_hash,
-    }
+    (default,) = [row for row in found if not row.settings]
+    return fidelity.FidelityReport(
+        **default.model_dump(exclude={"settings", "seconds"}),
+        num_architectures=table["id"].nunique(),
+        proxies=found,
+        proxy_settings=settings.search.proxy.model_dump(mode="json"),
+        train=settings.train.model_dump(mode="json", exclude={"top", "also"}),
+        data_hash=context.data.data_hash,
+    )
 
 
-def _metrics(report: dict[str, Any]) -> dict[str, float]:
-    metrics: dict[str, float] = {"num_architectures": report["num_architectures"]}
-    for name in ("kendall_tau", "spearman_rho"):
-        if report[name] is not None:
-            low, high = report[f"{name}_interval"]
-            metrics |= {name: report[name], f"{name}_low": low, f"{name}_high": high}
+def _metrics(report: fidelity.FidelityReport) -> dict[str, float]:
+    metrics: dict[str, float] = {"num_architectures": report.num_architectures}
+    for name, value, interval in (
+        ("kendall_tau", report.kendall_tau, report.kendall_tau_interval),
+        ("spearman_rho", report.spearman_rho, report.spearman_rho_interval),
+    ):
+        if value is not None and interval is not None:
+            metrics |= {name: value, f"{name}_low": interval[0], f"{name}_high": interval[1]}
     return metrics

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from prefect import flow, get_run_logger
 
@@ -18,6 +18,7 @@ from flows.logs import hide_tracebacks_of_user_errors
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate_trainings, train_best
+from nas_core.analysis.leaderboard import SearchMetrics
 from nas_core.base.paths import results_folder
 from nas_core.config import (
     ComputeSettings,
@@ -34,12 +35,22 @@ from nas_core.config import (
 )
 from nas_core.search.loop import Observer, Search
 from nas_core.search.progress import Progress
+from nas_core.training.record import EvaluateMetrics, TrainMetrics
 from tasks.dataset import prepare_dataset
 from tasks.results import write_search_results
 from tasks.search_steps import TaskSteps, measure_latencies
 from tasks.tracking.store import patiently
 
 Stage = Literal["all", "prepare", "search", "train", "evaluate"]
+
+
+class Summary(TypedDict, total=False):
+    """metrics.json of the stages that were run."""
+
+    search: SearchMetrics
+    train: TrainMetrics
+    evaluate: EvaluateMetrics
+
 
 hide_tracebacks_of_user_errors()
 repeat_lost_signals()
@@ -59,7 +70,7 @@ def nas_search(
     compute: ComputeSettings = ComputeSettings(),
     runner: RunnerSettings = RunnerSettings(),
     tracking: TrackingSettings = TrackingSettings(),
-) -> dict[str, Any]:
+) -> Summary:
     """Search for compact segmentation networks, train the best fully and test them.
 
     Every parameter that is not given has the value of the profile.
@@ -89,14 +100,14 @@ def nas_search(
     return run_stages(settings, root, stage)
 
 
-def run_stages(settings: Settings, root: Path, stage: Stage) -> dict[str, Any]:
+def run_stages(settings: Settings, root: Path, stage: Stage) -> Summary:
     """Run one stage, or all in order. Must be called in a flow."""
 
     def wanted(name: Stage) -> bool:
         return stage in ("all", name)
 
     context = Context.check(settings, root, trains=stage not in ("prepare", "evaluate"))
-    summary: dict[str, Any] = {}
+    summary = Summary()
     if wanted("prepare"):
         prepare_dataset(settings, root, settings.name)
     if wanted("search"):
@@ -108,14 +119,14 @@ def run_stages(settings: Settings, root: Path, stage: Stage) -> dict[str, Any]:
     return summary
 
 
-def search_architectures(context: Context) -> dict[str, Any]:
+def search_architectures(context: Context) -> SearchMetrics:
     """Search, and leave the results of the stage search; see `write_search_results`.
 
     Those of a candidate with all its scores include its latency, which is measured last, when
     nothing is in training.
 
     Returns:
-        The content of metrics.json.
+        metrics.json.
     """
     with context.open_search() as search:
         run_search(context, search)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 from prefect import flow
 
@@ -15,28 +16,38 @@ from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.base.paths import searches_folder
 from nas_core.config import Settings, project_dir
 from nas_core.space.architectures import find_architecture
-from nas_core.training.record import read_training
+from nas_core.training.record import FinalScores, Training
 from tasks.dataset import prepare_dataset
 
 hide_tracebacks_of_user_errors()
 repeat_lost_signals()
 
 
-@flow(name="nas-train", flow_run_name="train {genotype}", on_running=[claim])
-def nas_train(settings: Settings, genotype: str, test: bool) -> dict[str, Any]:
-    """Train an architecture (a name, an id or a JSON file), and test it if asked to.
+@dataclass(frozen=True)
+class TrainingSummary:
+    """A training by hand.
 
-    Returns:
-        The scores on `val` and `test` (empty if there are none) and the path of the weights.
+    Attributes:
+        val: scores by name; empty if it was trained on val.
+        test: None if that was not asked for.
     """
+
+    val: dict[str, float]
+    test: FinalScores | None
+    weights: Path
+
+
+@flow(name="nas-train", flow_run_name="train {genotype}", on_running=[claim])
+def nas_train(settings: Settings, genotype: str, test: bool) -> TrainingSummary:
+    """Train an architecture (a name, an id or a JSON file), and test it if asked to."""
     root = project_dir()
     label, architecture = find_architecture(genotype, searched_genotypes(searches_folder(root)))
     context = Context.check(settings, root)
     prepare_dataset(settings, root, settings.name)
     folder = train(context, label, architecture)
     register(context, folder)
-    return {
-        "val": read_training(folder / "training.json")["val"],
-        "test": dict(evaluate(context, folder)) if test else {},
-        "weights": str(folder / "model.safetensors"),
-    }
+    return TrainingSummary(
+        val=Training.read(folder / "training.json").val,
+        test=evaluate(context, folder) if test else None,
+        weights=folder / "model.safetensors",
+    )

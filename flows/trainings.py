@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from prefect import get_run_logger
 
 from flows.context import Context
-from nas_core.base.errors import CandidateError, RunError, first_line
-from nas_core.base.files import fill_folder, write_json
+from nas_core.analysis.leaderboard import SearchMetrics, best_genotypes
+from nas_core.base.errors import CandidateError, RunError
+from nas_core.base.files import fill_folder
 from nas_core.base.paths import results_folder
 from nas_core.space.genotype import Genotype
-from nas_core.training.lifecycle import PICTURES, restore_training
-from nas_core.training.record import read_test, read_training, read_trainings
-from tasks.results import read_candidates, read_search_name, write_table
+from nas_core.training.lifecycle import PICTURES, evaluation_files, restore_training
+from nas_core.training.record import (
+    EvaluateMetrics,
+    FinalScores,
+    TrainedNetwork,
+    Training,
+    Trainings,
+    TrainMetrics,
+)
+from tasks.results import write_table
 from tasks.search_log import flatten
 from tasks.tracking.registry import RegisteredTraining, TrainingEntry, log_test, log_training
 from tasks.tracking.store import patiently
-from tasks.training import draw_pictures, evaluate_architecture, train_architecture
+from tasks.training import evaluate_architecture, train_architecture
 
 
-def train_best(context: Context) -> dict[str, Any]:
+def train_best(context: Context) -> TrainMetrics:
     """Train the best of the search and those of train.also; one of two names once, for both.
 
     Leaves models/, curves.csv, metrics.json and trainings.json of the stage train. The last one is
     there only when all that it lists is.
 
     Returns:
-        The content of metrics.json: val scores by architecture.
+        metrics.json: val scores by architecture.
     """
     place = results_folder(context.root, context.settings, "train")
     search, best = _best_of_search(context)
@@ -42,7 +48,7 @@ def train_best(context: Context) -> dict[str, Any]:
         with naming(label):
             folders[label] = train(context, label, genotype)
     trainings = {
-        label: read_training(folder / "training.json") for label, folder in folders.items()
+        label: Training.read(folder / "training.json") for label, folder in folders.items()
     }
     for folder in dict.fromkeys(folders.values()):
         register(context, folder, search=search)
@@ -52,52 +58,55 @@ def train_best(context: Context) -> dict[str, Any]:
         {f"{label}.safetensors": f / "model.safetensors" for label, f in folders.items()},
     )
     curves = [
-        pd.DataFrame(training["history"]).assign(architecture=label)
+        pd.DataFrame(training.history).assign(architecture=label)
         for label, training in trainings.items()
     ]
     no_curves = pd.DataFrame(columns=["epoch", "loss", "architecture"])
     write_table(place / "curves.csv", pd.concat(curves) if curves else no_curves)
-    metrics = {
-        label: {
-            "num_parameters": training["num_parameters"],
-            "macs": training["macs"],
-            "epochs": len(training["history"]),
-            "val": training["val"],
+    metrics = TrainMetrics(
+        {
+            label: TrainedNetwork(
+                num_parameters=training.num_parameters,
+                macs=training.macs,
+                epochs=len(training.history),
+                val=training.val,
+            )
+            for label, training in trainings.items()
         }
-        for label, training in trainings.items()
-    }
-    write_json(place / "metrics.json", metrics)
-    write_json(place / "trainings.json", trainings)
+    )
+    metrics.write(place / "metrics.json")
+    Trainings(trainings).write(place / "trainings.json")
     return metrics
 
 
-def evaluate_trainings(context: Context) -> dict[str, Any]:
+def evaluate_trainings(context: Context) -> EvaluateMetrics:
     """Score what the stage train left on the test split.
 
     That is models/ and trainings.json, which DVC keeps; artifacts/trainings need not be there.
     Leaves classes.csv, pictures/ and metrics.json of the stage evaluate.
 
     Returns:
-        The content of metrics.json: test scores by architecture.
+        metrics.json: test scores by architecture.
     """
     left = results_folder(context.root, context.settings, "train")
-    trainings = read_trainings(_existing(left / "trainings.json"))
+    trainings = Trainings.read(_existing(left / "trainings.json")).root
     weights = {label: _existing(left / "models" / f"{label}.safetensors") for label in trainings}
     place = results_folder(context.root, context.settings, "evaluate")
-    metrics, rows = {}, []
+    scores, rows = {}, []
     pictures: dict[str, Path] = {}
     for label, training in trainings.items():
         folder = restore_training(context.root, training, weights[label])
         test = evaluate(context, folder)
-        metrics[label] = {k: v for k, v in test.items() if isinstance(v, float)}
+        scores[label] = test.scores
         rows += [
             {"architecture": label, "class": key, "iou": value}
-            for key, value in test["class_iou"].items()
+            for key, value in test.class_iou.items()
         ]
         pictures |= {f"{label}-{name}": folder / "pictures" / name for name in PICTURES}
     fill_folder(place / "pictures", pictures)
     write_table(place / "classes.csv", pd.DataFrame(rows, columns=["architecture", "class", "iou"]))
-    write_json(place / "metrics.json", metrics)
+    metrics = EvaluateMetrics(scores)
+    metrics.write(place / "metrics.json")
     return metrics
 
 
@@ -112,47 +121,44 @@ def register(context: Context, folder: Path, search: str | None = None) -> Regis
     Args:
         search: folder name of the search that chose the architecture.
     """
-    training = read_training(folder / "training.json")
+    training = Training.read(folder / "training.json")
     settings = context.settings
     tracker, logger = context.tracker, get_run_logger()
     parent = patiently(lambda: tracker.search_run(search), logger) if search else None
     included = {"dataset", "encoder", "network", "train", "seed"}
     entry = TrainingEntry(
-        name=training["label"],
-        identity=f"{training['label']}-{training['identity']}",
+        name=training.label,
+        identity=f"{training.label}-{training.identity}",
         weights=folder / "model.safetensors",
-        num_parameters=training["num_parameters"],
-        macs=training["macs"],
-        seed=training["seed"],
-        started=training["started"],
-        finished=training["finished"],
+        num_parameters=training.num_parameters,
+        macs=training.macs,
+        seed=training.seed,
+        started=training.started,
+        finished=training.finished,
         params=flatten(settings.model_dump(mode="json", include=included)),
-        history=training["history"],
-        val=training["val"],
+        history=training.history,
+        val=training.val,
         files=[folder / "genotype.json"],
         parent=parent,
     )
     return patiently(lambda: log_training(tracker, entry, f"nas-{settings.name}"), logger)
 
 
-def evaluate(context: Context, folder: Path) -> Mapping[str, Any]:
+def evaluate(context: Context, folder: Path) -> FinalScores:
     """Score a training on the test split and draw pictures, unless that is done, and record them.
 
     A process that ended between the two is made up for the next time.
     """
-    label = read_training(folder / "training.json")["label"]
-    test = read_test(evaluate_architecture(context.settings, context.root, label, folder))
-    scores = {k: v for k, v in test.items() if isinstance(v, float)}
-    pictures = draw_pictures(context.settings, context.root, label, folder)
-    files = [folder / "test_confusion_matrix.csv", *pictures]
+    label = Training.read(folder / "training.json").label
+    test = evaluate_architecture(context.settings, context.root, label, folder)
     run_id = register(context, folder).run_id
     patiently(
         lambda: log_test(
             context.tracker,
             run_id,
-            scores,
-            test["class_iou"],
-            files,
+            test.scores.model_dump(),
+            test.class_iou,
+            evaluation_files(folder),
             split=context.data.final_split,
         ),
         get_run_logger(),
@@ -184,16 +190,4 @@ def _best_of_search(context: Context) -> tuple[str | None, dict[str, Genotype]]:
     path = place / "candidates.parquet"
     if not path.exists():
         raise RunError(f"{path} is missing: run `nas search --stage search` first")
-    table = read_candidates(path)
-    best = table[table["reward"].notna()].head(num_best)
-    if best.empty:
-        raise RunError(f"{path}: every candidate failed, so there is none to train")
-    genotypes = [_genotype(path, text) for text in best["genotype"]]
-    return read_search_name(place / "metrics.json"), {found.id: found for found in genotypes}
-
-
-def _genotype(path: Path, text: str) -> Genotype:
-    try:
-        return Genotype.from_dict(json.loads(text), source=str(path))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise RunError(f"{path}: a genotype is not JSON: {first_line(error)}") from None
+    return SearchMetrics.read(place / "metrics.json").search, best_genotypes(path, num_best)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from prefect import flow, get_run_logger
 
@@ -15,7 +14,12 @@ from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate, naming, train
 from nas_core.analysis.leaderboard import searched_genotypes
-from nas_core.analysis.verification import ScoredModel, claim_rows, compare_with_claim
+from nas_core.analysis.verification import (
+    ScoredModel,
+    VerificationReport,
+    claim_rows,
+    compare_with_claim,
+)
 from nas_core.base.errors import SettingsError
 from nas_core.base.files import digest_of
 from nas_core.base.paths import results_folder, searches_folder
@@ -34,7 +38,7 @@ from nas_core.config import (
 from nas_core.space.architectures import ARCHITECTURES, find_architecture
 from nas_core.space.claims import SOURCE, find_claim
 from nas_core.space.genotype import Genotype
-from nas_core.training.record import read_training
+from nas_core.training.record import Training
 from tasks.dataset import prepare_dataset
 from tasks.results import write_verification
 from tasks.search_log import flatten
@@ -56,11 +60,10 @@ def nas_verify(
     train: TrainSettings = TrainSettings(),
     compute: ComputeSettings = ComputeSettings(),
     tracking: TrackingSettings = TrackingSettings(),
-) -> dict[str, Any]:
+) -> VerificationReport:
     """Train architectures fully, score them, and compare that with what the paper claims.
 
-    Every section that is not given has the values of the profile. Returns the content of
-    verify.json.
+    Every section that is not given has the values of the profile. Returns verify.json.
 
     Args:
         profile: camvid: params.yaml. Else a file of profiles/, as cityscapes.
@@ -86,17 +89,17 @@ def nas_verify(
 
 def verify(
     settings: Settings, root: Path, references: Sequence[str], seeds: Sequence[int]
-) -> dict[str, Any]:
+) -> VerificationReport:
     """Train, score and compare. What is trained or scored already is taken as it is.
 
     Leaves verify.json, classes.csv and verify.md under verify/ in the results, and a run with them
     in MLflow.
 
     Returns:
-        The content of verify.json.
+        verify.json.
     """
     started = time.time()
-    check_once("--seed", seeds)
+    check_once("seed", seeds)
     architectures = _find(root, references)
     contexts = [Context.check(settings.model_copy(update={"seed": seed}), root) for seed in seeds]
     prepare_dataset(settings, root, settings.name)
@@ -119,7 +122,12 @@ def verify(
     params |= {"architectures": " ".join(architectures), "seeds": " ".join(map(str, seeds))}
     patiently(
         lambda: tracker.log_report(
-            "verify", digest_of(report), started, flatten(params), _metrics(report), files
+            "verify",
+            digest_of(report.model_dump()),
+            started,
+            flatten(params),
+            _metrics(report),
+            files,
         ),
         get_run_logger(),
     )
@@ -128,7 +136,7 @@ def verify(
 
 def _find(root: Path, references: Sequence[str]) -> dict[str, Genotype]:
     """Different architectures by label."""
-    check_once("--architecture", references)
+    check_once("architecture", references)
     known = searched_genotypes(searches_folder(root))
     architectures: dict[str, Genotype] = {}
     named_by: dict[str, str] = {}
@@ -136,7 +144,7 @@ def _find(root: Path, references: Sequence[str]) -> dict[str, Genotype]:
         label, genotype = find_architecture(reference, known)
         if earlier := named_by.get(genotype.id):
             raise SettingsError(
-                f"--architecture {reference} is the same network as {earlier}: name it once"
+                f"architecture {reference} is the same network as {earlier}: name it once"
             )
         named_by[genotype.id] = reference
         architectures[label] = genotype
@@ -147,7 +155,7 @@ def _trained_and_scored(context: Context, label: str, genotype: Genotype) -> Sco
     folder = train(context, label, genotype)
     test = evaluate(context, folder)
     # Which may have been trained by another name.
-    training = {**read_training(folder / "training.json"), "label": label}
+    training = Training.read(folder / "training.json").model_copy(update={"label": label})
     return ScoredModel(folder.name, training, test)
 
 
@@ -155,31 +163,30 @@ def _report(
     context: Context,
     architectures: Mapping[str, Genotype],
     models: Mapping[str, Sequence[ScoredModel]],
-) -> dict[str, Any]:
+) -> VerificationReport:
     settings, data = context.settings, context.data
     where = (settings.dataset.kind, data.final_split, data.height, data.width)
-    return {
-        "name": settings.name,
-        "data_hash": data.data_hash,
-        "split": data.final_split,
-        "size": [data.height, data.width],
-        "splits": settings.train.splits,
-        "claims_source": SOURCE,
-        "classes": list(data.classes),
-        "architectures": [
+    return VerificationReport(
+        name=settings.name,
+        data_hash=data.data_hash,
+        split=data.final_split,
+        size=(data.height, data.width),
+        splits=settings.train.splits,
+        claims_source=SOURCE,
+        classes=list(data.classes),
+        architectures=[
             compare_with_claim(models[label], find_claim(genotype, settings.network, *where))
             for label, genotype in architectures.items()
         ],
-        "network": settings.network.model_dump(mode="json"),
-        "train": settings.train.model_dump(mode="json", exclude={"top", "also"}),
-    }
+        network=settings.network.model_dump(mode="json"),
+        train=settings.train.model_dump(mode="json", exclude={"top", "also"}),
+    )
 
 
-def _metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    split = report["split"]
+def _metrics(report: VerificationReport) -> dict[str, float]:
     metrics: dict[str, float] = {}
-    for one in report["architectures"]:
-        metrics |= {f"{split}_mean_iou/{one['name']}": one["measured"]["mean"]}
-        if one["claimed"] is not None:
-            metrics |= {f"claimed_mean_iou/{one['name']}": one["claimed"]}
+    for one in report.architectures:
+        metrics |= {f"{report.split}_mean_iou/{one.name}": one.measured.mean}
+        if one.claimed is not None:
+            metrics |= {f"claimed_mean_iou/{one.name}": one.claimed}
     return metrics

@@ -235,6 +235,18 @@ class ProxySettings(CropSettings):
         return 1 + self.epochs_b
 
 
+class MetaValSettings(Section):
+    """The part of the training split that scores the candidates."""
+
+    fraction: float = Field(0.1, gt=0, lt=1, description="Its share of the training images.")
+    by: Literal["frames", "groups"] = Field(
+        "frames",
+        description="frames: images are drawn one by one. groups: whole recordings where there "
+        "are enough, else blocks of their frames with gaps; nas data check says which.",
+    )
+    seed: Seed = Field(0, description="Draws it, whatever the seed of the search.")
+
+
 class EarlyStoppingSettings(Section):
     """A candidate clearly below the running average of earlier ones stops at a validation."""
 
@@ -270,9 +282,6 @@ class SearchSettings(Section):
         description="Batches proposed before the one before them is learned from: they keep more "
         "workers busy, and what is learned is of older proposals. 0: a batch at a time.",
     )
-    meta_val_fraction: float = Field(
-        0.1, gt=0, lt=1, description="Share of the training split that scores the candidates."
-    )
     max_failures: int = Field(
         3,
         ge=1,
@@ -283,6 +292,7 @@ class SearchSettings(Section):
     evolution: EvolutionSettings = EvolutionSettings()
     constraints: ConstraintSettings = ConstraintSettings()
     reward: RewardSettings = RewardSettings()
+    meta_val: MetaValSettings = MetaValSettings()
     proxy: ProxySettings = ProxySettings()
     early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
 
@@ -316,20 +326,11 @@ class TrainSettings(CropSettings):
         0.4, ge=0, lt=1, description="Brightness, contrast, saturation vary by 1 +/- this."
     )
     class_weighting: bool = Field(True, description="Rare classes count more in the loss.")
-    hard_share: float = Field(
-        1.0, gt=0, le=1, description="Share of a batch's pixels, those of highest loss, that count."
-    )
-    jaccard: float = Field(
-        0.0, ge=0, le=100, description="Weight of the soft Jaccard loss beside the cross-entropy."
-    )
     learning_rate: float = Field(6e-3, gt=0, le=1, description="AdamW, decoder, at its peak.")
     learning_rate_encoder: float = Field(3e-3, ge=0, le=1, description="AdamW, encoder.")
     weight_decay: float = Field(1e-4, ge=0, le=1, description="AdamW's weight decay.")
     warmup_steps: int = Field(
         100, ge=0, le=1_000_000_000, description="Steps of linear warm-up, at most half."
-    )
-    schedule: Literal["poly", "cosine"] = Field(
-        "poly", description="How the learning rates fall to 0 after the warm-up."
     )
     max_gradient_norm: float = Field(
         3.0, gt=0, le=_LARGEST_NORM, description="Gradients are clipped to this norm."
@@ -343,18 +344,14 @@ class ComputeSettings(Section):
 
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|cuda(:(0|[1-9][0-9]?))?)$",
-        description="auto: a GPU if there is one. cpu, cuda or cuda:N otherwise.",
+        pattern=r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?)$",
+        description="auto: a CUDA GPU if there is one. cpu, cuda, cuda:N or mps (Apple's GPUs, "
+        "untried) otherwise.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the device computes it, else fp32."
     )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads. 0: all cores.")
-    compile: bool = Field(
-        False,
-        description="torch.compile for full trainings: minutes to begin with, faster steps on a "
-        "GPU. Where it fails, they go on without. Candidates are too short for it.",
-    )
 
 
 class RaySettings(Section):
@@ -580,7 +577,9 @@ def _nearest(key: str) -> str:
     """A hint at the valid key that is most like an unknown one: on its level, or by its name."""
     keys = setting_keys()
     paths = {".".join(known.split(".")[: key.count(".") + 1]) for known in keys}
-    close = difflib.get_close_matches(key, sorted(paths), n=1, cutoff=0.7)
+    # A key that has become one of a section of its own is there with a dot for a `_`.
+    close = [known for known in keys if known.replace(".", "_") == key.replace(".", "_")]
+    close = close or difflib.get_close_matches(key, sorted(paths), n=1, cutoff=0.7)
     if not close:
         last = key.rsplit(".", 1)[-1]
         close = [known for known in keys if known.rsplit(".", 1)[-1] == last]

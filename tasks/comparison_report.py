@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nas_core.analysis.comparison import STRATEGIES, WINDOW, Comparison, bands
-from nas_core.base.files import write_atomically, write_json
+from nas_core.analysis.comparison import STRATEGIES, WINDOW, ComparisonReport, bands
+from nas_core.base.files import write_atomically
 from tasks.results import write_table
 
 # The colours of Okabe and Ito, which colour-blind people can tell apart; the line styles also
@@ -34,49 +33,37 @@ PANELS = {
 NUM_POINTS = 500
 
 
-def write_comparison(place: Path, comparison: Comparison, about: Mapping[str, Any]) -> list[Path]:
-    """Write the three files into the folder `place`.
-
-    Args:
-        about: what compare.json says beside the figures; its `name` is in the picture's title.
-
-    Returns:
-        Their paths.
-    """
-    curves, figures, picture = (
-        place / name for name in ("curves.parquet", "compare.json", "compare.png")
-    )
-    write_table(curves, comparison.curves)
-    write_json(figures, {**about, **comparison.figures})
-    figure = comparison_picture(comparison, str(about["name"]))
-    write_atomically(picture, lambda temporary: figure.savefig(temporary, dpi=150))
-    return [curves, figures, picture]
+def write_comparison(place: Path, report: ComparisonReport, curves: pd.DataFrame) -> list[Path]:
+    """Write the three files into the folder `place`; returns their paths."""
+    paths = [place / name for name in ("curves.parquet", "compare.json", "compare.png")]
+    write_table(paths[0], curves)
+    report.write(paths[1])
+    figure = comparison_picture(report, curves)
+    write_atomically(paths[2], lambda temporary: figure.savefig(temporary, dpi=150))
+    return paths
 
 
-def comparison_picture(comparison: Comparison, name: str) -> Figure:
+def comparison_picture(report: ComparisonReport, curves: pd.DataFrame) -> Figure:
     """Best and mean reward against training time: mean over seeds, and a band of min to max."""
-    figures = comparison.figures
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     panels = figure.subplots(1, len(PANELS))
     for panel, (column, title) in zip(panels, PANELS.items(), strict=True):
-        _draw(panel, comparison, column)
+        _draw(panel, curves, column, report.budget_seconds)
         panel.set_title(title)
         panel.set_xlabel("proxy training time (min)")
         panel.set_ylabel("reward")
         panel.grid(alpha=0.3)
     lines, labels = panels[0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside lower center", ncols=len(labels))
-    seeds = [len(strategy["seeds"]) for strategy in figures["strategies"].values()]
+    seeds = [len(strategy.seeds) for strategy in report.strategies.values()]
     spread = f"mean of {seeds[0]} seeds, band: min to max" if min(seeds) > 1 else "one seed"
-    figure.suptitle(f"{name}: {figures['num_candidates']} candidates a search, {spread}")
+    figure.suptitle(f"{report.name}: {report.num_candidates} candidates a search, {spread}")
     return figure
 
 
-def _draw(panel: Axes, comparison: Comparison, column: str) -> None:
-    seconds = np.linspace(0, comparison.figures["budget_seconds"], NUM_POINTS)
-    for strategy, band in bands(comparison.curves, column, seconds.tolist()).groupby(
-        "strategy", sort=False
-    ):
+def _draw(panel: Axes, curves: pd.DataFrame, column: str, budget_seconds: float) -> None:
+    seconds = np.linspace(0, budget_seconds, NUM_POINTS)
+    for strategy, band in bands(curves, column, seconds.tolist()).groupby("strategy", sort=False):
         colour, style = STYLES[str(strategy)]
         minutes = band["training_seconds"] / 60
         panel.fill_between(

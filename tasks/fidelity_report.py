@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from matplotlib.figure import Figure
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from nas_core.base.files import write_atomically, write_json
+from nas_core.analysis.rank_agreement import FidelityReport, ProxyOutcome
+from nas_core.base.files import write_atomically
 from nas_core.config import Settings
 from nas_core.search.candidates import proxy_task
 from nas_core.search.identity import candidate_seed
@@ -28,8 +28,8 @@ from tasks.results import write_table
     cache_result_in_memory=False,
 )
 def train_to_proxy_end(
-    folder: Path, settings: Settings, root: Path, what: str, genotype: dict[str, Any]
-) -> Path:
+    folder: Path, settings: Settings, root: Path, what: str, architecture: Genotype
+) -> ProxyOutcome:
     """Train one architecture on the proxy task without early stopping.
 
     Args:
@@ -37,64 +37,61 @@ def train_to_proxy_end(
         what: the architecture and the proxy, for the log.
 
     Returns:
-        The path of its outcome in `folder`: scores at the validations, seconds of each part. One
-        that is there is kept.
+        Its outcome, which is kept in `folder`. One that is there is taken as it is.
     """
-    architecture = Genotype.from_dict(genotype)
     path = folder / f"{architecture.id}.json"
     if path.exists():
-        return path
+        return ProxyOutcome.read(path)
     seed = candidate_seed(settings.seed, architecture.id)
     result = train_candidate(proxy_task(settings, root), architecture, seed=seed)
-    write_json(
-        path,
-        {
-            "id": architecture.id,
-            "seed": seed,
-            "scores": result.scores,
-            "seconds": result.seconds,
-            "losses": result.losses,
-            "num_skipped_steps": result.num_skipped_steps,
-        },
+    outcome = ProxyOutcome(
+        id=architecture.id,
+        seed=seed,
+        scores=result.scores,
+        seconds=result.seconds,
+        losses=result.losses,
+        num_skipped_steps=result.num_skipped_steps,
     )
+    outcome.write(path)
     seconds = sum(result.seconds.values())
     get_run_logger().info(f"{what} · reward {result.scores[-1]:.4f} · {seconds:.0f} s")
-    return path
+    return outcome
 
 
-def write_fidelity(place: Path, report: Mapping[str, Any], table: pd.DataFrame) -> list[Path]:
+def write_fidelity(place: Path, report: FidelityReport, table: pd.DataFrame) -> list[Path]:
     """fidelity.json, fidelity.parquet and fidelity.png; returns their paths."""
     paths = [place / f"fidelity.{suffix}" for suffix in ("json", "parquet", "png")]
-    write_json(paths[0], report)
+    report.write(paths[0])
     write_table(paths[1], table)
     picture = fidelity_picture(report, table)
     write_atomically(paths[2], lambda temporary: picture.savefig(temporary, dpi=120))
     return paths
 
 
-def fidelity_picture(report: Mapping[str, Any], table: pd.DataFrame) -> Figure:
+def fidelity_picture(report: FidelityReport, table: pd.DataFrame) -> Figure:
     """Reward against val mIoU on the default proxy, and each proxy's tau, cheapest at the top."""
-    proxies = [proxy for proxy in report["proxies"] if proxy["kendall_tau"] is not None]
-    proxies.sort(key=lambda proxy: -proxy["seconds"])
+    proxies = sorted(report.proxies, key=lambda proxy: -proxy.seconds)
+    proxies = [proxy for proxy in proxies if proxy.kendall_tau is not None]
     figure = Figure(figsize=(12, max(4.5, 1.5 + 0.25 * len(proxies))), layout="constrained")
     scatter, taus = figure.subplots(1, 2)
-    rows = table[table["proxy"] == report["proxy"]]
+    rows = table[table["proxy"] == report.proxy]
     scatter.scatter(rows["reward"], rows["val_mean_iou"], s=16)
     for row in rows.to_dict("records"):
         label = row["id"][:6] if row["name"] == row["id"] else row["name"]
         _annotate(scatter, label, row["reward"], row["val_mean_iou"])
-    scatter.set_title(f"{report['proxy']}: {_tau_in_words(report)}")
+    scatter.set_title(f"{report.proxy}: {_tau_in_words(report)}")
     scatter.set_xlabel("reward on the proxy task")
     scatter.set_ylabel("val mIoU after full training")
     scatter.margins(x=0.15)  # room for the labels
 
     for place, proxy in enumerate(proxies):
-        tau, (low, high) = proxy["kendall_tau"], proxy["kendall_tau_interval"]
+        assert proxy.kendall_tau is not None and proxy.kendall_tau_interval is not None
+        tau, (low, high) = proxy.kendall_tau, proxy.kendall_tau_interval
         # A percentile interval need not hold the estimate.
         bars = [[max(0.0, tau - low)], [max(0.0, high - tau)]]
-        colour = "tab:orange" if proxy["proxy"] == report["proxy"] else "tab:blue"
+        colour = "tab:orange" if proxy.proxy == report.proxy else "tab:blue"
         taus.errorbar(tau, place, xerr=bars, fmt="o", color=colour, capsize=3)
-    names = [f"{proxy['proxy']} · {proxy['seconds']:.1f} s" for proxy in proxies]
+    names = [f"{proxy.proxy} · {proxy.seconds:.1f} s" for proxy in proxies]
     taus.set_yticks(range(len(names)), names, fontsize=8)
     taus.set_title("each proxy, and its mean seconds a candidate")
     taus.set_xlabel("Kendall's tau with full training, 95 % intervals")
@@ -103,12 +100,12 @@ def fidelity_picture(report: Mapping[str, Any], table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _tau_in_words(report: Mapping[str, Any]) -> str:
-    if report["kendall_tau"] is None:
-        return str(report["reason"])
-    low, high = report["kendall_tau_interval"]
-    number = report["num_architectures"]
-    return f"tau {report['kendall_tau']:.2f} [{low:.2f}, {high:.2f}], {number} architectures"
+def _tau_in_words(report: FidelityReport) -> str:
+    if report.kendall_tau is None or report.kendall_tau_interval is None:
+        return str(report.reason)
+    low, high = report.kendall_tau_interval
+    number = report.num_architectures
+    return f"tau {report.kendall_tau:.2f} [{low:.2f}, {high:.2f}], {number} architectures"
 
 
 def _annotate(panel: Any, text: str, x: float, y: float) -> None:

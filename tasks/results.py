@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
-from pyarrow.lib import ArrowException
 
-from nas_core.analysis.leaderboard import leaderboard
+from nas_core.analysis.leaderboard import SearchMetrics, leaderboard
 from nas_core.analysis.pareto import pareto_front, pareto_fronts
-from nas_core.analysis.verification import class_table, render
-from nas_core.base.errors import RunError, first_line, shown
-from nas_core.base.files import write_atomically, write_bytes, write_json
+from nas_core.analysis.verification import VerificationReport, class_table, render
+from nas_core.base.files import write_atomically, write_bytes
 from nas_core.base.paths import results_folder
 from nas_core.config import Settings
 from nas_core.search.journal import Record
-from nas_core.training.record import read_object
 
 # How each cost is shown: its name with the unit, and the unit's size.
 COST_AXES = {
@@ -32,11 +28,11 @@ COST_AXES = {
 
 def write_search_results(
     root: Path, settings: Settings, folder: Path, candidates: Sequence[Record]
-) -> dict[str, Any]:
+) -> SearchMetrics:
     """candidates.parquet, progress.csv, pareto.csv, pareto.png, metrics.json of the stage search.
 
     Returns:
-        The content of metrics.json.
+        metrics.json.
     """
     place = results_folder(root, settings, "search")
     table = leaderboard(candidates)
@@ -56,18 +52,18 @@ def write_search_results(
     write_table(place / "pareto.csv", pareto_fronts(finished))
     picture = pareto_picture(finished)
     write_atomically(place / "pareto.png", lambda temporary: picture.savefig(temporary, dpi=120))
-    metrics = {
-        "search": folder.name,
-        "num_candidates": len(candidates),
+    metrics = SearchMetrics(
+        search=folder.name,
+        num_candidates=len(candidates),
         # Every proposal has an index; those that are no candidates were answered from the journal.
-        "num_repeats": candidates[-1].index + 1 - len(candidates) if candidates else 0,
-        "num_failed": sum(record.status == "failed" for record in candidates),
-        "num_stopped_early": sum(record.status == "stopped early" for record in candidates),
-        "best_reward": float(rewards.max()) if scored else None,
-        "mean_reward": float(rewards.mean()) if scored else None,
-        "best": str(table["id"].iloc[0]) if scored else None,
-    }
-    write_json(place / "metrics.json", metrics)
+        num_repeats=candidates[-1].index + 1 - len(candidates) if candidates else 0,
+        num_failed=sum(record.status == "failed" for record in candidates),
+        num_stopped_early=sum(record.status == "stopped early" for record in candidates),
+        best_reward=float(rewards.max()) if scored else None,
+        mean_reward=float(rewards.mean()) if scored else None,
+        best=str(table["id"].iloc[0]) if scored else None,
+    )
+    metrics.write(place / "metrics.json")
     return metrics
 
 
@@ -105,41 +101,13 @@ def _write_ids(panel: Axes, ids: pd.Series, costs: pd.Series, qualities: pd.Seri
             written.append(box)
 
 
-def write_verification(place: Path, report: Mapping[str, Any]) -> list[Path]:
+def write_verification(place: Path, report: VerificationReport) -> list[Path]:
     """verify.json, classes.csv and verify.md; returns their paths."""
     paths = [place / name for name in ("verify.json", "classes.csv", "verify.md")]
-    write_json(paths[0], report)
-    write_table(paths[1], class_table(report["architectures"]))
+    report.write(paths[0])
+    write_table(paths[1], class_table(report.architectures))
     write_bytes(paths[2], render(report).encode())
     return paths
-
-
-def read_candidates(path: Path) -> pd.DataFrame:
-    """The content of a candidates.parquet.
-
-    Raises:
-        RunError: the file cannot be read, or is none.
-    """
-    try:
-        table = pd.read_parquet(path)
-    # pandas believes what the file says of its columns, and fails where that is damaged.
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArrowException) as error:
-        raise RunError(f"{path} cannot be read: {first_line(error)}") from None
-    if missing := {"id", "status", "reward", "genotype"} - {*table.columns}:
-        raise RunError(f"{path} lacks {', '.join(sorted(missing))}: run the stage search again")
-    return table
-
-
-def read_search_name(path: Path) -> str:
-    """Which search the metrics.json of the stage search is of: its folder's name.
-
-    Raises:
-        RunError: the file cannot be read, or does not say it.
-    """
-    name = read_object(path).get("search")
-    if not isinstance(name, str) or "/" in name:
-        raise RunError(f"{path}: search is {shown(name)}: run the stage search again")
-    return name
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

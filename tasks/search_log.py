@@ -12,7 +12,7 @@ from typing import Any
 from nas_core.base.errors import ServiceError, UnavailableError
 from nas_core.base.files import write_bytes
 from nas_core.base.logs import Logger
-from nas_core.search.candidates import candidate_files, damaged_files, read_losses
+from nas_core.search.candidates import Losses, candidate_files, damaged_files
 from nas_core.search.journal import Record
 from nas_core.search.loop import Observer, Search
 from nas_core.space.genotype import Genotype
@@ -121,7 +121,7 @@ class SearchLog(Observer):
         finished = ended.stat().st_mtime
         curves = {}
         if "losses" in files:
-            losses = read_losses(files["losses"])
+            losses = Losses.read(files["losses"]).root
             curves = {f"loss_{stage}": values for stage, values in losses.items()}
         if record.is_scored:
             curves["validation_reward"] = list(record.scores)

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from nas_core.config import Settings
 from nas_core.space.genotype import Genotype
 from nas_core.training import lifecycle
+from nas_core.training.record import FinalScores
 from tasks.tracking.provenance import git_commit
 
 
@@ -31,15 +32,5 @@ def train_architecture(settings: Settings, root: Path, label: str, architecture:
     cache_policy=NO_CACHE,
     cache_result_in_memory=False,
 )
-def evaluate_architecture(settings: Settings, root: Path, label: str, folder: Path) -> Path:
+def evaluate_architecture(settings: Settings, root: Path, label: str, folder: Path) -> FinalScores:
     return lifecycle.evaluate_architecture(settings, root, label, folder, logger=get_run_logger())
-
-
-@task(
-    name="draw pictures",
-    task_run_name="pictures of {label}",
-    cache_policy=NO_CACHE,
-    cache_result_in_memory=False,
-)
-def draw_pictures(settings: Settings, root: Path, label: str, folder: Path) -> list[Path]:
-    return lifecycle.draw_pictures(settings, root, label, folder, logger=get_run_logger())

@@ -1,10 +1,11 @@
-"""The commands `nas data`: looking at a dataset before a search."""
+"""The commands `nas data`: making a dataset, and looking at it before a search."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -16,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from nas_core.base.errors import DataError, SettingsError, printable
+from nas_core.base.errors import DataError, SettingsError, printable, some_of
 from nas_core.base.files import read_text, write_atomically, write_bytes
 from nas_core.base.paths import artifacts_folder
 from nas_core.config import DatasetKind, DatasetSettings, load_settings, profiles, project_dir
@@ -24,9 +25,13 @@ from nas_core.config import DatasetKind, DatasetSettings, load_settings, profile
 if TYPE_CHECKING:
     from nas_core.data.check import Report
     from nas_core.data.description import Places
+    from nas_core.data.importing.dataset import Imported
+    from nas_core.data.meta_val import MetaVal
 
-app = typer.Typer(name="data", help="Look at a dataset before a search.", no_args_is_help=True)
+_HELP = "Make a dataset of what an annotation tool wrote, and look at it before a search."
+app = typer.Typer(name="data", help=_HELP, no_args_is_help=True)
 console = Console()
+errors = Console(stderr=True)
 
 _SHOWN_SIZES = 5
 _SHOWN_UNUSED = 5
@@ -36,9 +41,9 @@ _SHOWN_NEAR = 3
 KINDS = [kind for kind in get_args(DatasetKind) if kind != "synthetic"]
 
 
-@app.callback()
+@app.callback(help=_HELP)
 def data() -> None:
-    """Look at a dataset before a search."""
+    pass
 
 
 @app.command()
@@ -83,9 +88,12 @@ def check(
         raise _drafted(source, places, root)
     listing = list_dataset(_dataset(chosen, source), root)
     console.print(f"layout: {listing.layout}", soft_wrap=True, markup=False, highlight=False)
+    meta_val = load_settings(root=root).search.meta_val
     with _progress(len(listing.samples)) as on_done:
-        report = check_dataset(listing, on_done)
+        report = check_dataset(listing, meta_val, on_done)
     _print(report, chosen)
+    if report.meta_val is not None:
+        _print_meta_val(report.meta_val, meta_val.by)
     drawn = sample_picture(listing)
     if drawn is not None:
         place = picture or artifacts_folder(root) / "check" / f"{source.name}.png"
@@ -143,9 +151,95 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=errors, transient=True) as progress:
         bar = progress.add_task("", total=total)
         yield lambda: progress.advance(bar)
+
+
+class Format(StrEnum):
+    coco = "coco"
+    labelme = "labelme"
+
+
+class Unlabelled(StrEnum):
+    background = "background"
+    ignore = "ignore"
+
+
+@app.command("import")
+def import_annotations(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE_OR_FOLDER", help="What the annotation tool wrote.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
+    form: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            help="coco: also what CVAT, Label Studio and Roboflow export as COCO; it needs the "
+            "package pycocotools.",
+        ),
+    ],
+    unlabelled: Annotated[
+        Unlabelled,
+        typer.Option(help="What pixels without a shape are: a class background, or not counted."),
+    ] = Unlabelled.background,
+    copy: Annotated[
+        bool,
+        typer.Option(
+            "--copy",
+            help="Copy the images. Else they are hard links, which need no space: who changes an "
+            "image in place changes both.",
+        ),
+    ] = False,
+    skip_bad_shapes: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad-shapes",
+            help="Leave out shapes that cannot be drawn, as polygons of two points; else they are "
+            "errors.",
+        ),
+    ] = False,
+) -> None:
+    """Make a dataset of images and label masks from polygons, masks and other shapes.
+
+    A later shape lies above an earlier one, crowd regions lie below all and are ignored. Folders
+    or files of train, valid and test are kept as splits; else dataset.yaml divides by shares.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from nas_core.data.importing.dataset import check_target, import_dataset, read_plan
+
+    check_target(out)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True) as progress:
+        bar = progress.add_task("", total=None)
+        plan = read_plan(source, form.value)
+        progress.update(bar, total=2 * len(plan.pictures))  # each is drawn, then written
+        done = import_dataset(
+            plan,
+            out.resolve(),
+            unlabelled=unlabelled.value,
+            skip_bad_shapes=skip_bad_shapes,
+            copy=copy,
+            advance=lambda: progress.advance(bar),
+        )
+    _print_imported(done, out)
+
+
+def _print_imported(done: Imported, out: Path) -> None:
+    from nas_core.data.listing import SPLITS
+
+    counts = done.counts
+    splits = ", ".join(f"{split} {counts[split]}" for split in SPLITS if split in counts)
+    lines = [
+        f"written: {out}: {sum(counts.values())} images ({splits or 'divided by dataset.yaml'})",
+        f"{len(done.classes)} classes: {some_of(done.classes)}",
+        *done.notes,
+        *(f"left out: {line}" for line in done.left_out),
+        f"look at it with `nas data check {out}`",
+    ]
+    console.print("\n".join(map(printable, lines)), soft_wrap=True, markup=False, highlight=False)
 
 
 def _dataset(kind: str, source: Path) -> DatasetSettings:
@@ -234,4 +328,14 @@ def _print_splits(report: Report) -> None:
             soft_wrap=True,
             markup=False,
             highlight=False,
+        )
+
+
+def _print_meta_val(chosen: MetaVal, by: str) -> None:
+    console.print(str(chosen), soft_wrap=True, markup=False, highlight=False)
+    if by == "frames" and chosen.num_shared:
+        console.print(
+            f"{chosen.num_shared} of them have others of their group in training; with "
+            "search.meta_val.by=groups they are kept apart",
+            soft_wrap=True,
         )

@@ -237,7 +237,7 @@ def verify(
 
     settings = _settings(profile, overrides)
     references, seeds = tuple(architecture or ARCHITECTURES), tuple(seed or [settings.seed])
-    check_once("--seed", seeds)  # refuses before Prefect starts
+    check_once("seed", seeds)  # refuses before Prefect starts
     for reference in references:
         _find(reference)
     from flows.verify import nas_verify
@@ -395,10 +395,10 @@ def run_deployment(
     named = {"name": parameters["name"]} if parameters.get("name") else {}
     settings = load_settings(profile, sections=named)
     if flow == "nas-verify":
-        from nas_core.training.record import read_object
+        from nas_core.analysis.verification import VerificationReport
 
         path = results_folder(project_dir(), settings, "verify") / "verify.json"
-        report = read_object(path)
+        report = VerificationReport.read(path)
         tables.print_verification(console, project_dir(), settings, report)
     elif parameters.get("stage", Stage.all) in (Stage.all, Stage.search):
         tables.print_results(console, project_dir(), settings)

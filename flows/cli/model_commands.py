@@ -153,9 +153,9 @@ def bench(
     from nas_core.models.checkpoint import load_segmenter
 
     segmenter, card = load_segmenter(find_weights(model))
-    rows = [asdict(row) for rows in measure(segmenter, card, sizes, threads) for row in rows]
+    rows = [row for rows in measure(segmenter, card, sizes, threads) for row in rows]
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps([asdict(row) for row in rows], indent=1))
     else:
         tables.print_latencies(console, rows)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -13,10 +13,17 @@ from rich.text import Text
 from flows.servers.processes import Record
 from nas_core.base.paths import artifacts_folder, results_folder
 from nas_core.config import Settings
-from nas_core.training.record import read_object
+from nas_core.training.record import EvaluateMetrics, Scores, TrainedNetwork, TrainMetrics
 
 if TYPE_CHECKING:  # pandas takes a while to import
     import pandas as pd
+
+    from flows.train import TrainingSummary
+    from nas_core.analysis.comparison import ComparisonReport
+    from nas_core.analysis.rank_agreement import FidelityReport
+    from nas_core.analysis.verification import VerificationReport
+    from nas_core.deploy.bench import Latency
+    from nas_core.deploy.predict import PredictionScores
 
 SCORES = ("mean_iou", "frequency_weighted_iou", "mean_accuracy")
 
@@ -47,15 +54,21 @@ def candidates_table(name: str, candidates: pd.DataFrame, top: int) -> Table:
 
 def print_results(console: Console, root: Path, settings: Settings) -> None:
     """The best candidates of the latest search, the trained ones, and where to look further."""
-    from tasks.results import read_candidates, read_search_name
+    from nas_core.analysis.leaderboard import SearchMetrics, read_leaderboard
 
     place = results_folder(root, settings, "search")
-    candidates = read_candidates(place / "candidates.parquet")
-    search = read_search_name(place / "metrics.json")
+    candidates = read_leaderboard(place / "candidates.parquet")
+    search = SearchMetrics.read(place / "metrics.json").search
     console.print(candidates_table(search, candidates, top=10))
-    trained = _metrics(root, settings, "train")
-    if trained:
-        console.print(_trainings_table(trained, _metrics(root, settings, "evaluate")))
+    trained = results_folder(root, settings, "train") / "metrics.json"
+    tested = results_folder(root, settings, "evaluate") / "metrics.json"
+    if trained.exists():
+        console.print(
+            _trainings_table(
+                TrainMetrics.read(trained).root,
+                EvaluateMetrics.read(tested).root if tested.exists() else {},
+            )
+        )
     artifacts = artifacts_folder(root)
     for what, where in (
         ("journal and candidates", artifacts / "searches" / search),
@@ -67,21 +80,21 @@ def print_results(console: Console, root: Path, settings: Settings) -> None:
         console.print(f"{what:<24} {where}", soft_wrap=True, highlight=False)
 
 
-def print_training(console: Console, summary: Mapping[str, Any]) -> None:
+def print_training(console: Console, training: TrainingSummary) -> None:
     """Scores of one training and where its weights are."""
     table = Table("score", "val", "test")
     for name in SCORES:
-        values = (summary[split].get(name) for split in ("val", "test"))
+        values = training.val.get(name), getattr(training.test, name, None)
         table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
     console.print(table)
-    console.print(f"weights: {summary['weights']}", soft_wrap=True, highlight=False)
+    console.print(f"weights: {training.weights}", soft_wrap=True, highlight=False)
 
 
 def print_comparison(
-    console: Console, root: Path, settings: Settings, comparison: Mapping[str, Any]
+    console: Console, root: Path, settings: Settings, comparison: ComparisonReport
 ) -> None:
     """Each strategy over its seeds within the equal training time, and where the files lie."""
-    minutes = comparison["budget_seconds"] / 60
+    minutes = comparison.budget_seconds / 60
     table = Table(
         title=f"{settings.name}: rewards within {minutes:.1f} min of proxy training a search",
         title_justify="left",
@@ -89,25 +102,25 @@ def print_comparison(
     table.add_column("strategy", no_wrap=True)
     for heading in ("seeds", "candidates", r"best \[min..max]", "mean", "last quarter"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for strategy, over_seeds in comparison["strategies"].items():
+    for strategy, over_seeds in comparison.strategies.items():
         best, mean, last = (
-            over_seeds["equal_time"][figure]
+            over_seeds.equal_time[figure]
             for figure in ("best_reward", "mean_reward", "last_quarter_reward")
         )
         numbers = [
-            search["equal_time"]["num_candidates"]
-            for search in comparison["searches"]
-            if search["strategy"] == strategy
+            search.equal_time.num_candidates
+            for search in comparison.searches
+            if search.strategy == strategy
         ]
-        has_spread = len(numbers) > 1 and best["mean"] is not None
-        spread = f" [{_score(best['min'])}..{_score(best['max'])}]" if has_spread else ""
+        has_spread = len(numbers) > 1 and best.mean is not None
+        spread = f" [{_score(best.min)}..{_score(best.max)}]" if has_spread else ""
         table.add_row(
             strategy,
-            ", ".join(str(seed) for seed in over_seeds["seeds"]),
+            ", ".join(str(seed) for seed in over_seeds.seeds),
             "..".join(str(number) for number in sorted({min(numbers), max(numbers)})),
-            _score(best["mean"]) + spread,
-            _score(mean["mean"]),
-            _score(last["mean"]),
+            _score(best.mean) + spread,
+            _score(mean.mean),
+            _score(last.mean),
         )
     console.print(table)
     place = results_folder(root, settings, "compare")
@@ -124,40 +137,41 @@ def _score(value: float | None) -> str:
 
 
 def print_fidelity(
-    console: Console, root: Path, settings: Settings, report: Mapping[str, Any]
+    console: Console, root: Path, settings: Settings, report: FidelityReport
 ) -> None:
     """How each proxy ranks, and where the figures are."""
-    number = report["num_architectures"]
-    table = Table(title=f"ranking of {number} architectures", title_justify="left")
+    title = f"ranking of {report.num_architectures} architectures"
+    table = Table(title=title, title_justify="left")
     table.add_column("proxy", overflow="fold")
     for heading in ("seconds", "Kendall's tau", "Spearman's rho"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in report["proxies"]:
-        values = [
-            _estimate(row[name], row[f"{name}_interval"])
-            for name in ("kendall_tau", "spearman_rho")
-        ]
-        table.add_row(row["proxy"], f"{row['seconds']:.1f}", *values)
+    for row in report.proxies:
+        table.add_row(
+            row.proxy,
+            f"{row.seconds:.1f}",
+            _estimate(row.kendall_tau, row.kendall_tau_interval),
+            _estimate(row.spearman_rho, row.spearman_rho_interval),
+        )
     console.print(table)
-    for reason in sorted({row["reason"] for row in report["proxies"] if row["reason"]}):
+    for reason in sorted({row.reason for row in report.proxies if row.reason}):
         console.print(reason)
     place = results_folder(root, settings, "fidelity")
     console.print("with 95 % intervals, against val mIoU of full training")
-    console.print(f"as configured: {report['proxy']}")
+    console.print(f"as configured: {report.proxy}")
     console.print(f"figures and picture: {place}", soft_wrap=True, highlight=False)
 
 
 def print_verification(
-    console: Console, root: Path, settings: Settings, report: Mapping[str, Any]
+    console: Console, root: Path, settings: Settings, report: VerificationReport
 ) -> None:
     """Claimed and measured, the IoU of each class, and where the files are."""
     from nas_core.analysis.verification import NUMBERS, claim_rows, class_rows
 
-    height, width = report["size"]
+    height, width = report.size
     rows = claim_rows(report)
     table = Table(
-        title=f"{report['name']}: {rows[0]['metric']} at {width}x{height}, per cent; "
-        f"trained on {report['splits']}, {rows[0]['epochs']} epochs",
+        title=f"{report.name}: {rows[0]['metric']} at {width}x{height}, per cent; "
+        f"trained on {report.splits}, {rows[0]['epochs']} epochs",
         title_justify="left",
     )
     # They stand in the title: a terminal is narrow.
@@ -169,34 +183,33 @@ def print_verification(
         table.add_row(row["model"], *(Text(row[heading]) for heading in numbers), row["claim"])
     console.print(table)
     classes = Table("class", title="IoU of each class, per cent", title_justify="left")
-    for one in report["architectures"]:
-        classes.add_column(one["name"], justify="right")
+    for one in report.architectures:
+        classes.add_column(one.name, justify="right")
     for cells in class_rows(report):
         classes.add_row(*map(Text, cells))
     console.print(classes)
     place = results_folder(root, settings, "verify")
-    console.print(f"claims: {report['claims_source']}")
+    console.print(f"claims: {report.claims_source}")
     console.print(f"figures: {place}", soft_wrap=True, highlight=False)
 
 
-def print_class_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
+def print_class_metrics(console: Console, metrics: PredictionScores) -> None:
     """IoU of each class, and the means."""
-    table = Table(title=f"{metrics['num_images']} images with masks", title_justify="left")
+    table = Table(title=f"{metrics.num_images} images with masks", title_justify="left")
     table.add_column("class")
     table.add_column("IoU", justify="right")
-    for name, value in metrics["class_iou"].items():
+    for name, value in metrics.class_iou.items():
         table.add_row(name, f"{value:.4f}")
     table.add_section()
     for name in SCORES:
-        table.add_row(name, f"{metrics[name]:.4f}")
+        table.add_row(name, f"{getattr(metrics, name):.4f}")
     console.print(table)
 
 
-def print_latencies(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+def print_latencies(console: Console, rows: Sequence[Latency]) -> None:
     """Latency for one image by size and backend."""
     table = Table(
-        title=f"latency, batch 1, fp32, CPU threads: {rows[0]['threads']}; "
-        f"over {rows[0]['runs']} runs",
+        title=f"latency, batch 1, fp32, CPU threads: {rows[0].threads}; over {rows[0].runs} runs",
         title_justify="left",
     )
     table.add_column("size")
@@ -205,42 +218,37 @@ def print_latencies(console: Console, rows: Sequence[Mapping[str, Any]]) -> None
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
-            f"{row['width']}x{row['height']}",
-            row["backend"],
-            f"{row['median_ms']:.1f}",
-            f"{row['p10_ms']:.1f}..{row['p90_ms']:.1f}",
-            f"{row['speedup']:.2f}",
+            f"{row.width}x{row.height}",
+            row.backend,
+            f"{row.median_ms:.1f}",
+            f"{row.p10_ms:.1f}..{row.p90_ms:.1f}",
+            f"{row.speedup:.2f}",
         )
     console.print(table)
 
 
-def _estimate(value: float | None, interval: list[float] | None) -> str:
+def _estimate(value: float | None, interval: tuple[float, float] | None) -> str:
     if value is None or interval is None:
         return ""
     low, high = interval
     return f"{value:.2f} ({low:.2f}, {high:.2f})"
 
 
-def _trainings_table(trained: Mapping[str, Any], tested: Mapping[str, Any]) -> Table:
+def _trainings_table(trained: Mapping[str, TrainedNetwork], tested: Mapping[str, Scores]) -> Table:
     table = Table(title="full training", title_justify="left")
     table.add_column("architecture")
     for heading in ("params", "epochs", "val mIoU", "test mIoU"):
         table.add_column(heading, justify="right")
     for label, training in trained.items():
-        val = training["val"].get("mean_iou")
-        test = tested.get(label, {}).get("mean_iou")
+        val = training.val.get("mean_iou")
+        test = tested[label].mean_iou if label in tested else None
         table.add_row(
             label,
-            f"{training['num_parameters'] / 1e3:.0f}K",
-            str(training["epochs"]),
+            f"{training.num_parameters / 1e3:.0f}K",
+            str(training.epochs),
             *("" if score is None else f"{score:.4f}" for score in (val, test)),
         )
     return table
-
-
-def _metrics(root: Path, settings: Settings, stage: str) -> dict[str, Any]:
-    path = results_folder(root, settings, stage) / "metrics.json"
-    return read_object(path) if path.exists() else {}
 
 
 def _mlflow(artifacts: Path) -> str:

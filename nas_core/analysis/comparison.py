@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pandas as pd
+from pydantic import JsonValue
 
+from nas_core.base.documents import Document
 from nas_core.base.errors import RunError, SettingsError
 from nas_core.config import Settings, StrategyName, check_once, validate_settings
 from nas_core.search.journal import Record
@@ -54,6 +56,68 @@ class ComparedSearch:
     records: Sequence[Record]
 
 
+class SearchFigures(Document):
+    """Figures of a search up to some candidate; None where no candidate has a reward."""
+
+    num_candidates: int
+    num_failed: int
+    num_stopped_early: int
+    num_repeats: int
+    best_reward: float | None
+    mean_reward: float | None
+    last_quarter_reward: float | None
+
+
+class SearchReport(Document):
+    """One search of a comparison."""
+
+    strategy: str
+    seed: int
+    search: str
+    """Name of its folder."""
+    training_seconds: float
+    equal_candidates: SearchFigures
+    equal_time: SearchFigures
+
+
+class Spread(Document):
+    """A figure over seeds; None where no search has it."""
+
+    mean: float | None
+    min: float | None
+    max: float | None
+
+
+class StrategyReport(Document):
+    """`FIGURES` of a strategy over its seeds."""
+
+    seeds: list[int]
+    equal_candidates: dict[str, Spread]
+    equal_time: dict[str, Spread]
+
+
+class ComparisonFigures(Document):
+    """What a comparison found."""
+
+    num_candidates: int
+    budget_seconds: float
+    """The least training time of a search, which each could spend."""
+    searches: list[SearchReport]
+    strategies: dict[str, StrategyReport]
+
+
+class ComparedSettings(Document):
+    """What the searches of a comparison have in common."""
+
+    name: str
+    data_hash: str
+    search: dict[str, JsonValue]
+
+
+class ComparisonReport(ComparisonFigures, ComparedSettings):
+    """compare.json."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What a comparison found.
@@ -62,14 +126,10 @@ class Comparison:
         curves: a row for each candidate of each search. Columns: strategy, seed, candidate,
             training_seconds (until its end, with all before it), id, reward (NaN if it failed),
             best_reward so far, mean_reward of the last `WINDOW` with a reward.
-        figures: num_candidates; budget_seconds, the least training time of a search, which each
-            could spend; searches, the figures of each one; strategies, their mean, min and max
-            over the seeds. Each has equal_candidates and equal_time. Plain values; None where no
-            candidate has a reward.
     """
 
     curves: pd.DataFrame
-    figures: dict[str, Any]
+    figures: ComparisonFigures
 
 
 def plan_searches(
@@ -88,14 +148,14 @@ def plan_searches(
     strategies, seeds = tuple(strategies) or tuple(STRATEGIES), tuple(seeds) or SEEDS
     for strategy in strategies:
         if strategy not in STRATEGIES:
-            raise SettingsError(f"--strategy {strategy}: there are {', '.join(STRATEGIES)}")
-    check_once("--strategy", strategies)
-    check_once("--seed", seeds)
+            raise SettingsError(f"strategy {strategy!r}: there are {', '.join(STRATEGIES)}")
+    check_once("strategy", strategies)
+    check_once("seed", seeds)
     search = settings.search
     if {"ppo", "ppo-independent"} <= {*strategies} and not search.controller.autoregressive:
         raise SettingsError(
             "search.controller.autoregressive = False: then ppo and ppo-independent are the same "
-            "search; leave one out with --strategy, or the setting as it is"
+            "search; leave one of them out, or the setting as it is"
         )
     # Within the first batch nothing has been learned.
     least = max(LEAST_CANDIDATES, search.batch_size + 1)
@@ -126,29 +186,26 @@ def compare_searches(searches: Sequence[ComparedSearch], num_candidates: int) ->
             )
     curves = [_curve(search, records) for search, records in zip(searches, kept, strict=True)]
     budget = min(float(curve["training_seconds"].iloc[-1]) for curve in curves)
-    rows: list[dict[str, Any]] = []
+    rows: list[SearchReport] = []
     for search, records, curve in zip(searches, kept, curves, strict=True):
         num_within = int((curve["training_seconds"] <= budget).sum())
         rows.append(
-            {
-                "strategy": search.strategy,
-                "seed": search.seed,
-                "search": search.name,
-                "training_seconds": float(curve["training_seconds"].iloc[-1]),
-                "equal_candidates": _figures(records),
-                "equal_time": _figures(_first(records, num_within)),
-            }
+            SearchReport(
+                strategy=search.strategy,
+                seed=search.seed,
+                search=search.name,
+                training_seconds=float(curve["training_seconds"].iloc[-1]),
+                equal_candidates=_figures(records),
+                equal_time=_figures(_first(records, num_within)),
+            )
         )
     strategies = {
-        strategy: _over_seeds([row for row in rows if row["strategy"] == strategy])
+        strategy: _over_seeds([row for row in rows if row.strategy == strategy])
         for strategy in dict.fromkeys(search.strategy for search in searches)
     }
-    figures = {
-        "num_candidates": num_candidates,
-        "budget_seconds": budget,
-        "searches": rows,
-        "strategies": strategies,
-    }
+    figures = ComparisonFigures(
+        num_candidates=num_candidates, budget_seconds=budget, searches=rows, strategies=strategies
+    )
     return Comparison(pd.concat(curves, ignore_index=True), figures)
 
 
@@ -222,38 +279,36 @@ def _curve(search: ComparedSearch, records: Sequence[Record]) -> pd.DataFrame:
     )
 
 
-def _figures(records: Sequence[Record]) -> dict[str, Any]:
+def _figures(records: Sequence[Record]) -> SearchFigures:
     statuses = [record.status for record in records]
     rewards = [record.reward for record in _candidates(records) if record.reward is not None]
     last_quarter = rewards[len(rewards) - math.ceil(len(rewards) / 4) :]
-    return {
-        "num_candidates": len(_candidates(records)),
-        "num_failed": statuses.count("failed"),
-        "num_stopped_early": statuses.count("stopped early"),
-        "num_repeats": statuses.count("repeat"),
-        "best_reward": max(rewards, default=None),
-        "mean_reward": _mean(rewards),
-        "last_quarter_reward": _mean(last_quarter),
-    }
+    return SearchFigures(
+        num_candidates=len(_candidates(records)),
+        num_failed=statuses.count("failed"),
+        num_stopped_early=statuses.count("stopped early"),
+        num_repeats=statuses.count("repeat"),
+        best_reward=max(rewards, default=None),
+        mean_reward=_mean(rewards),
+        last_quarter_reward=_mean(last_quarter),
+    )
 
 
-def _over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "seeds": [row["seed"] for row in rows],
-        **{
-            equal: {figure: _spread([row[equal][figure] for row in rows]) for figure in FIGURES}
-            for equal in ("equal_candidates", "equal_time")
-        },
-    }
+def _over_seeds(rows: Sequence[SearchReport]) -> StrategyReport:
+    return StrategyReport(
+        seeds=[row.seed for row in rows],
+        equal_candidates=_spreads([row.equal_candidates for row in rows]),
+        equal_time=_spreads([row.equal_time for row in rows]),
+    )
 
 
-def _spread(values: Iterable[float | None]) -> dict[str, float | None]:
+def _spreads(rows: Sequence[SearchFigures]) -> dict[str, Spread]:
+    return {figure: _spread(getattr(row, figure) for row in rows) for figure in FIGURES}
+
+
+def _spread(values: Iterable[float | None]) -> Spread:
     known = [value for value in values if value is not None]
-    return {
-        "mean": _mean(known),
-        "min": min(known, default=None),
-        "max": max(known, default=None),
-    }
+    return Spread(mean=_mean(known), min=min(known, default=None), max=max(known, default=None))
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -8,10 +8,14 @@ import math
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+from pyarrow.lib import ArrowException
+from pydantic import Field
 
-from nas_core.base.errors import GenotypeError, RunError, shown, some_of
+from nas_core.base.documents import Document
+from nas_core.base.errors import GenotypeError, RunError, first_line, shown, some_of
 from nas_core.search.journal import Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, read_latencies, with_latencies
 from nas_core.space.genotype import Genotype
@@ -20,6 +24,26 @@ log = logging.getLogger(__name__)
 
 METRICS = ("mean_iou", "frequency_weighted_iou", "mean_accuracy")
 COUNTS = ("rank", "candidate", "num_parameters", "macs")
+SHOWN = {"id", "status", "reward", "mean_iou", "seconds", "genotype", *COUNTS}
+"""The columns that readers rely on."""
+
+
+class SearchMetrics(Document):
+    """metrics.json of the stage search; rewards are None if no candidate has one."""
+
+    remedy = "run the stage search again"
+
+    search: Annotated[str, Field(pattern=r"^[^/]+$")]
+    """Name of its folder."""
+    num_candidates: int
+    num_repeats: int | None = None
+    """Older ones lack it."""
+    num_failed: int
+    num_stopped_early: int
+    best_reward: float | None
+    mean_reward: float | None
+    best: str | None
+    """Id of the best candidate."""
 
 
 def leaderboard(candidates: Iterable[Record]) -> pd.DataFrame:
@@ -53,6 +77,44 @@ def leaderboard(candidates: Iterable[Record]) -> pd.DataFrame:
         | dict.fromkeys(floats, "float64")
         | dict.fromkeys(texts, "str")
     )
+
+
+def read_leaderboard(path: Path) -> pd.DataFrame:
+    """The content of a candidates.parquet, which is a `leaderboard`.
+
+    Raises:
+        RunError: the file cannot be read, or is none.
+    """
+    try:
+        table = pd.read_parquet(path)
+    # pandas believes what the file says of its columns, and fails where that is damaged.
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArrowException) as error:
+        raise RunError(f"{path} cannot be read: {first_line(error)}") from None
+    if missing := SHOWN - {*table.columns}:
+        raise RunError(f"{path} lacks {', '.join(sorted(missing))}: run the stage search again")
+    return table
+
+
+def best_genotypes(path: Path, num: int) -> dict[str, Genotype]:
+    """The first `num` architectures of a candidates.parquet, by id.
+
+    Raises:
+        RunError: it cannot be read, or every candidate failed.
+        GenotypeError: it holds one that is malformed.
+    """
+    table = read_leaderboard(path)
+    best = table[table["reward"].notna()].head(num)
+    if best.empty:
+        raise RunError(f"{path}: every candidate failed, so there is none to train")
+    genotypes = [_genotype(path, text) for text in best["genotype"]]
+    return {found.id: found for found in genotypes}
+
+
+def _genotype(path: Path, text: str) -> Genotype:
+    try:
+        return Genotype.from_dict(json.loads(text), source=str(path))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RunError(f"{path}: a genotype is not JSON: {first_line(error)}") from None
 
 
 def read_search(searches: Path, name: str | None = None) -> tuple[str, list[Record]]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import Field, JsonValue
 from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 
 from nas_core.analysis.stopping import seconds_until
 from nas_core.base.code import PROXY
+from nas_core.base.documents import Document
 from nas_core.config import ProxySettings, Settings
 from nas_core.models.compute import Compute
-from nas_core.search.identity import conditions
+from nas_core.search.identity import Identity, conditions
 from nas_core.search.journal import Record
 
 Floats = npt.NDArray[np.float64]
@@ -22,14 +25,81 @@ Floats = npt.NDArray[np.float64]
 NUM_RESAMPLES = 2000
 PERCENTILES = (2.5, 97.5)
 
+Interval = Annotated[tuple[float, float], Field(strict=False)]
+Difference = dict[str, JsonValue]
+"""The settings of a proxy that differ from the default."""
+
+
+class ProxyOutcome(Document):
+    """What a training on the proxy task gave that was not stopped."""
+
+    remedy = "delete it to train again"
+
+    id: str
+    seed: int
+    scores: list[float]
+    """The reward at each validation."""
+    seconds: dict[str, float]
+    """Of each part of the training."""
+    losses: dict[str, list[float]]
+    num_skipped_steps: int
+
+
+class Agreement(Document):
+    """How far two figures of the same architectures rank them alike.
+
+    Kendall's tau-b and Spearman's rho, with 95 % percentile intervals. Where all of a figure are
+    equal nothing is ranked: these are None then, and `reason` says why.
+    """
+
+    kendall_tau: float | None
+    kendall_tau_interval: Interval | None
+    spearman_rho: float | None
+    spearman_rho_interval: Interval | None
+    reason: str | None
+
+
+class Proxy(Document):
+    """A proxy, and what it costs."""
+
+    proxy: str
+    settings: Difference
+    seconds: float
+    """Mean of a candidate."""
+
+
+class ProxyAgreement(Agreement, Proxy):
+    """How a proxy ranks."""
+
+
+class FidelityReport(Agreement):
+    """fidelity.json: how the proxy of the settings ranks, and each other one that was tried."""
+
+    proxy: str
+    num_architectures: int
+    proxies: list[ProxyAgreement]
+    proxy_settings: dict[str, JsonValue]
+    train: dict[str, JsonValue]
+    data_hash: str
+
+
+@dataclass(frozen=True)
+class ProxyRow:
+    """Reward and seconds of an architecture on a proxy."""
+
+    id: str
+    proxy: str
+    reward: float
+    seconds: float
+
 
 def proxy_identity(
-    settings: Settings, content_hash: str, encoder_digest: str, compute: Compute
-) -> dict[str, Any]:
+    settings: Settings, data_hash: str, encoder_digest: str, compute: Compute
+) -> Identity:
     """All that decides what the proxy gives an architecture, as plain values."""
     return {
-        **conditions(settings, content_hash, encoder_digest, compute, PROXY),
-        "meta_val_fraction": settings.search.meta_val_fraction,
+        **conditions(settings, data_hash, encoder_digest, compute, PROXY),
+        "meta_val": settings.search.meta_val.model_dump(mode="json"),
         "proxy": settings.search.proxy.model_dump(mode="json"),
     }
 
@@ -43,7 +113,7 @@ def spread_by_rank(candidates: Sequence[Record], num: int) -> list[Record]:
     return [ranked[i * (len(ranked) - 1) // (num - 1)] for i in range(num)]
 
 
-def proxies_of(variant: ProxySettings, default: ProxySettings) -> dict[str, dict[str, Any]]:
+def proxies_of(variant: ProxySettings, default: ProxySettings) -> dict[str, Difference]:
     """The proxies that one training gives: one at each validation.
 
     Stage B is the same however many epochs follow, so its first epochs are a shorter proxy.
@@ -62,17 +132,12 @@ def proxies_of(variant: ProxySettings, default: ProxySettings) -> dict[str, dict
     return proxies
 
 
-def proxy_rows(outcome: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Reward and seconds of one architecture on each proxy of `names`.
-
-    Args:
-        outcome: of a training that was not stopped: its `scores` and `seconds`.
-        names: one a validation, as `proxies_of` gives them.
-    """
-    seconds = seconds_until(outcome["seconds"], len(names))
+def proxy_rows(outcome: ProxyOutcome, names: Sequence[str]) -> list[ProxyRow]:
+    """One architecture on each proxy of `names`, one a validation, as `proxies_of` gives them."""
+    seconds = seconds_until(outcome.seconds, len(names))
     return [
-        {"proxy": name, "reward": reward, "seconds": until}
-        for name, reward, until in zip(names, outcome["scores"], seconds, strict=True)
+        ProxyRow(outcome.id, name, reward, until)
+        for name, reward, until in zip(names, outcome.scores, seconds, strict=True)
     ]
 
 
@@ -82,41 +147,45 @@ def rank_agreement(
     *,
     seed: int,
     num_resamples: int = NUM_RESAMPLES,
-) -> dict[str, Any]:
+) -> Agreement:
     """How far two figures of the same architectures rank them alike.
 
     Args:
         rewards, scores: one an architecture each, in the same order.
         seed: of the bootstrap over architectures.
-
-    Returns:
-        kendall_tau (tau-b), spearman_rho, and of each a 95 % percentile interval,
-        kendall_tau_interval and spearman_rho_interval. Where all rewards or all scores are equal
-        nothing is ranked: these are None then, and `reason` says why.
     """
     x, y = np.asarray(rewards, dtype=float), np.asarray(scores, dtype=float)
-    names = ("kendall_tau", "spearman_rho")
-    result: dict[str, Any] = dict.fromkeys(
-        [key for name in names for key in (name, f"{name}_interval")]
-    )
     for what, values in (("rewards", x), ("scores of full training", y)):
         if not _vary(values):
-            return result | {"reason": f"all {what} are equal, so they rank nothing"}
+            return Agreement(
+                kendall_tau=None,
+                kendall_tau_interval=None,
+                spearman_rho=None,
+                spearman_rho_interval=None,
+                reason=f"all {what} are equal, so they rank nothing",
+            )
     rows = np.random.default_rng(seed).integers(len(x), size=(num_resamples, len(x)))
     rows = rows[[_vary(x[i]) and _vary(y[i]) for i in rows]]
-    result["kendall_tau"] = float(kendalltau(x, y).statistic)
-    result["spearman_rho"] = float(spearmanr(x, y).statistic)
-    # Called for each of the resamples, these two would take seconds. They are Pearson's
+    # Called for each of the resamples, scipy's two would take seconds. They are Pearson's
     # correlation: tau-b of the signs of all differences, rho of the ranks.
-    for name, values_of in (("kendall_tau", _signs), ("spearman_rho", _ranks)):
-        resampled = pearsonr(values_of(x[rows]), values_of(y[rows]), axis=1).statistic
-        result[f"{name}_interval"] = [float(v) for v in np.percentile(resampled, PERCENTILES)]
-    return result | {"reason": None}
+    return Agreement(
+        kendall_tau=float(kendalltau(x, y).statistic),
+        kendall_tau_interval=_interval(_signs(x[rows]), _signs(y[rows])),
+        spearman_rho=float(spearmanr(x, y).statistic),
+        spearman_rho_interval=_interval(_ranks(x[rows]), _ranks(y[rows])),
+        reason=None,
+    )
+
+
+def _interval(x: Floats, y: Floats) -> tuple[float, float]:
+    """`PERCENTILES` of Pearson's correlation over the rows of two (R, n)."""
+    low, high = np.percentile(pearsonr(x, y, axis=1).statistic, PERCENTILES)
+    return float(low), float(high)
 
 
 def agreement_by_proxy(
-    table: pd.DataFrame, proxies: Mapping[str, Mapping[str, Any]], *, seed: int
-) -> list[dict[str, Any]]:
+    table: pd.DataFrame, proxies: Mapping[str, Difference], *, seed: int
+) -> list[ProxyAgreement]:
     """`rank_agreement` and mean seconds of each proxy.
 
     Args:
@@ -125,12 +194,14 @@ def agreement_by_proxy(
         seed: of the bootstrap. All proxies have the same resamples.
     """
     return [
-        {
-            "proxy": name,
-            "settings": dict(settings),
-            "seconds": float(rows["seconds"].mean()),
-            **rank_agreement(rows["reward"].tolist(), rows["val_mean_iou"].tolist(), seed=seed),
-        }
+        ProxyAgreement(
+            proxy=name,
+            settings=settings,
+            seconds=float(rows["seconds"].mean()),
+            **dict(
+                rank_agreement(rows["reward"].tolist(), rows["val_mean_iou"].tolist(), seed=seed)
+            ),
+        )
         for name, settings in proxies.items()
         for rows in [table[table["proxy"] == name]]
     ]

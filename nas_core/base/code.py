@@ -33,6 +33,7 @@ PLUMBING = frozenset(
         "nas_core.base.closing",
         "nas_core.base.code",
         "nas_core.config",
+        "nas_core.base.documents",
         "nas_core.base.errors",
         "nas_core.base.files",
         "nas_core.base.locks",

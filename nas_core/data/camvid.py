@@ -9,6 +9,7 @@ Any dataset with the same layout, classes and void label can be used.
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -54,6 +55,9 @@ PALETTE = (
 VOID = 11
 """Label of the pixels that belong to no class; ignored everywhere."""
 
+# 0001TP_006690, 0006R0_f00930, Seq05VD_f00000: CamVid's recordings and their frames.
+_FRAME = re.compile(r"(\d{4}[A-Z][A-Z0-9]|Seq\d\d[A-Z]{2})_f?\d+")
+
 
 def list_dataset(root: Path) -> Listing:
     """List and hash a dataset; nothing is decoded.
@@ -71,7 +75,10 @@ def list_dataset(root: Path) -> Listing:
     problems: list[str] = []
     for split in SPLITS:
         pairs, found = pair_files(root, split, f"{split}annot", [".png"], [".png"])
-        samples += [Sample(split, sample_name(name), *pair) for name, pair in pairs.items()]
+        samples += [
+            Sample(split, sample_name(name), _recording(sample_name(name)), *pair)
+            for name, pair in pairs.items()
+        ]
         problems += found
     files = [path for sample in samples for path in (sample.image, sample.mask)]
     data_hash, unreadable = hash_files(root, files)
@@ -87,3 +94,9 @@ def list_dataset(root: Path) -> Listing:
         problems=(*problems, *unreadable),
         data_hash=data_hash,
     )
+
+
+def _recording(name: str) -> str:
+    """The recording that a sample of CamVid is of; any other sample is its own group."""
+    frame = _FRAME.fullmatch(name)
+    return frame[1] if frame else name

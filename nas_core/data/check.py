@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageOps
 
 from nas_core.base.errors import DataError
-from nas_core.config import ProxySettings, TrainSettings
+from nas_core.config import MetaValSettings, ProxySettings, TrainSettings
 from nas_core.data.images import read_image
 from nas_core.data.inspection import (
     MIN_TRAIN_IMAGES,
@@ -26,6 +26,7 @@ from nas_core.data.inspection import (
 from nas_core.data.lettering import Lettering
 from nas_core.data.likeness import fingerprint, near_pairs
 from nas_core.data.listing import Listing, Sample
+from nas_core.data.meta_val import MetaVal, choose_meta_val
 from nas_core.data.overlay import overlay
 
 _PER_SPLIT = 2
@@ -50,6 +51,7 @@ class Report:
         unlabelled: by split, how many readable masks have no labelled pixel.
         near: images of two splits that are nearly equal.
         padding: share of the prepared pixels that pad smaller images.
+        meta_val: the images that would score candidates; None where problems say why not.
         problems: all that keeps a search from running on it, one line each.
     """
 
@@ -62,13 +64,17 @@ class Report:
     unlabelled: dict[str, int]
     near: list[tuple[Sample, Sample]]
     padding: float
+    meta_val: MetaVal | None
     problems: list[str]
 
 
-def check_dataset(listing: Listing, on_done: Callable[[], None] = lambda: None) -> Report:
+def check_dataset(
+    listing: Listing, meta_val: MetaValSettings, on_done: Callable[[], None] = lambda: None
+) -> Report:
     """Decode every file of a dataset; nothing is written and nothing kept but counts.
 
     Args:
+        meta_val: how a search would choose the images that score candidates.
         on_done: called for each sample once it is decoded, from several threads.
     """
     frame, oversize = frame_size(listing)
@@ -84,9 +90,15 @@ def check_dataset(listing: Listing, on_done: Callable[[], None] = lambda: None) 
         looks = list(threads.map(look, listing.samples))
     inspected = [one for one, *_ in looks]
     problems = [*oversize, *all_problems(listing, inspected)]
+    chosen = None
     if not problems:
-        seen = sum(labelled for one, labelled, _ in looks if one.sample.split == "train")
-        problems += _too_few_for_proxy(listing, seen, proxy)
+        seen = [
+            one.sample for one, has_label, _ in looks if has_label and one.sample.split == "train"
+        ]
+        problems += _too_few_for_proxy(listing, len(seen), proxy)
+        if not problems:
+            names, groups = ([*of] for of in zip(*((s.name, s.group) for s in seen), strict=True))
+            chosen = choose_meta_val(names, groups, meta_val)
     sizes = Counter(one.size for one in inspected if one.size is not None)
     pixels = sum(height * width * count for (height, width), count in sizes.items())
     total = sizes.total() * frame[0] * frame[1]
@@ -107,6 +119,7 @@ def check_dataset(listing: Listing, on_done: Callable[[], None] = lambda: None) 
         unlabelled=unlabelled,
         near=_near(looks),
         padding=max(0.0, 1 - pixels / total) if total else 0.0,
+        meta_val=chosen,
         problems=problems,
     )
 

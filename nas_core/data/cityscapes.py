@@ -8,6 +8,7 @@ The masks of `test` are not public: that split is not read, and final scores are
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ CLASSES = tuple(name for _, name, _ in _TRAINED)
 PALETTE = tuple(colour for _, _, colour in _TRAINED)
 NUM_LABEL_IDS = 34
 _IMAGE, _MASK = "_leftImg8bit.png", "_gtFine_labelIds.png"
+_FRAME = re.compile(r"(.+_\d+)_\d+")
 # IGNORED is the train id of all other labels.
 _TRAIN_IDS = np.full(NUM_LABEL_IDS, IGNORED, np.uint8)
 _TRAIN_IDS[list(LABEL_IDS)] = range(len(LABEL_IDS))
@@ -107,8 +109,9 @@ def _list_split(root: Path, split: str) -> tuple[list[Sample], list[str]]:
         return [], [f"leftImg8bit/{split}/: no *{_IMAGE} in its folders of cities"]
     names = [name for name in images if name in masks]
     samples = [
-        Sample(split, sample_name(name.rpartition("/")[2]), images[name], masks[name])
+        Sample(split, frame, _sequence(frame), images[name], masks[name])
         for name in names
+        for frame in [sample_name(name.rpartition("/")[2])]
     ]
     problems = [
         f"leftImg8bit/{split}/{name}{_IMAGE}: no mask gtFine/{split}/{name}{_MASK}"
@@ -121,6 +124,12 @@ def _list_split(root: Path, split: str) -> tuple[list[Sample], list[str]]:
         if name not in images
     ]
     return samples, problems
+
+
+def _sequence(name: str) -> str:
+    """City and sequence of CITY_SEQUENCE_FRAME; any other sample is its own group."""
+    frame = _FRAME.fullmatch(name)
+    return frame[1] if frame else name
 
 
 def _by_name(folder: Path, suffix: str) -> dict[str, Path]:

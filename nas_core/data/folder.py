@@ -100,7 +100,13 @@ def _divided(found: Arrangement, places: Places) -> tuple[list[Sample], list[str
         splits |= assigned
         problems += more
     samples = [
-        Sample(split, sample_name(pair.name), pair.image, pair.mask)
+        Sample(
+            split,
+            sample_name(pair.name),
+            sample_name(groups.get(pair, pair.group or pair.name)),
+            pair.image,
+            pair.mask,
+        )
         for split in SPLITS
         for pair, its in splits.items()
         if its == split

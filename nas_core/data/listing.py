@@ -51,10 +51,12 @@ class Sample:
 
     Attributes:
         name: what people and files call it: its path in the folder of images, without suffix.
+        group: what it was taken with, as the frames of one recording; its name if nothing says.
     """
 
     split: str
     name: str
+    group: str
     image: Path
     mask: Path
 

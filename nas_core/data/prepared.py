@@ -1,6 +1,6 @@
 """The prepared dataset: every image decoded once into memory-mapped arrays.
 
-    manifest.json       classes, palette, size, names, label shares and the hash of the source
+    manifest.json       classes, palette, size, names, groups, label shares, hash of the source
     SPLIT_images.npy    uint8 (N, H, W, 3), RGB
     SPLIT_masks.npy     uint8 (N, H, W), class numbers and the ignored label
 
@@ -52,7 +52,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = 1
+    format: Literal[2]
     classes: tuple[str, ...] = Field(min_length=2, max_length=MAX_CLASSES)
     palette: tuple[tuple[Channel, Channel, Channel], ...]
     ignore_index: Channel
@@ -70,6 +70,8 @@ class Manifest(BaseModel):
         Annotated[str, Field(pattern=r"^(train|val|test)$")],
         Annotated[tuple[FileName, ...], Field(min_length=1)],
     ]
+    groups: dict[str, tuple[str, ...]]
+    """Of each image, in the order of `names`: see `Sample.group`."""
 
     @model_validator(mode="after")
     def is_consistent(self) -> Self:
@@ -77,6 +79,9 @@ class Manifest(BaseModel):
             raise ValueError("classes, palette and label_shares differ in length")
         if not {"train", "val"} <= set(self.names):
             raise ValueError("a split is missing")
+        counts = [{split: len(of) for split, of in x.items()} for x in (self.names, self.groups)]
+        if counts[0] != counts[1]:
+            raise ValueError("names and groups differ in length")
         return self
 
 
@@ -88,19 +93,23 @@ class Split:
         images: uint8 (N, H, W, 3), RGB.
         masks: uint8 (N, H, W), class numbers and the ignored label.
         names: the N file names without suffix.
+        groups: of each image, what it was taken with: see `Sample.group`.
     """
 
     images: npt.NDArray[np.uint8]
     masks: npt.NDArray[np.uint8]
     names: tuple[str, ...]
+    groups: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def rows(self, indices: npt.NDArray[np.intp]) -> Split:
         """A part of the split, copied into memory."""
-        names = tuple(self.names[index] for index in indices)
-        return Split(self.images[indices], self.masks[indices], names)
+        names, groups = (
+            tuple(values[index] for index in indices) for values in (self.names, self.groups)
+        )
+        return Split(self.images[indices], self.masks[indices], names, groups)
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,12 @@ class PreparedData:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def search_hash(self) -> str:
+        """SHA-256 over all that a search takes from here: it may choose meta-val by the groups."""
+        train = self.splits["train"]
+        return digest_of(self.content_hash, train.names, train.groups, length=64)
 
     @property
     def colours(self) -> tuple[tuple[int, int, int], ...]:
@@ -217,7 +232,7 @@ def _open_split(folder: Path, name: str, manifest: Manifest) -> Split:
     shape = (len(manifest.names[name]), manifest.height, manifest.width)
     images = _open_array(_array_path(folder, name, "images"), (*shape, 3))
     masks = _open_array(_array_path(folder, name, "masks"), shape)
-    return Split(images, masks, manifest.names[name])
+    return Split(images, masks, manifest.names[name], manifest.groups[name])
 
 
 def _open_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
@@ -293,6 +308,7 @@ def _build(listing: Listing, folder: Path) -> None:
         arrays = sorted(new.glob("*.npy"))
         content = [[path.name, file_digest(path)] for path in arrays]
         manifest = Manifest(
+            format=2,
             classes=listing.classes,
             palette=listing.palette,
             ignore_index=listing.ignore_index,
@@ -304,6 +320,10 @@ def _build(listing: Listing, folder: Path) -> None:
             label_shares=shares,
             names={
                 split: tuple(sample.name for sample in listing.of_split(split))
+                for split in listing.splits
+            },
+            groups={
+                split: tuple(sample.group for sample in listing.of_split(split))
                 for split in listing.splits
             },
         )

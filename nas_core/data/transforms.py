@@ -104,11 +104,31 @@ def resized(split: Split, height: int, width: int) -> Split:
     for index in range(len(split)):
         image = torch.as_tensor(split.images[index]).permute(2, 0, 1)
         images[index] = functional.resize(image, [height, width]).permute(1, 2, 0).numpy()
-        mask = torch.as_tensor(split.masks[index])[None]
-        masks[index] = functional.resize(
-            mask, [height, width], interpolation=InterpolationMode.NEAREST_EXACT
-        )[0].numpy()
-    return Split(images, masks, split.names)
+        masks[index] = _resized_mask(split.masks[index], height, width)
+    return Split(images, masks, split.names, split.groups)
+
+
+def labelled_at(
+    masks: npt.NDArray[np.uint8], height: int, width: int, ignore_index: int
+) -> npt.NDArray[np.intp]:
+    """Rows of the masks (N, H, W) that have a labelled pixel once they are scaled as `resized`."""
+    return np.array(
+        [
+            row
+            for row, mask in enumerate(masks)
+            if (_resized_mask(mask, height, width) != ignore_index).any()
+        ],
+        np.intp,
+    )
+
+
+def _resized_mask(mask: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+    scaled: npt.NDArray[np.uint8] = functional.resize(
+        torch.as_tensor(mask)[None],
+        [height, width],
+        interpolation=InterpolationMode.NEAREST_EXACT,
+    )[0].numpy()
+    return scaled
 
 
 def _window(length: int, crop: int, scale: float, draw: float) -> tuple[slice, int, int]:

@@ -110,7 +110,9 @@ def onnx_model(segmenter: Segmenter, card: NetworkCard) -> bytes:
     onnx.helper.set_model_props(
         model,
         {
-            "preprocessing": json.dumps({**normalisation(), "layout": "NCHW", "type": "float32"}),
+            "preprocessing": json.dumps(
+                {**normalisation().model_dump(), "layout": "NCHW", "type": "float32"}
+            ),
             "postprocessing": "the class of a pixel is the argmax of the logits over axis 1",
             "classes": json.dumps(card.classes),
             "palette": json.dumps(card.palette),

@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 
+from nas_core.base.documents import Document
 from nas_core.base.errors import DataError, shown
-from nas_core.base.files import write_atomically, write_json
+from nas_core.base.files import write_atomically
 from nas_core.data.description import description_file, read_description
 from nas_core.data.images import read_image, read_mask
 from nas_core.data.labels import IGNORED
@@ -70,6 +70,19 @@ class Predictor:
         return predict_labels(self.segmenter, array)
 
 
+class PredictionScores(Document):
+    """metrics.json: how predictions agree with masks; see `FinalScores`."""
+
+    num_images: int
+    """That were scored."""
+    mean_iou: float
+    frequency_weighted_iou: float
+    mean_accuracy: float
+    reward: float
+    class_iou: dict[str, float]
+    """By class, without those that the masks lack."""
+
+
 @dataclass
 class Report:
     """What became of the pictures.
@@ -77,13 +90,12 @@ class Report:
     Attributes:
         num_written: pictures whose labels and overlay were written.
         problems: a line for each file that could not be used.
-        metrics: if there were masks: the four scores, `class_iou` by class name (without the
-            classes that the masks lack), and `num_images` that were scored.
+        metrics: if there were masks.
     """
 
     num_written: int = 0
     problems: list[str] = field(default_factory=list)
-    metrics: dict[str, Any] | None = None
+    metrics: PredictionScores | None = None
 
 
 def predict_files(
@@ -144,7 +156,7 @@ def predict_files(
     if masks is not None:
         try:
             report.metrics = _metrics(confusion, predictor.card, num_scored)
-            write_json(out / METRICS_FILE, report.metrics)
+            report.metrics.write(out / METRICS_FILE)
         except DataError as error:
             report.problems.append(f"{masks}: {error}")
     return report
@@ -261,11 +273,9 @@ def _count(
     confusion.update(torch.from_numpy(labels), torch.from_numpy(truth))
 
 
-def _metrics(confusion: ConfusionMatrix, card: NetworkCard, num_images: int) -> dict[str, Any]:
-    iou = zip(card.classes, confusion.iou.tolist(), strict=True) if num_images else ()
-    return {
-        "num_images": num_images,
+def _metrics(confusion: ConfusionMatrix, card: NetworkCard, num_images: int) -> PredictionScores:
+    return PredictionScores(
+        num_images=num_images,
         **confusion.metrics(),
-        # JSON has no NaN, which a class that the masks lack would have.
-        "class_iou": {name: value for name, value in iou if value == value},
-    }
+        class_iou=confusion.class_iou(card.classes),
+    )

@@ -7,23 +7,94 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from nas_core.base.errors import RunError, SettingsError, WeightsError, first_line, shown, some_of
-from nas_core.base.files import expanded, file_digest, read_json, write_bytes, write_json
+from pydantic import Field
+
+from nas_core.base.documents import Document
+from nas_core.base.errors import RunError, SettingsError, WeightsError, shown, some_of
+from nas_core.base.files import expanded, file_digest, write_bytes
 from nas_core.base.markdown import table
 from nas_core.config import project_dir
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 from nas_core.space.architectures import ARCHITECTURES
+from nas_core.training.record import FinalScores, Recipe, Training
 
 FORMAT = 1
-INPUT_SIZE = (360, 480)
-"""Height and width of CamVid's images, for a training that does not say those of its own."""
 TRAINED = "model.safetensors"
 _NAME = r"[a-z0-9][a-z0-9._-]{0,60}"
+
+
+class WeightsFile(Document):
+    """A file of weights, beside its card."""
+
+    file: str
+    sha256: str
+
+
+class NamedArchitecture(Document):
+    name: str
+    id: str
+
+
+class Network(Document):
+    """The size of a network; see `Decoder`."""
+
+    agg_size: int
+    sep_repeats: int
+    num_parameters: int
+    macs: int
+
+
+class Normalisation(Document):
+    """What becomes of a pixel before the network sees it."""
+
+    channels: str
+    formula: str
+    mean: list[float]
+    std: list[float]
+
+
+class TrainingData(Document):
+    """What a network was trained on; None where that was not recorded."""
+
+    name: str | None
+    sha256: str | None
+    splits: str
+    licence: str
+
+
+class ShippedScores(Document):
+    """Those of `FinalScores`; none if the network was not tested."""
+
+    mean_iou: float | None = None
+    frequency_weighted_iou: float | None = None
+    mean_accuracy: float | None = None
+    reward: float | None = None
+    class_iou: dict[str, float] = Field(default_factory=dict)
+
+
+class ModelCard(Document):
+    """The card of a model that is handed on: NAME.json."""
+
+    format: int
+    name: str
+    weights: WeightsFile
+    architecture: NamedArchitecture
+    genotype: dict[str, list[list[int]]]
+    network: Network
+    classes: list[str]
+    palette: list[list[int]]
+    normalisation: Normalisation
+    data: TrainingData
+    recipe: Recipe | None
+    seed: int
+    epochs: int
+    device: str
+    commit: str | None
+    val: dict[str, float]
+    test: ShippedScores
 
 
 def models_folder(root: Path) -> Path:
@@ -102,24 +173,19 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
             f"the licence {shown(licence)} is not UTF-8: write it in UTF-8"
         ) from None
     weights = training / TRAINED
-    record = _read(training / "training.json")
+    record = Training.read(training / "training.json")
     test_file = training / "test.json"
-    test = _read(test_file) if test_file.exists() else {}
-    _, network = load_segmenter(weights)
-    try:
-        card = model_card(name, network, file_digest(weights), licence, record, test)
-        text = render(card)
-        drawing = _drawing(network, record.get("input_size", INPUT_SIZE))
-    except KeyError as error:
-        raise RunError(f"{training / 'training.json'} has no {error}: train again") from None
-    except (TypeError, ValueError, AttributeError) as error:
+    test = FinalScores.read(test_file) if test_file.exists() else None
+    if not all(32 <= side <= 16384 for side in record.input_size):
         raise RunError(
-            f"{training / 'training.json'} or test.json is malformed ({first_line(error)}): "
-            "train again"
-        ) from None
+            f"{training / 'training.json'}: input_size is {shown(record.input_size)}: train again"
+        )
+    _, network = load_segmenter(weights)
+    card = model_card(name, network, file_digest(weights), licence, record, test)
+    drawing = _drawing(network, record.input_size)
     try:
-        write_json(folder / f"{name}.json", card)
-        write_bytes(folder / f"{name}.md", text.encode())
+        card.write(folder / f"{name}.json")
+        write_bytes(folder / f"{name}.md", render(card).encode())
         write_bytes(folder / f"{name}.svg", drawing)
         write_bytes(folder / f"{name}.safetensors", weights.read_bytes())
     except OSError as error:
@@ -127,12 +193,9 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
     return folder / f"{name}.safetensors"
 
 
-def _drawing(network: NetworkCard, input_size: Sequence[int]) -> bytes:
+def _drawing(network: NetworkCard, input_size: tuple[int, int]) -> bytes:
     from nas_core.analysis.drawing import draw  # brings matplotlib, which a prediction needs not
 
-    height, width = input_size
-    if not all(type(side) is int and 32 <= side <= 16384 for side in (height, width)):
-        raise ValueError(f"input_size is {shown(input_size)}")
     identity = network.genotype.id
     names = [name for name, known in ARCHITECTURES.items() if known.id == identity]
     return draw(
@@ -141,7 +204,7 @@ def _drawing(network: NetworkCard, input_size: Sequence[int]) -> bytes:
         num_classes=len(network.classes),
         agg_size=network.agg_size,
         sep_repeats=network.sep_repeats,
-        input_size=(height, width),
+        input_size=input_size,
     )
 
 
@@ -150,106 +213,97 @@ def model_card(
     network: NetworkCard,
     digest: str,
     licence: str,
-    training: Mapping[str, Any],
-    test: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The card as plain values for JSON.
+    training: Training,
+    test: FinalScores | None,
+) -> ModelCard:
+    """The card of a model.
 
     Args:
         digest: SHA-256 of the weights file.
-        training: the content of training.json. Recipe, data, data hash and commit are None where
-            it lacks them, as older ones do.
-        test: the content of test.json; empty if the network was not tested.
-
-    Raises:
-        KeyError: `training` lacks any other value.
+        test: None if the network was not tested.
     """
-    described = network.to_dict()
-    return {
-        "format": FORMAT,
-        "name": name,
-        "weights": {"file": f"{name}.safetensors", "sha256": digest},
-        "architecture": {"name": training["label"], "id": network.genotype.id},
-        "genotype": described["genotype"],
-        "network": {
-            "agg_size": network.agg_size,
-            "sep_repeats": network.sep_repeats,
-            "num_parameters": training["num_parameters"],
-            "macs": training["macs"],
-        },
-        "classes": list(network.classes),
-        "palette": [list(colour) for colour in network.palette],
-        "normalisation": normalisation(),
-        "data": {
-            "name": training.get("data"),
-            "sha256": training.get("data_hash"),
-            "splits": training["splits"],
-            "licence": licence,
-        },
-        "recipe": _published(training.get("recipe")),
-        "seed": training["seed"],
-        "epochs": len(training["history"]),
-        "device": training["device"],
-        "commit": training.get("commit"),
-        "val": dict(training["val"]),
-        "test": {key: value for key, value in test.items() if key not in ("label", "id")},
-    }
+    scores = test.model_dump(exclude={"label", "id"}) if test else {}
+    return ModelCard(
+        format=FORMAT,
+        name=name,
+        weights=WeightsFile(file=f"{name}.safetensors", sha256=digest),
+        architecture=NamedArchitecture(name=training.label, id=network.genotype.id),
+        genotype=network.genotype.to_dict(),
+        network=Network(
+            agg_size=network.agg_size,
+            sep_repeats=network.sep_repeats,
+            num_parameters=training.num_parameters,
+            macs=training.macs,
+        ),
+        classes=list(network.classes),
+        palette=[list(colour) for colour in network.palette],
+        normalisation=normalisation(),
+        data=TrainingData(
+            name=training.data,
+            sha256=training.data_hash,
+            splits=training.splits,
+            licence=licence,
+        ),
+        recipe=_published(training.recipe),
+        seed=training.seed,
+        epochs=len(training.history),
+        device=training.device,
+        commit=training.commit,
+        val=training.val,
+        test=ShippedScores(**scores),
+    )
 
 
-def _published(recipe: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _published(recipe: Recipe | None) -> Recipe | None:
     """A recipe without the folder that the encoder's weights lay in: it is nobody's business."""
-    if recipe is None:
-        return None
-    encoder = recipe.get("encoder", {})
-    named = {key: Path(value).name if key == "weights" else value for key, value in encoder.items()}
-    return {**recipe, "encoder": named} if encoder else dict(recipe)
+    if recipe is None or "weights" not in recipe.encoder:
+        return recipe
+    weights = Path(str(recipe.encoder["weights"])).name
+    return recipe.model_copy(update={"encoder": {**recipe.encoder, "weights": weights}})
 
 
-def normalisation() -> dict[str, Any]:
+def normalisation() -> Normalisation:
     """What becomes of a pixel before the network sees it."""
-    return {
-        "channels": "RGB",
-        "formula": "(pixel / 255 - mean) / std",
-        "mean": list(IMAGENET_MEAN),
-        "std": list(IMAGENET_STD),
-    }
+    return Normalisation(
+        channels="RGB",
+        formula="(pixel / 255 - mean) / std",
+        mean=list(IMAGENET_MEAN),
+        std=list(IMAGENET_STD),
+    )
 
 
-def render(card: Mapping[str, Any]) -> str:
+def render(card: ModelCard) -> str:
     """The card in Markdown."""
-    network, data = card["network"], card["data"]
-    normal = card["normalisation"]
+    network, data, normal = card.network, card.data, card.normalisation
     facts = {
-        "architecture": f"{card['architecture']['name']} (id {card['architecture']['id']})",
-        "parameters": f"{network['num_parameters']:,}",
-        "multiply-accumulates": f"{network['macs'] / 1e9:.2f} G at the size of the data",
-        "decoder": f"agg_size {network['agg_size']}, sep_repeats {network['sep_repeats']}",
-        "input": f"{normal['channels']}, {normal['formula']}, mean {normal['mean']}, "
-        f"std {normal['std']}",
-        "trained on": f"{data['name'] or 'not recorded'}, {data['splits']}",
-        "hash of the data": data["sha256"] or "not recorded",
-        "licence of the data": data["licence"],
-        "epochs, seed": f"{card['epochs']}, {card['seed']}",
-        "device": card["device"],
-        "commit": card["commit"] or "not recorded",
-        "weights": f"{card['weights']['file']}, SHA-256 {card['weights']['sha256']}",
+        "architecture": f"{card.architecture.name} (id {card.architecture.id})",
+        "parameters": f"{network.num_parameters:,}",
+        "multiply-accumulates": f"{network.macs / 1e9:.2f} G at the size of the data",
+        "decoder": f"agg_size {network.agg_size}, sep_repeats {network.sep_repeats}",
+        "input": f"{normal.channels}, {normal.formula}, mean {normal.mean}, std {normal.std}",
+        "trained on": f"{data.name or 'not recorded'}, {data.splits}",
+        "hash of the data": data.sha256 or "not recorded",
+        "licence of the data": data.licence,
+        "epochs, seed": f"{card.epochs}, {card.seed}",
+        "device": card.device,
+        "commit": card.commit or "not recorded",
+        "weights": f"{card.weights.file}, SHA-256 {card.weights.sha256}",
     }
-    lines = [f"# {card['name']}", "", *table(("", ""), [[k, v] for k, v in facts.items()])]
-    scores = [key for key in {**card["val"], **card["test"]} if key != "class_iou"]
-    rows = [[key, *(_figure(card[split].get(key)) for split in ("val", "test"))] for key in scores]
+    lines = [f"# {card.name}", "", *table(("", ""), [[k, v] for k, v in facts.items()])]
+    test = card.test.model_dump(exclude={"class_iou"}, exclude_unset=True)
+    rows = [[key, _figure(card.val.get(key)), _figure(test.get(key))] for key in card.val | test]
     lines += ["", "## Scores", "", *table(("score", "val", "test"), rows)]
-    class_iou = card["test"].get("class_iou", {})
+    class_iou = card.test.class_iou
     rows = [
         [str(index), label, "#{:02x}{:02x}{:02x}".format(*colour), _figure(class_iou.get(label))]
-        for index, (label, colour) in enumerate(zip(card["classes"], card["palette"], strict=True))
+        for index, (label, colour) in enumerate(zip(card.classes, card.palette, strict=True))
     ]
     lines += ["", "## Classes", "", *table(("label", "class", "colour", "test IoU"), rows)]
-    picture = f"![the taps, the layers and the head]({card['name']}.svg)"
-    lines += ["", "## Architecture", "", picture]
-    recipe = json.dumps(card["recipe"], indent=1) if card["recipe"] else "not recorded"
+    lines += ["", "## Architecture", "", f"![the taps, the layers and the head]({card.name}.svg)"]
+    recipe = card.recipe.model_dump(exclude_unset=True) if card.recipe else None
     for title, content in (
-        ("Recipe", recipe),
-        ("Genotype", json.dumps(card["genotype"])),
+        ("Recipe", json.dumps(recipe, indent=1) if recipe else "not recorded"),
+        ("Genotype", json.dumps(card.genotype)),
     ):
         lines += ["", f"## {title}", "", "```json", content, "```"]
     return "\n".join(lines) + "\n"
@@ -257,17 +311,3 @@ def render(card: Mapping[str, Any]) -> str:
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-    except OSError as error:
-        raise RunError(
-            f"{path} cannot be read ({error.strerror}): give the folder of a finished training"
-        ) from None
-    except ValueError as error:
-        raise RunError(f"{path}: not a JSON file: {error}") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: expected an object")
-    return content

@@ -23,8 +23,6 @@ from nas_core.base.errors import GenotypeError, WeightsError, first_line, shown
 from nas_core.base.files import check_regular, file_digest, read_json, write_bytes
 from nas_core.config import NetworkSettings
 from nas_core.data.labels import MAX_CLASSES
-from nas_core.models.decoder import Decoder
-from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
 from nas_core.models.state import DAMAGED, check_tensor, state_digest
 from nas_core.space.genotype import Genotype
@@ -57,8 +55,7 @@ class NetworkCard:
 
     def build(self) -> Segmenter:
         """The network, with the initial weights of the current device and generator."""
-        decoder = Decoder(self.genotype, len(self.classes), self.agg_size, self.sep_repeats)
-        return Segmenter(Encoder(), decoder)
+        return Segmenter.build(self.genotype, len(self.classes), self.agg_size, self.sep_repeats)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -24,11 +24,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, bf16 autocast on it or not, and whether full trainings are compiled."""
+    """A device, and bf16 autocast on it or not."""
 
     device: torch.device
     bf16: bool
-    compile: bool = False
 
     @classmethod
     def from_settings(cls, settings: ComputeSettings) -> Compute:
@@ -45,10 +44,15 @@ class Compute:
                 f"compute.device = {settings.device!r}: this machine has "
                 f"{torch.cuda.device_count()} CUDA devices; set compute.device to auto or cpu"
             )
+        if device.type == "mps" and not torch.backends.mps.is_available():
+            raise SettingsError(
+                "compute.device = 'mps': this machine has no GPU of Apple's, or torch is built "
+                "without it; set compute.device to auto or cpu"
+            )
         bf16 = settings.precision == "bf16" or (
             settings.precision == "auto" and _computes_bf16(device)
         )
-        return cls(device, bf16, settings.compile)
+        return cls(device, bf16)
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
@@ -107,5 +111,7 @@ def _computes_bf16(device: torch.device) -> bool:
     """Whether bf16 has instructions of its own there; emulated, it is slower than fp32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
     capability = torch.cpu.get_capabilities()
     return bool(capability.get("avx512_bf16") or capability.get("amx_bf16"))

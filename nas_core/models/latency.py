@@ -10,7 +10,6 @@ from torch import nn
 
 from nas_core.base.seeds import seeded
 from nas_core.models.compute import Compute
-from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.genotype import Genotype
@@ -33,8 +32,8 @@ def measure_latency(
     In eval mode, on the device and in the precision of `compute`, after a warm-up. Weights do not
     matter, so they are random.
     """
-    decoder = (genotype, num_classes, agg_size, sep_repeats)
-    segmenter = seeded(0, lambda: Segmenter(Encoder(), Decoder(*decoder)))
+    network = (genotype, num_classes, agg_size, sep_repeats)
+    segmenter = seeded(0, lambda: Segmenter.build(*network))
     return _median_milliseconds(segmenter, input_size, compute)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from nas_core.base.errors import WeightsError
 from nas_core.models.decoder import Decoder, resize
 from nas_core.models.encoder import Encoder
+from nas_core.space.genotype import Genotype
 
 
 class Segmenter(nn.Module):
@@ -22,6 +23,13 @@ class Segmenter(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
+
+    @classmethod
+    def build(
+        cls, genotype: Genotype, num_classes: int, agg_size: int, sep_repeats: int
+    ) -> Segmenter:
+        """An architecture's network, with the initial weights of the current generator."""
+        return cls(Encoder(), Decoder(genotype, num_classes, agg_size, sep_repeats))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W) to logits (N, num_classes, H, W), fp32 under autocast.

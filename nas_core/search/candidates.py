@@ -10,8 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import RootModel
 
+from nas_core.base.documents import Document
 from nas_core.base.errors import NasError
 from nas_core.base.files import MAX_JSON, json_bytes, read_limited, write_bytes
 from nas_core.base.paths import prepared_folder
@@ -25,7 +26,9 @@ from nas_core.search.journal import Value
 from nas_core.space.genotype import Genotype
 from nas_core.training.proxy import ProxyTask, build_proxy_task, train_candidate
 
-_LOSSES = TypeAdapter(dict[str, list[Value]])
+
+class Losses(Document, RootModel[dict[str, list[Value]]]):
+    """losses.json: the mean loss of each epoch, by stage."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def score_candidate(
     outcome = Outcome(tuple(result.scores), metrics, result.seconds, result.stopped_early)
     files = {
         "genotype": json_bytes(genotype.to_dict()),
-        "losses": json_bytes(result.losses),
+        "losses": Losses(result.losses).to_bytes(),
         "confusion_matrix": result.confusion.csv_bytes(task.classes),
         "weights": segmenter_bytes(result.segmenter, card),
     }
@@ -93,16 +96,6 @@ def keep_files(folder: Path, genotype_id: str, files: Mapping[str, bytes]) -> No
         write_bytes(paths[name], content)
 
 
-def read_losses(path: Path) -> dict[str, list[float]]:
-    """The loss of each epoch, by stage.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is damaged.
-    """
-    return _LOSSES.validate_json(read_limited(path, MAX_JSON), strict=True)
-
-
 def damaged_files(folder: Path, genotype_id: str) -> list[str]:
     """Those of a candidate's files, by the names of `candidate_files`, that are missing or not
     whole."""
@@ -119,7 +112,7 @@ def _is_whole(name: str, path: Path) -> bool:
             case "genotype":
                 Genotype.load(path)
             case "losses":
-                read_losses(path)
+                Losses.read(path)
             case "weights":
                 load_segmenter(path)
             case _:
@@ -139,6 +132,6 @@ def proxy_task(settings: Settings, root: Path) -> ProxyTask:
         load_encoder_weights(settings.encoder.weights, root),
         settings.search.proxy,
         Compute.from_settings(settings.compute),
-        meta_val_fraction=settings.search.meta_val_fraction,
+        meta_val=settings.search.meta_val,
         seed=settings.seed,
     )

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from nas_core.base.errors import RunError
-from nas_core.base.files import write_json
 from nas_core.config import ConstraintSettings, NetworkSettings, RewardSettings, SearchSettings
 from nas_core.models.compute import Compute
 from nas_core.models.cost import count_parameters, encoder_cost, measure_cost
 from nas_core.models.latency import measure_encoder_latency, measure_latency
-from nas_core.search.latencies import read_latencies
+from nas_core.search.latencies import Latencies, read_latencies
 from nas_core.space.genotype import Genotype
 
 # A limit of latency that none of so many networks meets is refused, rather than to measure on.
@@ -144,7 +143,7 @@ class Costs:
         if genotype.id not in self._latencies:
             latency = measure_latency(genotype, **self._form, compute=self.compute)
             self._latencies[genotype.id] = round(latency, 3)
-            write_json(self.path, self._latencies)
+            Latencies(self._latencies).write(self.path)
         return self._latencies[genotype.id]
 
 

@@ -7,12 +7,12 @@ continues the search.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 
 from nas_core.base.code import SEARCH, code_digest
 from nas_core.base.files import digest_of
@@ -25,28 +25,32 @@ from nas_core.training.early_stopping import stopping_thresholds
 # Settings of a search that may change between its beginning and its end.
 UNBINDING = {"num_candidates", "max_failures"}
 
+Identity = dict[str, JsonValue]
+"""All that decides a result."""
+
 
 def search_identity(
-    settings: Settings, content_hash: str, encoder_digest: str, compute: Compute
-) -> dict[str, Any]:
-    """All that decides what a search finds, as plain values."""
+    settings: Settings, data_hash: str, encoder_digest: str, compute: Compute
+) -> Identity:
+    """All that decides what a search finds."""
     return {
-        **conditions(settings, content_hash, encoder_digest, compute, SEARCH),
+        **conditions(settings, data_hash, encoder_digest, compute, SEARCH),
         "network": settings.network.model_dump(mode="json"),
         "search": settings.search.model_dump(mode="json", exclude=UNBINDING),
     }
 
 
 def conditions(
-    settings: Settings, content_hash: str, encoder_digest: str, compute: Compute, entry: str
-) -> dict[str, Any]:
-    """What decides the rewards beside the settings of search and network, as plain values.
+    settings: Settings, data_hash: str, encoder_digest: str, compute: Compute, entry: str
+) -> Identity:
+    """What decides the rewards beside the settings of search and network.
 
     Args:
+        data_hash: see `PreparedData.search_hash`.
         entry: the module of the code, see `code_digest`.
     """
     return {
-        "data": content_hash,
+        "data": data_hash,
         "encoder": encoder_digest,
         "seed": settings.seed,
         "bf16": compute.bf16,
@@ -56,8 +60,29 @@ def conditions(
     }
 
 
-def search_folder(searches: Path, name: str, identity: dict[str, Any]) -> Path:
+def search_folder(searches: Path, name: str, identity: Identity) -> Path:
     return searches / f"{name}-{digest_of(identity)}"
+
+
+def changed_parts(old: Identity, new: Identity) -> set[str]:
+    """The keys that differ between two identities.
+
+    `settings` in place of `search`, if there are other settings and none has another value: so it
+    is where a version of this program knows settings that another one does not.
+    """
+    changed = {key for key in {*new, *old} if old.get(key) != new.get(key)}
+    before, now = (dict(_leaves(values.get("search"))) for values in (old, new))
+    if before.keys() != now.keys() and all(before[key] == now[key] for key in before.keys() & now):
+        changed = changed - {"search"} | {"settings"}
+    return changed
+
+
+def _leaves(values: JsonValue, key: str = "") -> Iterator[tuple[str, JsonValue]]:
+    if not isinstance(values, dict):
+        yield key, values
+        return
+    for name, value in values.items():
+        yield from _leaves(value, f"{key}.{name}")
 
 
 def candidate_seed(seed: int, genotype_id: str) -> int:

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from nas_core.base.closing import Closing
 from nas_core.base.errors import RunError, shown
@@ -50,8 +50,8 @@ class Header(Line):
     """What the search is: its settings, and all that decides what it finds."""
 
     format: int
-    settings: dict[str, Any]
-    identity: dict[str, Any]
+    settings: dict[str, JsonValue]
+    identity: dict[str, JsonValue]
 
 
 class Record(Line):

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Annotated
 
-from nas_core.base.errors import RunError
-from nas_core.base.files import read_json
+from pydantic import Field, RootModel
+
+from nas_core.base.documents import Document
 from nas_core.search.journal import Record
 
 LATENCY_FILE = "latencies.json"
+
+
+class Latencies(Document, RootModel[dict[str, Annotated[float, Field(gt=0, lt=1e9)]]]):
+    """latencies.json: milliseconds for one image, by id."""
+
+    remedy = "delete it to measure them again"
 
 
 def read_latencies(path: Path) -> dict[str, float]:
@@ -21,17 +29,7 @@ def read_latencies(path: Path) -> dict[str, float]:
     Raises:
         RunError: the file cannot be read, or is none of latencies.
     """
-    if not path.exists():
-        return {}
-    try:
-        content = read_json(path)
-    except (OSError, ValueError):
-        content = None
-    if not isinstance(content, dict) or not all(
-        type(value) is float and 0 < value < 1e9 for value in content.values()
-    ):
-        raise RunError(f"{path} is no file of latencies: delete it to measure them again")
-    return content
+    return Latencies.read(path).root if path.exists() else {}
 
 
 def with_latencies(records: Iterable[Record], latencies: Mapping[str, float]) -> list[Record]:

@@ -26,6 +26,7 @@ from nas_core.base.closing import Closing
 from nas_core.base.errors import CandidateError, RunError
 from nas_core.base.paths import prepared_folder, searches_folder
 from nas_core.config import Settings
+from nas_core.data.meta_val import MetaVal
 from nas_core.data.prepared import PreparedData
 from nas_core.models.compute import Compute, visible_gpus
 from nas_core.models.encoder import load_encoder_weights
@@ -33,8 +34,10 @@ from nas_core.models.state import state_digest
 from nas_core.search.candidates import Outcome, keep_files, proxy_task, score_candidate
 from nas_core.search.costs import CandidateCost, Costs, needs_latency, shaped_reward
 from nas_core.search.identity import (
+    Identity,
     candidate_seed,
     candidate_thresholds,
+    changed_parts,
     search_folder,
     search_identity,
 )
@@ -42,6 +45,7 @@ from nas_core.search.journal import FORMAT, Header, Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, with_latencies
 from nas_core.search.rounds import Rounds
 from nas_core.space.genotype import Genotype
+from nas_core.training.proxy import divide
 from nas_core.workers.local import Workers, make_workers
 
 # A strategy that has converged proposes what is known; it gets this many rounds to find more.
@@ -139,7 +143,7 @@ class Search(Closing):
         compute = Compute.from_settings(settings.compute)
         data = PreparedData.open(prepared_folder(root, settings))
         encoder = state_digest(load_encoder_weights(settings.encoder.weights, root))
-        identity = search_identity(settings, data.content_hash, encoder, compute)
+        identity = search_identity(settings, data.search_hash, encoder, compute)
         folder = search_folder(searches_folder(root), settings.name, identity)
         if workers is None:
             # A GPU that is named, as cuda:1, is for all.
@@ -172,6 +176,12 @@ class Search(Closing):
     @cached_property
     def rounds(self) -> Rounds:
         return Rounds(self.folder, self.settings.search, self.settings.seed, self.costs)
+
+    @property
+    def meta_val(self) -> MetaVal:
+        """The training images that score the candidates."""
+        data = PreparedData.open(prepared_folder(self.root, self.settings))
+        return divide(data, self.settings.search.proxy, self.settings.search.meta_val)
 
     @property
     def candidates(self) -> list[Record]:
@@ -421,7 +431,7 @@ class _Loop:
         )
 
 
-def _open_journal(path: Path, settings: Settings, identity: dict[str, Any]) -> Journal:
+def _open_journal(path: Path, settings: Settings, identity: Identity) -> Journal:
     if path.exists():
         return Journal.open(path)
     header = Header(format=FORMAT, settings=settings.model_dump(mode="json"), identity=identity)
@@ -436,10 +446,11 @@ _REASONS = {
     "device": "the kind of device",
     "torch": "torch's version",
     "code": "the code of the search",
+    "settings": "the settings that there are",
 }
 
 
-def _why_anew(folder: Path, name: str, identity: dict[str, Any]) -> str | None:
+def _why_anew(folder: Path, name: str, identity: Identity) -> str | None:
     """A warning, if there is a search that differs in nothing but what the user did not set."""
     others = [p for p in folder.parent.glob(f"{name}-*/journal.jsonl") if p.parent != folder]
     for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
@@ -447,7 +458,7 @@ def _why_anew(folder: Path, name: str, identity: dict[str, Any]) -> str | None:
             other = Journal.read(path).header.identity
         except RunError:
             continue
-        changed = {key for key in {*identity, *other} if other.get(key) != identity.get(key)}
+        changed = changed_parts(other, identity)
         if changed <= _REASONS.keys():
             reasons = " and ".join(words for key, words in _REASONS.items() if key in changed)
             return (

@@ -28,6 +28,7 @@ class Progress(Observer):
         self.num_trained = 0
         if done:
             self.logger.info("%s: going on after %d candidates", search.folder.name, len(done))
+        self.logger.info("%s", search.meta_val)
 
     def on_warning(self, message: str) -> None:
         self.logger.warning("%s", message)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
@@ -23,8 +25,6 @@ from nas_core.config import NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch
 from nas_core.models.compute import Compute, keep_freed_memory
-from nas_core.models.decoder import Decoder
-from nas_core.models.encoder import Encoder
 from nas_core.models.labelling import batch_size_for, predict_batch
 from nas_core.models.segmenter import Segmenter
 from nas_core.models.state import (
@@ -36,7 +36,7 @@ from nas_core.models.state import (
 )
 from nas_core.space.genotype import Genotype
 from nas_core.training.averaging import polyak_average
-from nas_core.training.compiling import CompiledNetwork, GraphedNetwork
+from nas_core.training.cuda_graphs import GraphedNetwork
 from nas_core.training.losses import class_weights, segmentation_loss
 from nas_core.training.metrics import ConfusionMatrix
 from nas_core.training.steps import StepLog, optimise, shuffled_batches, validation
@@ -113,7 +113,6 @@ def training_identity(
         state_digest(encoder_state),
         data.content_hash,
         compute.bf16,
-        compute.compile,
         seed,
     )
 
@@ -121,7 +120,15 @@ def training_identity(
 def evaluate(
     segmenter: Segmenter, split: Split, num_classes: int, ignore_index: int
 ) -> ConfusionMatrix:
-    """One confusion matrix over a whole split, at the images' own size.
+    """One confusion matrix over a whole split; see `label_split`."""
+    confusion = ConfusionMatrix(num_classes, ignore_index)
+    for labels, mask in zip(label_split(segmenter, split), split.masks, strict=True):
+        confusion.update(torch.from_numpy(labels), torch.from_numpy(mask))
+    return confusion
+
+
+def label_split(segmenter: Segmenter, split: Split) -> Iterator[npt.NDArray[np.uint8]]:
+    """The most likely classes (H, W) of each image of a split, at the images' own size.
 
     In fp32, as a network is used, whatever it was trained in: bf16 may move a score by 0.1 points.
 
@@ -129,14 +136,10 @@ def evaluate(
         WeightsError: a logit is not finite.
     """
     segmenter.eval()
-    confusion = ConfusionMatrix(num_classes, ignore_index)
     height, width = split.images.shape[1:3]
     batch_size = batch_size_for((height, width))
     for start in range(0, len(split), batch_size):
-        rows = slice(start, start + batch_size)
-        labels = predict_batch(segmenter, split.images[rows])
-        confusion.update(torch.from_numpy(labels), torch.from_numpy(split.masks[rows]))
-    return confusion
+        yield from predict_batch(segmenter, split.images[start : start + batch_size])
 
 
 class _Training:
@@ -160,9 +163,8 @@ class _Training:
         self.architecture = genotype.id
         self.segmenter = seeded(
             seed,
-            lambda: Segmenter(
-                Encoder(),
-                Decoder(genotype, data.num_classes, network.agg_size, network.sep_repeats),
+            lambda: Segmenter.build(
+                genotype, data.num_classes, network.agg_size, network.sep_repeats
             ),
         )
         if encoder_state is not None:
@@ -188,8 +190,6 @@ class _Training:
         return self.steps_per_epoch * self.settings.epochs
 
     def _forward(self) -> Callable[[Tensor], Tensor]:
-        if self.compute.compile:
-            return CompiledNetwork(self.segmenter)
         if self.compute.device.type == "cuda":
             return GraphedNetwork(self.segmenter)
         return self.segmenter
@@ -203,14 +203,7 @@ class _Training:
             images, masks = self._batch(rows.tolist(), generator)
             with self.compute.autocast():
                 logits = self.forward(images)
-            loss = segmentation_loss(
-                logits,
-                masks,
-                self.class_weights,
-                self.data.ignore_index,
-                hard_share=self.settings.hard_share,
-                jaccard=self.settings.jaccard,
-            )
+            loss = segmentation_loss(logits, masks, self.class_weights, self.data.ignore_index)
             if optimise(
                 loss,
                 self.optimizer,
@@ -357,19 +350,13 @@ def _optimizer(segmenter: Segmenter, settings: TrainSettings, device: torch.devi
 
 
 def learning_rate_factor(settings: TrainSettings, num_steps: int) -> Callable[[int], float]:
-    """Linear warm-up, then a fall to 0 over t from 0 to 1.
-
-    poly: (1 - t)^0.9, of DeepLab (Chen et al., 2016). cosine: (1 + cos(pi * t)) / 2, of SGDR
-    without restarts (Loshchilov and Hutter, 2017).
-    """
+    """Linear warm-up, then (1 - t)^0.9 over t from 0 to 1, of DeepLab (Chen et al., 2016)."""
     warmup = min(settings.warmup_steps, num_steps // 2)
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
         progress = min(1.0, (step - warmup) / max(1, num_steps - warmup))
-        if settings.schedule == "cosine":
-            return (1.0 + math.cos(math.pi * progress)) / 2
         return math.pow(1.0 - progress, 0.9)
 
     return factor

@@ -11,11 +11,13 @@ import logging
 import math
 import shutil
 import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
+import torch
 
 from nas_core.analysis.pictures import (
     Shown,
@@ -33,12 +35,13 @@ from nas_core.data.lettering import Lettering
 from nas_core.data.prepared import PreparedData
 from nas_core.models.checkpoint import NetworkCard, load_segmenter, save_segmenter
 from nas_core.models.compute import Compute
-from nas_core.models.cost import measure_cost
+from nas_core.models.cost import Cost, measure_cost
 from nas_core.models.encoder import load_encoder_weights
-from nas_core.models.labelling import predict_labels
+from nas_core.models.segmenter import Segmenter
 from nas_core.space.genotype import Genotype
-from nas_core.training.full import FullResult, evaluate, train_fully, training_identity
-from nas_core.training.record import read_test
+from nas_core.training.full import FullResult, label_split, train_fully, training_identity
+from nas_core.training.metrics import ConfusionMatrix
+from nas_core.training.record import FinalScores, Recipe, Training
 
 log = logging.getLogger(__name__)
 
@@ -106,8 +109,27 @@ def train_architecture(
                 checkpoint=folder / "checkpoint.pt",
                 on_epoch=report,
             )
-            about = {"label": label, "identity": identity, "started": started, "commit": commit}
-            _keep_training(folder, settings, data, architecture, result, about)
+            _keep_network(folder, settings, data, architecture, result)
+            cost = _cost(settings, data, architecture)
+            Training(
+                label=label,
+                identity=identity,
+                started=started,
+                commit=commit,
+                id=architecture.id,
+                num_parameters=cost.num_parameters,
+                macs=cost.macs,
+                input_size=(data.height, data.width),
+                seed=settings.seed,
+                splits=settings.train.splits,
+                data=settings.name,
+                data_hash=data.data_hash,
+                recipe=_recipe(settings),
+                device=", then ".join(result.devices),
+                finished=time.time(),
+                val=result.val.metrics() if result.val else {},
+                history=result.history,
+            ).write(folder / "training.json")
     return folder
 
 
@@ -126,67 +148,52 @@ def _training_folder(root: Path, label: str, identity: str) -> Path:
     return max(found, key=lambda one: ((one / "training.json").exists(), one == own))
 
 
-def _keep_training(
+def _keep_network(
     folder: Path,
     settings: Settings,
     data: PreparedData,
     architecture: Genotype,
     result: FullResult,
-    about: dict[str, Any],
 ) -> None:
-    """Write model.safetensors, genotype.json and, last, training.json, which includes `about`."""
+    """Write model.safetensors and genotype.json."""
     network = settings.network
     card = NetworkCard(
         architecture, data.classes, data.colours, network.agg_size, network.sep_repeats
     )
     save_segmenter(folder / "model.safetensors", result.segmenter, card)
     write_json(folder / "genotype.json", architecture.to_dict())
-    cost = measure_cost(
+
+
+def _cost(settings: Settings, data: PreparedData, architecture: Genotype) -> Cost:
+    return measure_cost(
         architecture,
         num_classes=data.num_classes,
-        agg_size=network.agg_size,
-        sep_repeats=network.sep_repeats,
+        agg_size=settings.network.agg_size,
+        sep_repeats=settings.network.sep_repeats,
         input_size=(data.height, data.width),
     )
-    write_json(
-        folder / "training.json",
-        {
-            **about,
-            "id": architecture.id,
-            "num_parameters": cost.num_parameters,
-            "macs": cost.macs,
-            "input_size": [data.height, data.width],
-            "seed": settings.seed,
-            "splits": settings.train.splits,
-            # What a model card tells beside the scores.
-            "data": settings.name,
-            "data_hash": data.data_hash,
-            "recipe": {
-                "encoder": settings.encoder.model_dump(),
-                "train": settings.train.model_dump(exclude={"top", "also"}),
-            },
-            "device": ", then ".join(result.devices),
-            "finished": time.time(),
-            "val": result.val.metrics() if result.val else {},
-            "history": result.history,
-        },
+
+
+def _recipe(settings: Settings) -> Recipe:
+    return Recipe(
+        encoder=settings.encoder.model_dump(mode="json"),
+        train=settings.train.model_dump(mode="json", exclude={"top", "also"}),
     )
 
 
-def restore_training(root: Path, training: dict[str, Any], weights: Path) -> Path:
+def restore_training(root: Path, training: Training, weights: Path) -> Path:
     """The folder of a complete training, made anew if it is not there or holds other weights.
 
     So it may be on a machine that has pulled the results of another one.
 
     Args:
-        training: the content of its training.json.
         weights: a copy of its model.safetensors.
 
     Raises:
         WeightsError: `weights` is not such a file.
         RunError: another process works on the training.
     """
-    folder = trainings_folder(root) / f"{training['label']}-{training['identity']}"
+    folder = trainings_folder(root) / f"{training.label}-{training.identity}"
     complete, model = folder / "training.json", folder / "model.safetensors"
     there = complete.exists() and model.exists()
     if there and filecmp.cmp(weights, model, shallow=False):
@@ -199,92 +206,96 @@ def restore_training(root: Path, training: dict[str, Any], weights: Path) -> Pat
         shutil.rmtree(folder / "pictures", ignore_errors=True)
         write_bytes(model, weights.read_bytes())
         write_json(folder / "genotype.json", card.genotype.to_dict())
-        write_json(complete, training)
+        training.write(complete)
     return folder
 
 
 def evaluate_architecture(
     settings: Settings, root: Path, label: str, folder: Path, *, logger: Logger = log
-) -> Path:
-    """Score a trained network on the test split, once; on val where there is no test split.
+) -> FinalScores:
+    """Score a trained network on the test split and draw what it does there, in one pass.
 
-    Writes test.json and test_confusion_matrix.csv into the training's folder; a network that has
-    its scores keeps them.
-
-    Returns:
-        The path of test.json.
+    On val where there is no test split. Leaves `evaluation_files` and test.json in the training's
+    folder; a network that has its scores keeps them, and one that has its pictures, too, is not
+    run again.
     """
     path = folder / "test.json"
-    if path.exists():
-        return path
-    segmenter, card = load_segmenter(folder / "model.safetensors")
-    compute = Compute.from_settings(settings.compute)
-    data = PreparedData.open(prepared_folder(root, settings))
-    split = data.split(data.final_split)
-    confusion = evaluate(compute.place(segmenter), split, data.num_classes, data.ignore_index)
-    write_bytes(folder / "test_confusion_matrix.csv", confusion.csv_bytes(data.classes))
-    iou = dict(zip(data.classes, confusion.iou.tolist(), strict=True))
-    logger.info(f"{label} · {data.final_split} mIoU {confusion.mean_iou:.4f}")
-    write_json(
-        path,
-        {
-            "label": label,
-            "id": card.genotype.id,
-            **confusion.metrics(),
-            # JSON has no NaN, which a class that the split lacks would have.
-            "class_iou": {name: value for name, value in iou.items() if value == value},
-        },
-    )
-    return path
+    if not all(file.exists() for file in (path, *evaluation_files(folder))):
+        segmenter, card = load_segmenter(folder / "model.safetensors")
+        Compute.from_settings(settings.compute).place(segmenter)
+        data = PreparedData.open(prepared_folder(root, settings))
+        found = _run(segmenter, data)
+        if not path.exists():
+            scores = FinalScores(
+                label=label,
+                id=card.genotype.id,
+                **found.confusion.metrics(),
+                class_iou=found.confusion.class_iou(data.classes),
+            )
+            write_bytes(evaluation_files(folder)[0], found.confusion.csv_bytes(data.classes))
+            scores.write(path)
+            logger.info(f"{label} · {data.final_split} mIoU {scores.mean_iou:.4f}")
+        _draw_pictures(settings.name, label, data, found, evaluation_files(folder)[1:])
+        if note := Lettering(data.classes).note:
+            logger.warning(note)
+    return FinalScores.read(path)
 
 
-def draw_pictures(
-    settings: Settings, root: Path, label: str, folder: Path, *, logger: Logger = log
-) -> list[Path]:
-    """Draw what a scored network does on the split that scored it, unless that is drawn.
+def evaluation_files(folder: Path) -> list[Path]:
+    """What an evaluation leaves beside test.json: the confusion matrix, and `PICTURES`."""
+    pictures = [folder / "pictures" / name for name in PICTURES]
+    return [folder / "test_confusion_matrix.csv", *pictures]
 
-    Returns:
-        The paths of `PICTURES` in the training's folder.
+
+@dataclass(frozen=True)
+class _Found:
+    """What a network makes of the final split.
+
+    Attributes:
+        scores: mean IoU of each image; NaN for one without a label.
+        labels: predicted classes of each image, packed: they are needed of a few, and which those
+            are is known at the end.
     """
-    paths = [folder / "pictures" / name for name in PICTURES]
-    if all(path.exists() for path in paths):
-        return paths
-    data = PreparedData.open(prepared_folder(root, settings))
-    test = read_test(folder / "test.json")
-    matrix = pd.read_csv(folder / "test_confusion_matrix.csv", index_col=0).to_numpy()
-    title = f"{label} on {settings.name}, {data.final_split}: mIoU {100 * test['mean_iou']:.1f} %"
-    bars = class_iou_picture(test["class_iou"], data.classes, data.palette, title)
-    confusion = confusion_picture(matrix, data.classes, title)
-    shown = _shown(settings, data, folder)
+
+    confusion: ConfusionMatrix
+    scores: list[float]
+    labels: list[bytes]
+
+
+def _run(segmenter: Segmenter, data: PreparedData) -> _Found:
+    split = data.split(data.final_split)
+    found = _Found(ConfusionMatrix(data.num_classes, data.ignore_index), [], [])
+    for labels, mask in zip(label_split(segmenter, split), split.masks, strict=True):
+        image = ConfusionMatrix(data.num_classes, data.ignore_index)
+        image.update(torch.from_numpy(labels), torch.from_numpy(mask))
+        found.confusion.matrix += image.matrix
+        found.scores.append(image.mean_iou if image.matrix.any() else math.nan)
+        found.labels.append(zlib.compress(labels.tobytes(), level=1))
+    return found
+
+
+def _draw_pictures(
+    name: str, label: str, data: PreparedData, found: _Found, paths: Sequence[Path]
+) -> None:
+    """Draw `PICTURES` of the best, median and worst images, and of the whole split."""
+    split, confusion = data.split(data.final_split), found.confusion
+    size = (data.height, data.width)
+    shown = [
+        Shown(
+            f"{group} · {split.names[index]} · mIoU {100 * found.scores[index]:.1f} %",
+            split.images[index],
+            split.masks[index],
+            np.frombuffer(zlib.decompress(found.labels[index]), np.uint8).reshape(size),
+        )
+        for index, group in choose_images(found.scores).items()
+    ]
+    title = f"{label} on {name}, {data.final_split}: mIoU {100 * confusion.mean_iou:.1f} %"
+    class_iou = confusion.class_iou(data.classes)
+    bars = class_iou_picture(class_iou, data.classes, data.palette, title)
+    matrix = confusion_picture(confusion.matrix.numpy(), data.classes, title)
     sheet = contact_sheet(shown, data.classes, data.palette)
     public = contact_sheet(shown, data.classes, data.palette, _PUBLIC_COLUMNS)
     write_atomically(paths[0], lambda temporary: bars.savefig(temporary, dpi=110))
-    write_atomically(paths[1], lambda temporary: confusion.savefig(temporary, dpi=110))
+    write_atomically(paths[1], lambda temporary: matrix.savefig(temporary, dpi=110))
     write_atomically(paths[2], lambda temporary: sheet.save(temporary))
     write_atomically(paths[3], lambda temporary: public.save(temporary))
-    if note := Lettering(data.classes).note:
-        logger.warning(note)
-    return paths
-
-
-def _shown(settings: Settings, data: PreparedData, folder: Path) -> list[Shown]:
-    """The best, median and worst images of the final split, with what the network makes of them."""
-    segmenter, _ = load_segmenter(folder / "model.safetensors")
-    compute = Compute.from_settings(settings.compute)
-    compute.place(segmenter)
-    split = data.split(data.final_split)
-    scores = []
-    for index in range(len(split)):
-        image = split.rows(np.array([index]))
-        confusion = evaluate(segmenter, image, data.num_classes, data.ignore_index)
-        # An image without a label has no score.
-        scores.append(confusion.mean_iou if confusion.matrix.any() else math.nan)
-    return [
-        Shown(
-            f"{group} · {split.names[index]} · mIoU {100 * scores[index]:.1f} %",
-            split.images[index],
-            split.masks[index],
-            predict_labels(segmenter, split.images[index]),
-        )
-        for index, group in choose_images(scores).items()
-    ]

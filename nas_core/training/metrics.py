@@ -33,8 +33,8 @@ class ConfusionMatrix:
         """Count the pixels of a batch.
 
         Args:
-            predictions: classes, integer (N, H, W).
-            target: true classes, integer (N, H, W); pixels labelled `ignore_index` do not count.
+            predictions: classes, integers of any shape.
+            target: true classes, of the same shape; pixels labelled `ignore_index` do not count.
 
         Raises:
             ValueError: the shapes differ, or a label is neither a class nor `ignore_index`.
@@ -105,6 +105,14 @@ class ConfusionMatrix:
             "mean_accuracy": self.mean_accuracy,
             "reward": self.reward,
         }
+
+    def class_iou(self, classes: Sequence[str]) -> dict[str, float]:
+        """`iou` by the names of the classes, without those that the ground truth lacks.
+
+        JSON has no NaN.
+        """
+        iou = zip(classes, self.iou.tolist(), strict=True)
+        return {name: value for name, value in iou if value == value}
 
     def csv_bytes(self, classes: Sequence[str]) -> bytes:
         """The counts as a table in CSV: a row a true class, a column a predicted one."""

@@ -12,18 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from nas_core.base.errors import DataError
 from nas_core.base.seeds import seeded
-from nas_core.config import ProxySettings
+from nas_core.config import MetaValSettings, ProxySettings
 from nas_core.data.inspection import MIN_TRAIN_IMAGES
+from nas_core.data.meta_val import MetaVal, choose_meta_val
 from nas_core.data.prepared import PreparedData, Split
-from nas_core.data.transforms import augmented_batch, normalise, resized
+from nas_core.data.transforms import augmented_batch, labelled_at, normalise, resized
 from nas_core.models.compute import Compute
-from nas_core.models.decoder import Decoder, resize
+from nas_core.models.decoder import resize
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter, most_likely
 from nas_core.models.state import check_finite
@@ -98,7 +98,7 @@ def build_proxy_task(
     settings: ProxySettings,
     compute: Compute,
     *,
-    meta_val_fraction: float,
+    meta_val: MetaValSettings,
     seed: int,
 ) -> ProxyTask:
     """Divide the training split into meta-train and meta-val and compute the encoder's outputs.
@@ -107,14 +107,14 @@ def build_proxy_task(
 
     Args:
         encoder_state: weights of the encoder; random ones, drawn from `seed`, if None.
+        seed: of the crops of stage A, too. Meta-val has its own.
 
     Raises:
         DataError: too few images are left.
     """
-    train = _labelled(
-        resized(data.split("train"), settings.height, settings.width), data.ignore_index
-    )
-    meta_train, meta_val = divide(train, meta_val_fraction, seed)
+    chosen = divide(data, settings, meta_val)
+    train = resized(data.split("train"), settings.height, settings.width)
+    meta_train, scored = train.rows(chosen.train), train.rows(chosen.val)
     encoder = seeded(seed, Encoder)
     if encoder_state is not None:
         encoder.load_state_dict(encoder_state)
@@ -132,10 +132,10 @@ def build_proxy_task(
         class_weights=class_weights(torch.as_tensor(data.label_shares)).to(compute.device),
         encoder_state={k: v.cpu().clone() for k, v in encoder.state_dict().items()},
         meta_train=meta_train,
-        meta_val=meta_val,
+        meta_val=scored,
         crop_taps=_encode(encoder, crops, settings, compute),
         crop_masks=crop_masks,
-        val_taps=_encode(encoder, normalise(meta_val.images), settings, compute),
+        val_taps=_encode(encoder, normalise(scored.images), settings, compute),
     )
 
 
@@ -163,9 +163,8 @@ def train_candidate(
         raise ValueError(f"{len(thresholds)} thresholds for {num_validations} validations")
     segmenter = seeded(
         seed,
-        lambda: Segmenter(
-            Encoder(),
-            Decoder(genotype, task.num_classes, settings.agg_size, settings.sep_repeats),
+        lambda: Segmenter.build(
+            genotype, task.num_classes, settings.agg_size, settings.sep_repeats
         ),
     )
     segmenter.encoder.load_state_dict(task.encoder_state)
@@ -308,24 +307,25 @@ def _upsample(logits: Tensor, size: torch.Size) -> Tensor:
     return height @ (logits.contiguous() @ width.T)
 
 
-def _labelled(split: Split, ignore_index: int) -> Split:
-    """The images with a labelled pixel."""
-    labelled = np.array([bool((mask != ignore_index).any()) for mask in split.masks])
-    if labelled.sum() < MIN_TRAIN_IMAGES:
-        height, width = split.masks.shape[1:]
+def divide(data: PreparedData, settings: ProxySettings, meta_val: MetaValSettings) -> MetaVal:
+    """Rows of the training split to train candidates on and to score them.
+
+    Images without a labelled pixel at the proxy's size are in neither part.
+
+    Raises:
+        DataError: fewer than three images are left.
+    """
+    train = data.split("train")
+    labelled = labelled_at(train.masks, settings.height, settings.width, data.ignore_index)
+    if len(labelled) < MIN_TRAIN_IMAGES:
         raise DataError(
-            f"train: {labelled.sum()} of {len(split)} images have a labelled pixel at {width}x"
-            f"{height}, and a search needs {MIN_TRAIN_IMAGES}: label more of them, or raise "
-            "search.proxy.height and search.proxy.width"
+            f"train: {len(labelled)} of {len(train)} images have a labelled pixel at "
+            f"{settings.width}x{settings.height}, and a search needs {MIN_TRAIN_IMAGES}: label "
+            "more of them, or raise search.proxy.height and search.proxy.width"
         )
-    return split if labelled.all() else split.rows(np.flatnonzero(labelled))
-
-
-def divide(split: Split, meta_val_fraction: float, seed: int) -> tuple[Split, Split]:
-    """Meta-train and meta-val, drawn from `seed`, of two and of one image at least."""
-    order = np.random.default_rng(seed).permutation(len(split))
-    num_val = max(1, min(round(len(split) * meta_val_fraction), len(split) - 2))
-    return split.rows(np.sort(order[num_val:])), split.rows(np.sort(order[:num_val]))
+    names, groups = ([values[row] for row in labelled] for values in (train.names, train.groups))
+    chosen = choose_meta_val(names, groups, meta_val)
+    return replace(chosen, train=labelled[chosen.train], val=labelled[chosen.val])
 
 
 @torch.inference_mode()

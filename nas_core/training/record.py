@@ -1,106 +1,106 @@
-"""training.json, what a finished full training says of itself, and trainings.json, several of them.
+"""What a full training leaves: training.json, and test.json once it is scored.
 
-They are handed from stage to stage, and by `dvc pull` from machine to machine, so they are checked.
+They are handed from stage to stage, and by `dvc pull` from machine to machine.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, JsonValue, RootModel
 
-from nas_core.base.errors import RunError, first_line, shown
-from nas_core.base.files import read_json
+from nas_core.base.documents import Document, Number
 
 # Labels and identities become names of files and folders.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 # Seconds since the epoch, as far as MLflow takes them.
 Moment = Annotated[float, Field(ge=0, le=1e11)]
+Size = Annotated[tuple[Count, Count], Field(strict=False)]
+"""Height and width of an image."""
 
 
-class _Training(BaseModel):
-    """What is relied on; more may stand there."""
+class Recipe(Document):
+    """Sections of the settings that a network was trained with."""
 
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+    encoder: dict[str, JsonValue] = Field(default_factory=dict)
+    train: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Training(Document):
+    """training.json: a finished full training. What has a default, older ones may lack."""
+
+    model_config = ConfigDict(extra="allow")
+    remedy = "train again"
 
     label: Name
     identity: Name
+    started: Moment
+    commit: str | None = None
+    id: str
+    """Of the architecture."""
     num_parameters: Count
     macs: Count
+    input_size: Size = (360, 480)
+    """That of CamVid's images, where it is not said."""
     seed: Count
-    started: Moment
+    splits: str
+    data: str | None = None
+    """The name of the data set."""
+    data_hash: str | None = None
+    recipe: Recipe | None = None
+    device: str
     finished: Moment
     val: dict[str, float]
-    history: list[dict[str, float]]
+    """Scores by name; empty if it was trained on val."""
+    history: list[dict[str, Number]]
+    """See `FullResult.history`."""
 
 
-class _Test(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+class Trainings(Document, RootModel[dict[Name, Training]]):
+    """trainings.json: trainings by label."""
 
+
+class TrainedNetwork(Document):
+    """What metrics.json of the stage train says of a training."""
+
+    num_parameters: Count
+    macs: Count
+    epochs: Count
+    val: dict[str, float]
+
+
+class TrainMetrics(Document, RootModel[dict[Name, TrainedNetwork]]):
+    """metrics.json of the stage train: trainings by label."""
+
+
+class Scores(Document):
+    """Scores over a whole split, from 0 to 1; see `ConfusionMatrix`."""
+
+    mean_iou: float
+    frequency_weighted_iou: float
+    mean_accuracy: float
+    reward: float
+
+
+class EvaluateMetrics(Document, RootModel[dict[Name, Scores]]):
+    """metrics.json of the stage evaluate: scores on the final split by label."""
+
+
+class FinalScores(Document):
+    """test.json: what a trained network scores on the final split."""
+
+    remedy = "delete it to test again"
+
+    label: str
+    id: str
+    mean_iou: float
+    frequency_weighted_iou: float
+    mean_accuracy: float
+    reward: float
     class_iou: dict[str, float]
+    """By class, without those that the split lacks."""
 
-
-class _Outcome(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
-
-    scores: list[float]
-    seconds: dict[str, float]
-
-
-_ONE, _SEVERAL, _TEST, _OUTCOME = (
-    TypeAdapter[Any](model) for model in (_Training, dict[Name, _Training], _Test, _Outcome)
-)
-
-
-def read_training(path: Path) -> dict[str, Any]:
-    """The content of a training.json.
-
-    Raises:
-        RunError: the file cannot be read, or is none.
-    """
-    return _read(path, _ONE)
-
-
-def read_trainings(path: Path) -> dict[str, dict[str, Any]]:
-    """The content of a trainings.json: trainings by label. Raises as `read_training`."""
-    return _read(path, _SEVERAL)
-
-
-def read_test(path: Path) -> dict[str, Any]:
-    """The content of a test.json: scores. Raises as `read_training`."""
-    return _read(path, _TEST)
-
-
-def read_outcome(path: Path) -> dict[str, Any]:
-    """What a training on the proxy task gave. Raises as `read_training`."""
-    return _read(path, _OUTCOME)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        RunError: the file cannot be read, or is none.
-    """
-    try:
-        content = read_json(path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise RunError(f"{path}: not a JSON file: {first_line(error)}") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: expected an object, found {type(content).__name__}")
-    return content
-
-
-def _read(path: Path, kind: TypeAdapter[Any]) -> dict[str, Any]:
-    content = read_object(path)
-    try:
-        kind.validate_python(content)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = shown(".".join(str(part) for part in problem["loc"]))[1:-1]
-        raise RunError(f"{path}: {key}: {problem['msg']}: run the stage before it again") from None
-    return content
+    @property
+    def scores(self) -> Scores:
+        return Scores(**self.model_dump(include={*Scores.model_fields}))

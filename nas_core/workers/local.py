@@ -28,6 +28,7 @@ T = TypeVar("T")
 MAX_LOSSES = 3
 # How much likelier than others the system ends a worker when memory runs out (0 to 1000).
 OOM_SCORE = 500
+OOM_FILE = Path("/proc/self/oom_score_adj")  # Linux alone has it
 
 
 class Workers(Closing):
@@ -275,7 +276,7 @@ def _begin(num_threads: int, gpu: str | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # which CUDA reads when it is first used
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+        OOM_FILE.write_text(str(OOM_SCORE))
     if num_threads:
         import torch
 

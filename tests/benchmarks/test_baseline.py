@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from benchmarks.baseline import build_baseline, plain_convolutions, train_baseline
 from nas_core.base.seeds import seeded
-from nas_core.config import DatasetSettings, ProxySettings, SyntheticSettings
+from nas_core.config import DatasetSettings, MetaValSettings, ProxySettings, SyntheticSettings
 from nas_core.data.prepared import PreparedData, prepare
 from nas_core.models.compute import Compute
 from nas_core.models.decoder import Decoder
@@ -20,6 +20,7 @@ from nas_core.training.proxy import build_proxy_task, train_candidate
 
 COMPUTE = Compute(torch.device("cpu"), bf16=False)
 # One step an epoch: a batch holds all 10 images that are not in meta-val.
+META_VAL = MetaValSettings(fraction=0.2)
 ONE_STEP = ProxySettings(height=48, width=64, batch_size=16, epochs_a=1, epochs_b=0, agg_size=16)
 
 
@@ -35,8 +36,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_first_step_has_the_loss_of_the_projects(scenes: PreparedData, name: str) -> None:
     genotype = ARCHITECTURES[name]
-    task = build_proxy_task(scenes, None, ONE_STEP, COMPUTE, meta_val_fraction=0.2, seed=3)
-    baseline = build_baseline(scenes, None, ONE_STEP, COMPUTE.device, meta_val_fraction=0.2, seed=3)
+    task = build_proxy_task(scenes, None, ONE_STEP, COMPUTE, meta_val=META_VAL, seed=3)
+    baseline = build_baseline(scenes, None, ONE_STEP, COMPUTE.device, meta_val=META_VAL, seed=3)
     assert baseline.meta_val.names == task.meta_val.names
     expected = train_candidate(task, genotype, seed=1)
     found = train_baseline(baseline, genotype, seed=1)

@@ -4,6 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from nas_core.base.paths import prepared_folder
+from nas_core.config import load_settings
+from nas_core.data.prepared import prepare
+from nas_core.search.loop import Search
+from nas_core.space.architectures import ARCHITECTURES
+from nas_core.training.lifecycle import train_architecture
+from nas_core.workers.local import InProcessWorkers
 from tests.chaos.harness import Project, Server, free_port
 
 
@@ -42,15 +49,15 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def undisturbed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, prefect: Server
 ) -> Project:
-    """The module's SEARCH and a training that ran in one piece, recorded in an SQLite file."""
+    """The module's SEARCH and a training that ran in one piece, in this process without servers."""
     project = Project(
         tmp_path_factory.mktemp("undisturbed"),
         {"PREFECT_API_URL": prefect.health.removesuffix("/health")},
     )
-    for arguments in (
-        ("search", "--stage", "prepare"),
-        request.module.SEARCH,
-        ("train", "arch0"),
-    ):
-        assert project.run(*arguments) == 0, project.log
+    overrides = [part for part in request.module.SEARCH if "=" in part]
+    root, settings = project.folder, load_settings(overrides=overrides, root=project.folder)
+    prepare(settings.dataset, root, prepared_folder(root, settings))
+    with Search.open(settings, root, InProcessWorkers()) as search:
+        search.run()
+    train_architecture(settings, root, "arch0", ARCHITECTURES["arch0"])
     return project

@@ -20,31 +20,13 @@ import yaml
 from mlflow import MlflowClient
 
 from nas_core.search.journal import Journal, Record, load_state
+from tests.tiny import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-PARAMS: dict[str, Any] = {
-    "name": "tiny",
-    "dataset": {
-        "kind": "synthetic",
-        "path": "raw",
-        "synthetic": {"num_train": 10, "num_val": 3, "num_test": 3, "height": 40, "width": 56},
-    },
-    "encoder": {"weights": "none"},
-    "search": {
-        "num_candidates": 12,
-        "batch_size": 2,
-        "proxy": {
-            "height": 40, "width": 56, "batch_size": 4, "epochs_a": 2, "epochs_b": 1,
-            "agg_size": 8,
-        },
-    },
-    "network": {"agg_size": 8, "sep_repeats": 1},
-    "train": {
-        "top": 1, "also": [], "epochs": 12, "batch_size": 4, "crop_height": 32,
-        "crop_width": 48, "warmup_steps": 1, "averaging": 0.5, "validate_every": 4,
-    },
-    "compute": {"device": "cpu", "precision": "fp32", "threads": 1},
-}  # fmt: skip
+PARAMS = tiny(
+    search={"num_candidates": 12, "proxy": {"epochs_a": 2}},
+    train={"epochs": 12, "validate_every": 4},
+)
 SECONDS_TO_START = 240
 
 

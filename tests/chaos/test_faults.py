@@ -16,8 +16,8 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.search import nas_search
-from nas_core.base.errors import RunError, UnavailableError
-from nas_core.config import RunnerSettings, SearchSettings
+from nas_core.base.errors import UnavailableError
+from nas_core.config import SearchSettings
 from nas_core.search import loop
 from tasks import search_log
 from tasks.tracking import store
@@ -60,64 +60,40 @@ def _copy(source: Project, folder: Path) -> Project:
     return project
 
 
-def _search(
-    num_candidates: int, time_limit: float = 3600, max_failures: int = 5, seed: int = 0
-) -> None:
-    nas_search(
-        stage="search",
-        seed=seed,
-        search=SearchSettings(num_candidates=num_candidates, max_failures=max_failures),
-        runner=RunnerSettings(time_limit=time_limit),
-    )
+def _search(num_candidates: int, seed: int = 0) -> None:
+    nas_search(stage="search", seed=seed, search=SearchSettings(num_candidates=num_candidates))
 
 
 def test_candidates_that_fail_are_shown_as_failed_and_teach_nothing(
     project: Project, plan: Path
 ) -> None:
-    plan.write_text("score raise memory killed killed killed hang score score")
-    _search(7, time_limit=40)
+    plan.write_text("score raise memory killed killed killed killed score")
+    _search(5)
     records = project.records()
+    # The last one lost its worker once, and another one finished it.
     assert [record.status for record in records] == [
-        "finished", "failed", "failed", "failed", "failed", "finished", "finished",
+        "finished", "failed", "failed", "failed", "finished",
     ]  # fmt: skip
-    reasons = [record.reason for record in records[1:5]]
+    reasons = [record.reason for record in records[1:4]]
     for reason, expected in zip(
         reasons,
         [
             "ZeroDivisionError: division by zero",
             "memory",
             "its process ended 3 times without a word",
-            "no result after 40 s",
         ],
         strict=True,
     ):
         assert expected in reason
-    assert all(record.reward is None for record in records[1:5])
+    assert all(record.reward is None for record in records[1:4])
     client = MlflowClient(f"sqlite:///{project.folder}/artifacts/mlflow.db")
     experiment = client.get_experiment_by_name("tiny")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], "tags.`nas.kind` = 'candidate'")
     failed = {run.data.tags["nas.candidate"]: run for run in runs if run.info.status == "FAILED"}
-    assert sorted(failed) == ["2", "3", "4", "5"]
+    assert sorted(failed) == ["2", "3", "4"]
     assert all("reward" not in run.data.metrics for run in failed.values())
     assert [failed[key].data.tags["failure"] for key in sorted(failed)] == reasons
-
-
-def test_a_worker_that_is_killed_once_costs_nothing_else(project: Project, plan: Path) -> None:
-    plan.write_text("score killed score")
-    _search(2)
-    assert [record.status for record in project.records()] == ["finished", "finished"]
-
-
-def test_too_many_failures_in_a_row_stop_the_search_with_the_reason(
-    project: Project, plan: Path
-) -> None:
-    plan.write_text("score raise raise score")
-    with pytest.raises(RunError, match=r"the last 2 candidates failed.*ZeroDivisionError"):
-        _search(4, max_failures=2)
-    _search(4, max_failures=3)
-    statuses = [record.status for record in project.records()]
-    assert statuses == ["finished", "failed", "failed", "finished"]
 
 
 def test_mlflow_goes_away_and_comes_back(
@@ -127,22 +103,22 @@ def test_mlflow_goes_away_and_comes_back(
     uri = mlflow.health.removesuffix("/health")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setattr(search_log, "SECONDS_BETWEEN_TRIES", 1.0)
-    plan.write_text("slow " * 12)
+    plan.write_text("slow " * 8)
 
     def outage() -> None:
         wait_for(lambda: len(project.records()) >= 2, "two candidates")
         mlflow.kill()
-        wait_for(lambda: len(project.records()) >= 7, "the search to go on without MLflow")
+        wait_for(lambda: len(project.records()) >= 5, "the search to go on without MLflow")
         mlflow.start()
 
     away = threading.Thread(target=outage)
     away.start()
     try:
-        _search(12)
+        _search(8)
     finally:
         away.join()
-    assert len(project.records()) == 12
-    check_mlflow(uri, 12)
+    assert len(project.records()) == 8
+    check_mlflow(uri, 8)
 
 
 def test_mlflow_is_away_at_the_end(

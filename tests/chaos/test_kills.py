@@ -35,7 +35,7 @@ from tests.chaos.harness import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 # So many that the search goes on until the last kill.
-NUM_CANDIDATES = 40
+NUM_CANDIDATES = 24
 SEARCH = ("search", "--stage", "search", "-S", f"search.num_candidates={NUM_CANDIDATES}")
 ACTIVE = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
@@ -59,7 +59,7 @@ def test_a_search_survives_kills_of_everything(
 ) -> None:
     rng = seeded_random()
     kinds = ["command", "worker", "prefect", "mlflow"]
-    more = ["command"] * 9 + ["worker"] * 3 + ["prefect", "mlflow"] * 2
+    more = ["command"] * 4 + ["worker"] * 2 + ["prefect", "mlflow"]
     # One of each kind first: none is left for the end, when little is to be done any more.
     victims = rng.sample(kinds, len(kinds)) + rng.sample(more, len(more))
     command = project.start(*SEARCH)
@@ -88,8 +88,8 @@ def test_a_search_survives_kills_of_everything(
             if server.process is None:
                 server.start()
     print(killed)
-    assert killed["command"] >= 5
-    assert all(killed.values()) and sum(killed.values()) >= 10, "few struck a search that went on"
+    assert killed["command"] >= 3
+    assert all(killed.values()) and sum(killed.values()) >= 7, "few struck a search that went on"
     # Closes what the kills left open, but for what began just now, and has nothing else to do.
     time.sleep(orphans.TIME_TO_CLAIM.total_seconds())
     assert project.run(*SEARCH) == 0
@@ -180,7 +180,7 @@ def _active_runs(project: Project) -> list[Any]:
 def test_a_training_survives_kills(project: Project, undisturbed: Project) -> None:
     rng = seeded_random()
     num_epochs = 0
-    for _ in range(4):
+    for _ in range(2):
         command = project.start("train", "arch0")
         checkpoint = _checkpoint(project)
         before = checkpoint.stat().st_mtime_ns if checkpoint else 0

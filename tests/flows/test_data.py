@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -61,6 +62,25 @@ def test_a_good_dataset_is_described_and_a_profile_written(project: Path) -> Non
     proxy = settings.search.proxy
     assert (proxy.height, proxy.width) == (88, 80)
     assert (settings.train.crop_height, settings.train.crop_width) == (72, 64)
+
+
+def test_what_meta_val_will_be_is_said(project: Path) -> None:
+    leaves = project / "data/leaves"
+    for number in range(10):
+        for part, suffix in (("images", "jpg"), ("masks", "png")):
+            file = leaves / part / f"{number}.{suffix}"
+            file.rename(file.with_stem(f"video{number // 5}_{number}"))
+    split = {"val": 0.2, "group": r"^(video\d)_"}
+    classes = ["soil", "leaf", "stem"]
+    (leaves / "dataset.yaml").write_text(yaml.safe_dump({"classes": classes, "split": split}))
+    done = check(leaves)
+    assert "meta-val: 1 images, meta-train: 4; drawn one by one" in done.output
+    assert "1 of them have others of their group in training" in done.output
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("by: frames", "by: groups"))
+    done = check(leaves)
+    assert "a block of frames of each group with a gap around it (1 groups" in done.output
+    assert "have others of their group" not in done.output
 
 
 def test_a_profile_is_not_overwritten_and_its_name_is_checked(project: Path) -> None:
@@ -242,3 +262,65 @@ def test_colours_near_declared_ones_are_told(project: Path) -> None:
         r"dataset\.yaml, near \[0, 200, 0\]: as JPEG and smoothing leave them at edges; save it ",
         str(done.exception),
     )
+
+
+@pytest.fixture
+def annotated(project: Path) -> Path:
+    """The images of data/leaves with polygons in COCO's form."""
+    images = sorted((project / "data/leaves/images").iterdir())
+    content = {
+        "images": [{"id": n, "file_name": path.name} for n, path in enumerate(images)],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": 1, "segmentation": [[5, 5, 40, 5, 40, 40]]}
+            for n in range(len(images))
+        ],
+        "categories": [{"id": 1, "name": "leaf"}],
+    }
+    path = project / "data/leaves/result.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def run_import(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["data", "import", *map(str, arguments)])
+
+
+def test_what_was_imported_is_taken_by_the_check_as_it_is(project: Path, annotated: Path) -> None:
+    out = project / "data/mine"
+    done = run_import(annotated, out, "--format", "coco")
+    assert done.exit_code == 0, done.output
+    for part in ("mine: 10 images (divided by dataset.yaml)", "2 classes: background, leaf",
+                 f"nas data check {out}"):  # fmt: skip
+        assert part in done.output
+    checked = check(out, "--profile", "mine")
+    assert checked.exit_code == 0, checked.output
+    assert "mine (folder)" in checked.output
+    again = run_import(annotated, out, "--format", "coco")
+    assert isinstance(again.exception, DataError)
+    assert "nothing is overwritten" in str(again.exception)
+
+
+def test_what_cannot_be_imported_leaves_nothing(project: Path, annotated: Path) -> None:
+    for arguments in (["--format", "labelme"], ["--format", "coco"]):
+        (project / "data/leaves/images/3.jpg").write_bytes(b"no picture")
+        done = run_import(annotated.parent, project / "deep/mine", *arguments)
+        assert isinstance(done.exception, DataError)
+        assert "result.json" in str(done.exception) or "3.jpg" in str(done.exception)
+        assert not (project / "deep").exists()
+    for arguments in ([], ["--format", "voc"]):
+        assert run_import(annotated, project / "mine", *arguments).exit_code == 2
+
+
+def test_choices_of_an_import(project: Path, annotated: Path) -> None:
+    content = json.loads(annotated.read_text())
+    content["categories"].append({"id": 2, "name": "stem"})
+    content["annotations"].append({"image_id": 0, "category_id": 2, "segmentation": [[1, 1, 2, 2]]})
+    annotated.write_text(json.dumps(content))
+    out = project / "mine"
+    done = run_import(annotated, out, "--format", "coco", "--unlabelled", "ignore", "--copy",
+                      "--skip-bad-shapes")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "2 classes: leaf, stem" in done.output
+    assert "left out: 1 polygons of fewer than 3 points (result.json, annotation 10)" in done.output
+    assert not (out / "images/0.jpg").samefile(project / "data/leaves/images/0.jpg")
+    assert set(np.unique(np.asarray(Image.open(out / "masks/0.png")))) == {0, 255}

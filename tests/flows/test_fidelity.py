@@ -25,28 +25,9 @@ from nas_core.config import load_settings
 from nas_core.models.encoder import Encoder
 from nas_core.search.journal import Header, Journal, Record
 from nas_core.space.decisions import sample
+from tests.tiny import tiny
 
-PARAMS: dict[str, Any] = {
-    "name": "tiny",
-    "dataset": {
-        "kind": "synthetic",
-        "path": "raw",
-        "synthetic": {"num_train": 10, "num_val": 3, "num_test": 3, "height": 40, "width": 56},
-    },
-    "encoder": {"weights": "none"},
-    "search": {
-        "proxy": {
-            "height": 40, "width": 56, "batch_size": 4, "epochs_a": 1, "epochs_b": 1,
-            "agg_size": 8,
-        },
-    },
-    "network": {"agg_size": 8, "sep_repeats": 1},
-    "train": {
-        "epochs": 1, "batch_size": 4, "crop_height": 32, "crop_width": 48, "warmup_steps": 1,
-        "averaging": 0.5,
-    },
-    "compute": {"device": "cpu", "precision": "fp32"},
-}  # fmt: skip
+PARAMS = tiny()
 NUM_CANDIDATES = 6
 PROXIES = ["A1", "A1+B1", "A1 height=32,width=40", "A1+B1 height=32,width=40"]
 ARGUMENTS = ("--num", "4", "--proxy", "height=32,width=40")
@@ -247,7 +228,7 @@ def test_architectures_by_reference(project: Path, tmp_path: Path) -> None:
     searched = Journal.read(journal).records[0].id
     references = ["arch0", str(path), "arch1", searched[:8], "arch0"]
     report = nas_fidelity(load_settings(), references)
-    assert report["num_architectures"] == 4
+    assert report.num_architectures == 4
     _, table = results(project)
     assert {"arch0", "arch1", searched} < set(table["name"])
     assert len(list(project.glob("artifacts/trainings/arch0-*"))) == 1

@@ -52,6 +52,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         training / "training.json",
         {
             "label": "arch1",
+            "identity": "0123",
+            "started": 1.0,
+            "id": ARCHITECTURES["arch1"].id,
             "num_parameters": 123456,
             "macs": 10**9,
             "seed": 3,
@@ -62,11 +65,18 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "input_size": [256, 320],
             "recipe": {"encoder": {"weights": "/home/ada/a.pt"}, "train": {"epochs": 2}},
             "device": "cpu: x86_64, 1 threads, fp32",
+            "finished": 2.0,
             "val": {"mean_iou": 0.5},
             "history": [{"epoch": 1}, {"epoch": 2}],
         },
     )
-    scores = {"mean_iou": 0.4, "class_iou": {"sky": 0.9, "road": 0.8}}
+    scores = {
+        "mean_iou": 0.4,
+        "frequency_weighted_iou": 0.5,
+        "mean_accuracy": 0.6,
+        "reward": 0.5,
+        "class_iou": {"sky": 0.9, "road": 0.8},
+    }
     write_json(training / "test.json", {"label": "arch1", "id": "x", **scores})
     (tmp_path / "images").mkdir()
     for name in ("a", "b"):
@@ -138,7 +148,7 @@ def test_a_training_of_no_size_is_not_shipped(
     record = json.loads((training / "training.json").read_text())
     write_json(training / "training.json", {**record, "input_size": size})
     code, _, err = nas("ship", training, "odd", "--data-licence", "none")
-    assert code == 1 and "training.json or test.json is malformed" in err
+    assert code == 1 and "training.json: input_size" in err
     assert not (project / "models").exists()
 
 

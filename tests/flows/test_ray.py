@@ -17,31 +17,14 @@ from nas_core.base.paths import prepared_folder
 from nas_core.config import load_settings
 from nas_core.data.prepared import prepare
 from nas_core.search.journal import Journal, Record
+from nas_core.search.loop import Search
+from nas_core.workers.local import InProcessWorkers
+from tests.tiny import tiny
 
 pytestmark = pytest.mark.slow
 
-NUM_CANDIDATES = 10
-PARAMS: dict[str, Any] = {
-    "name": "tiny",
-    "dataset": {
-        "kind": "synthetic",
-        "path": "raw",
-        "synthetic": {
-            "num_train": 12, "num_val": 3, "num_test": 2, "height": 40, "width": 56,
-        },
-    },
-    "encoder": {"weights": "none"},
-    "search": {
-        "num_candidates": NUM_CANDIDATES, "batch_size": 4,
-        "proxy": {
-            "height": 40, "width": 56, "batch_size": 4, "epochs_a": 1, "epochs_b": 1,
-            "agg_size": 8,
-        },
-    },
-    "network": {"agg_size": 8, "sep_repeats": 1},
-    "compute": {"device": "cpu", "precision": "fp32", "threads": 1},
-    "runner": {"workers": 2},
-}  # fmt: skip
+NUM_CANDIDATES = 8
+PARAMS = tiny(search={"num_candidates": NUM_CANDIDATES, "batch_size": 4}, runner={"workers": 2})
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +83,8 @@ def test_a_lost_node_costs_its_candidates_a_retry_and_nothing_else(
     assert search.returncode == 0, output
 
     undisturbed = make_project(tmp_path / "process")
-    search = start_search(undisturbed, prefect_server, "-S", "runner.workers=1")
-    output, _ = search.communicate(timeout=500)
-    assert search.returncode == 0, output
+    with Search.open(load_settings(root=undisturbed), undisturbed, InProcessWorkers()) as whole:
+        whole.run()
     assert outcomes(project) == outcomes(undisturbed)
     assert len({record.id for record in records(project)}) >= NUM_CANDIDATES
     for record in records(project):

@@ -28,6 +28,7 @@ from moto.server import ThreadedMotoServer
 
 from nas_core.base.errors import ServiceError
 from tasks.tracking.store import connect as connect_store
+from tests.tiny import tiny
 
 pytestmark = pytest.mark.slow
 
@@ -41,26 +42,7 @@ SECRETS = {
     "MLFLOW_SECRET_KEY": "any text",
     "ADAS_PASSWORD": "adas own secret",
 }
-PARAMS: dict[str, Any] = {
-    "name": "tiny",
-    "dataset": {
-        "kind": "synthetic",
-        "path": "raw",
-        "synthetic": {"num_train": 8, "num_val": 2, "num_test": 2, "height": 40, "width": 56},
-    },
-    "encoder": {"weights": "none"},
-    "search": {
-        "num_candidates": 2, "batch_size": 2,
-        "proxy": {
-            "height": 40, "width": 56, "batch_size": 4, "epochs_a": 1, "epochs_b": 0,
-            "agg_size": 8,
-        },
-    },
-    "network": {"agg_size": 8, "sep_repeats": 1},
-    "train": {"top": 1, "also": [], "epochs": 1, "batch_size": 4, "crop_height": 40,
-              "crop_width": 56, "warmup_steps": 1},
-    "compute": {"device": "cpu", "precision": "fp32", "threads": 1},
-}  # fmt: skip
+PARAMS = tiny(search={"num_candidates": 2, "proxy": {"epochs_b": 0}})
 
 
 @dataclass

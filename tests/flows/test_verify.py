@@ -31,19 +31,15 @@ from nas_core.data.synthetic import draw_dataset
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.decisions import sample
 from nas_core.training.lifecycle import PICTURES
+from tests.tiny import tiny
 
 # CamVid's layout and size, and the network that the claims are of; all else is as small as can be.
 IMAGES = {"num_train": 3, "num_val": 1, "num_test": 2, "height": 360, "width": 480}
-PARAMS: dict[str, Any] = {
-    "name": "tiny",
-    "dataset": {"kind": "camvid", "path": "raw"},
-    "encoder": {"weights": "none"},
-    "train": {
-        "also": ["long gone"], "epochs": 1, "batch_size": 2, "crop_height": 32, "crop_width": 48,
-        "warmup_steps": 0,
-    },
-    "compute": {"device": "cpu", "precision": "fp32", "threads": 1},
-}  # fmt: skip
+PARAMS = tiny(
+    dataset={"kind": "camvid"},
+    network={"agg_size": 64, "sep_repeats": 2},
+    train={"also": ["long gone"], "batch_size": 2, "warmup_steps": 0},
+)
 MINE = sample(np.random.default_rng(3))
 SECONDS_TO_SERVE = 300
 
@@ -243,9 +239,9 @@ def test_pictures_that_are_missing_are_drawn_without_scoring_again(
 def test_train_and_val_is_said_in_the_table(project: Path) -> None:
     train = TrainSettings(splits="train+val")
     report = nas_verify(architectures=("arch1",), train=train)
-    (arch1,) = report["architectures"]
+    (arch1,) = report.architectures
     # Not the size that the claim is of.
-    assert (report["size"], arch1["claimed"], arch1["verified"]) == ([40, 56], None, None)
+    assert (report.size, arch1.claimed, arch1.verified) == ((40, 56), None, None)
     assert "| train+val | - |" in (place(project) / "verify.md").read_text()
     (folder,) = (project / "artifacts" / "trainings").iterdir()
     training = json.loads((folder / "training.json").read_text())
@@ -266,7 +262,7 @@ def test_train_and_val_is_refused_where_val_gives_the_scores(project: Path) -> N
         nas_verify(dataset=dataset, train=TrainSettings(splits="train+val"))
     assert not outcomes(project)
     report = nas_verify(dataset=dataset, architectures=("arch0",))
-    assert report["split"] == "val" and report["architectures"][0]["claimed"] is None
+    assert report.split == "val" and report.architectures[0].claimed is None
 
 
 @pytest.mark.parametrize(
@@ -274,9 +270,9 @@ def test_train_and_val_is_refused_where_val_gives_the_scores(project: Path) -> N
     [
         ({"architectures": ("arch0", "arch7")}, GenotypeError, "unknown architecture 'arch7'"),
         ({"architectures": ("arch0", "arch0")}, SettingsError, "arch0 is given twice"),
-        ({"architectures": ()}, SettingsError, "--architecture: give one or more"),
-        ({"seeds": (0, 1, 0)}, SettingsError, "--seed 0 is given twice"),
-        ({"seeds": ()}, SettingsError, "--seed: give one or more"),
+        ({"architectures": ()}, SettingsError, "architecture: give one or more"),
+        ({"seeds": (0, 1, 0)}, SettingsError, "seed 0 is given twice"),
+        ({"seeds": ()}, SettingsError, "seed: give one or more"),
         ({"encoder": EncoderSettings(weights="no.pt")}, WeightsError, r"no\.pt"),
     ],
 )

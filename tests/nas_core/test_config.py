@@ -61,6 +61,12 @@ def test_a_null_section_changes_nothing(project: Path) -> None:
     ("override", "message"),
     [
         ("search.num_candidate=8", "'search.num_candidate'; did you mean 'search.num_candidates'"),
+        ("search.meta_val_fraction=0.2", "did you mean 'search.meta_val.fraction'"),
+        (
+            "search.meta_val.by=recordings",
+            "search.meta_val.by = 'recordings': .*'frames' or 'group",
+        ),
+        ("search.meta_val.fraction=1", "search.meta_val.fraction = 1"),
         ("serch.num_candidates=8", "unknown key 'serch'; did you mean 'search'"),
         ("num_candidates=8", "did you mean 'search.num_candidates'"),
         ("zzz=1", "sections are dataset"),
@@ -257,8 +263,8 @@ def test_every_setting_is_described() -> None:
 
 @pytest.mark.parametrize(("values", "message"), [([], "one or more"), ([0, 1, 0], "0 is given tw")])
 def test_each_is_named_once(values: list[int], message: str) -> None:
-    with pytest.raises(SettingsError, match=f"--seed.*{message}"):
-        check_once("--seed", values)
+    with pytest.raises(SettingsError, match=f"seed.*{message}"):
+        check_once("seed", values)
 
 
 def test_a_profile_cannot_be_called_camvid(project: Path) -> None:

@@ -8,61 +8,32 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import DeploymentStatus
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from nas_core.config import SyntheticSettings
 from nas_core.data.synthetic import draw_dataset
 from nas_core.search.journal import Journal, Record
 from nas_core.training.lifecycle import PICTURES
+from tests.tiny import lay_over, tiny
 
 # The first test waits for the stages: two minutes on two cores that do nothing else.
 pytestmark = pytest.mark.timeout(1200)
 
 ROOT = Path(__file__).parents[2]
-SIZE = {"height": 48, "width": 64}
-IMAGES = {"num_train": 8, "num_val": 2, "num_test": 2, **SIZE}
-PARAMS: dict[str, Any] = {
-    "name": "tiny",
-    "dataset": {"kind": "synthetic", "path": "drawn", "synthetic": IMAGES},
-    "encoder": {"weights": "none"},
-    "network": {"agg_size": 8, "sep_repeats": 1},
-    "search": {
-        "num_candidates": 3,
-        "batch_size": 2,
-        "meta_val_fraction": 0.25,
-        "proxy": {**SIZE, "batch_size": 4, "epochs_a": 1, "epochs_b": 1, "agg_size": 8},
-        "early_stopping": {"enabled": False},
-    },
-    "train": {
-        "top": 1,
-        "also": [],
-        "epochs": 1,
-        "batch_size": 4,
-        "crop_height": 48,
-        "crop_width": 64,
-        "warmup_steps": 0,
-    },
-    "compute": {"threads": 1, "precision": "fp32"},
-}
-# The ways to a search beside `dvc repro`, each as a program in a process of its own.
-WAYS = {
-    "command": """
-import sys
-from flows.cli.main import main
-sys.argv = ["nas", "search", "--stage", "search"]
-main()
-""",
-    "library": """
-from nas_core.config import load_settings, project_dir
-from nas_core.search.loop import Search
-with Search.open(load_settings(), project_dir()) as search:
-    search.run()
-""",
-}
+IMAGES = {"num_train": 8, "num_val": 2, "num_test": 2, "height": 40, "width": 56}
+PARAMS = tiny(
+    dataset={"path": "drawn", "synthetic": IMAGES},
+    search={"meta_val": {"fraction": 0.25}, "early_stopping": {"enabled": False}},
+)
 
 
 class Project:
@@ -102,12 +73,15 @@ class Project:
 
     def write_params(self, changes: dict[str, Any]) -> None:
         params = yaml.safe_load((self.root / "params.yaml").read_text())
-        _lay_over(params, changes)
+        lay_over(params, changes)
         (self.root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
+    def run(self, *arguments: str) -> str:
+        """Run Python with these arguments in the project; what it prints."""
+        return _output([sys.executable, *arguments], self.root, self.environment)
+
     def dvc(self, *arguments: str) -> str:
-        command = [sys.executable, "-m", "dvc", *arguments]
-        return _output(command, self.root, self.environment)
+        return self.run("-m", "dvc", *arguments)
 
     def lock(self, stage: str) -> Any:
         return yaml.safe_load((self.root / "dvc.lock").read_text())["stages"][stage]
@@ -184,14 +158,55 @@ def test_an_interrupted_search_goes_on(interrupted: list[Record], reproduced: Pr
     assert candidates[: len(interrupted)] == interrupted
 
 
-@pytest.mark.parametrize("way", WAYS)
+def by_command(project: Project) -> None:
+    code = "from flows.cli.main import main; main()"
+    project.run("-c", code, "search", "--stage", "search")
+
+
+def by_library(project: Project) -> None:
+    code = """
+from nas_core.config import load_settings, project_dir
+from nas_core.search.loop import Search
+with Search.open(load_settings(), project_dir()) as search:
+    search.run()
+"""
+    project.run("-c", code)
+
+
+def by_deployment(project: Project) -> None:
+    """What `nas up` does for one: it is served, and a run of it is asked for."""
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "flows.servers.deployments"],
+        cwd=project.root,
+        env=project.environment,
+    )
+    try:
+        while not is_served("nas-search/camvid", project.environment["PREFECT_API_URL"]):
+            assert serving.poll() is None
+            time.sleep(0.5)
+        run = ("deployment", "run", "nas-search/camvid", "--param", 'stage="search"', "--watch")
+        project.run("-m", "prefect", *run)
+    finally:
+        serving.terminate()
+        serving.wait()
+
+
+def is_served(name: str, api: str) -> bool:
+    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        try:
+            return client.read_deployment_by_name(name).status == DeploymentStatus.READY
+        except ObjectNotFound:
+            return False
+
+
+@pytest.mark.parametrize("way", [by_command, by_library, by_deployment])
 def test_every_way_to_a_search_gives_the_same_candidates(
-    reproduced: Project, prefect_server: str, tmp_path: Path, way: str
+    reproduced: Project, prefect_server: str, tmp_path: Path, way: Callable[[Project], None]
 ) -> None:
     direct = Project(tmp_path / "project", prefect_server)
     prepared = Path("artifacts", "prepared", "tiny")
     shutil.copytree(reproduced.root / prepared, direct.root / prepared)
-    _output([sys.executable, "-c", WAYS[way]], direct.root, direct.environment)
+    way(direct)
     found, expected = (
         [(r.candidate, r.id, r.reward, r.scores, r.seed) for r in one.candidates()]
         for one in (direct, reproduced)
@@ -247,14 +262,6 @@ def test_an_experiment_with_other_training_leaves_the_search_alone(reproduced: P
     (row,) = [line for line in table.splitlines() if "longer" in line]
     best = reproduced.candidates()
     assert str(max(r.reward or 0 for r in best))[:6] in row
-
-
-def _lay_over(values: dict[str, Any], changes: dict[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, dict):
-            _lay_over(values[key], value)
-        else:
-            values[key] = value
 
 
 def _output(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> str:

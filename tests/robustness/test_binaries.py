@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from nas_core.analysis.leaderboard import SearchMetrics, read_leaderboard
 from nas_core.config import (
     EarlyStoppingSettings,
     NetworkSettings,
@@ -38,7 +39,6 @@ from nas_core.search.strategy import Result, make_strategy
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import _Training
-from tasks.results import read_candidates, read_search_name
 from tests.robustness.cases import accepted_or_refused, files, refused
 from tests.robustness.test_files import prepared
 from tests.robustness.test_images import GOOD, JPEG, picture
@@ -421,7 +421,7 @@ BAD_TABLES: dict[str, Callable[[Path], object]] = {
 def test_tables_of_candidates(tmp_path: Path, name: str) -> None:
     BAD_TABLES[name](tmp_path / "candidates.parquet")
     with refused("candidates.parquet"):
-        read_candidates(tmp_path / "candidates.parquet")
+        read_leaderboard(tmp_path / "candidates.parquet")
 
 
 @pytest.mark.parametrize(
@@ -430,7 +430,7 @@ def test_tables_of_candidates(tmp_path: Path, name: str) -> None:
 def test_the_name_of_a_search(tmp_path: Path, content: str) -> None:
     (tmp_path / "metrics.json").write_text(content)
     with refused("metrics.json"):
-        read_search_name(tmp_path / "metrics.json")
+        SearchMetrics.read(tmp_path / "metrics.json")
 
 
 def _pickled(path: Path) -> None:
@@ -524,7 +524,7 @@ FUZZED: dict[str, Callable[[Path, _Training], object]] = {
     "checkpoint.pt": lambda path, training: training.load(path),
     "encoder.pt": lambda path, _: load_encoder_weights(path.name, path.parent),
     "model.safetensors": lambda path, _: load_segmenter(path),
-    "candidates.parquet": lambda path, _: read_candidates(path),
+    "candidates.parquet": lambda path, _: read_leaderboard(path),
     "journal.jsonl": lambda path, _: Journal.read(path),
     "a.png": lambda path, _: read_image(path),
     "a.jpg": lambda path, _: read_image(path, upright=True),

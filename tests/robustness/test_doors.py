@@ -18,6 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from flows.cli.model_commands import export
 from nas_core.base.errors import DataError
 from nas_core.base.seeds import seeded
+from nas_core.config import MetaValSettings
 from nas_core.data.check import check_dataset
 from nas_core.data.folder import list_dataset
 from nas_core.data.images import decode_image, read_image
@@ -187,7 +188,7 @@ def problems(root: Path, content: bytes, suffix: str) -> list[str]:
     path = root / "train/images/train0.png"
     path.unlink(missing_ok=True)
     path.with_suffix(suffix).write_bytes(content)
-    return check_dataset(list_dataset(root)).problems
+    return check_dataset(list_dataset(root), MetaValSettings()).problems
 
 
 def predicted(predictor: Predictor, content: bytes, folder: Path) -> Array | list[str]:

@@ -24,7 +24,7 @@ from nas_core.search.costs import Costs
 from nas_core.search.journal import Journal
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
-from nas_core.training.record import read_trainings
+from nas_core.training.record import Trainings
 from tasks.tracking.store import connect, tracking_uri
 from tests.robustness.cases import count, files, listed, refused, snapshot
 from tests.robustness.conftest import own_dataset
@@ -134,7 +134,7 @@ def prepared(folder: Path) -> Path:
         np.save(folder / f"{split}_images.npy", np.zeros((number, 4, 6, 3), np.uint8))
         np.save(folder / f"{split}_masks.npy", np.zeros((number, 4, 6), np.uint8))
     manifest = {
-        "format": 1,
+        "format": 2,
         "classes": ["a", "b"],
         "palette": [[0, 0, 0], [1, 1, 1]],
         "ignore_index": 255,
@@ -145,6 +145,7 @@ def prepared(folder: Path) -> Path:
         "content_hash": "00",
         "label_shares": [0.5, 0.5],
         "names": {"train": ["x", "y", "z"], "val": ["v"]},
+        "groups": {"train": ["r", "r", "s"], "val": ["v"]},
     }
     write_json(folder / "manifest.json", manifest)
     return folder
@@ -173,7 +174,7 @@ def test_latencies(tmp_path: Path, file: Path) -> None:
 def test_trainings(tmp_path: Path, file: Path) -> None:
     shutil.copyfile(file, tmp_path / "trainings.json")
     with refused("trainings.json"):
-        read_trainings(tmp_path / "trainings.json")
+        Trainings.read(tmp_path / "trainings.json")
 
 
 @pytest.mark.parametrize("file", files("training"))
@@ -231,7 +232,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "genotype.json": Genotype.load,
     "journal.jsonl": Journal.read,
     "manifest.json": lambda path: PreparedData.open(path.parent),
-    "trainings.json": read_trainings,
+    "trainings.json": Trainings.read,
     "model.safetensors": load_segmenter,
 }
 

@@ -35,7 +35,7 @@ from nas_core.base.yaml_files import parse_yaml
 from nas_core.config import load_settings
 from nas_core.data.prepared import PreparedData
 from nas_core.models.labelling import check_memory
-from nas_core.training.record import read_trainings
+from nas_core.training.record import Trainings
 from tasks.tracking.store import connect, tracking_uri
 from tasks.tracking.tracker import Tracker
 from tests.robustness.cases import ANSWERS_WITHOUT_END, CORPUS, SECRET, listed, serving
@@ -158,7 +158,7 @@ def test_a_manifest_cannot_reach_an_array_beside_its_folder(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["label_parent", "identity_parent", "key_parent", "key_absolute"])
 def test_a_list_of_trainings_names_no_other_folder(name: str) -> None:
     with pytest.raises(RunError, match=rf"{name}\.json"):
-        read_trainings(CORPUS / "trainings" / f"{name}.json")
+        Trainings.read(CORPUS / "trainings" / f"{name}.json")
 
 
 @pytest.mark.parametrize(

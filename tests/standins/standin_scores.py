@@ -31,8 +31,6 @@ def planned_score(
     word, *rest = plan.read_text().split() or ["score"]
     plan.write_text("\n".join(rest))
     match word:
-        case "hang":
-            time.sleep(3600)
         case "raise":
             raise ZeroDivisionError("division by zero")
         case "memory":

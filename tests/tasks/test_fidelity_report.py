@@ -1,6 +1,4 @@
-import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -8,7 +6,7 @@ from PIL import Image
 from rich.console import Console
 
 from flows.cli.tables import print_fidelity
-from nas_core.analysis.rank_agreement import agreement_by_proxy
+from nas_core.analysis.rank_agreement import FidelityReport, agreement_by_proxy
 from nas_core.config import Settings
 from tasks.fidelity_report import write_fidelity
 
@@ -26,9 +24,16 @@ def make_table(val: list[float]) -> pd.DataFrame:
     )
 
 
-def make_report(table: pd.DataFrame) -> dict[str, Any]:
+def make_report(table: pd.DataFrame) -> FidelityReport:
     (row,) = agreement_by_proxy(table, {"A5": {}}, seed=0)
-    return {**row, "num_architectures": 4, "proxies": [row]}
+    return FidelityReport(
+        **row.model_dump(exclude={"settings", "seconds"}),
+        num_architectures=4,
+        proxies=[row],
+        proxy_settings={},
+        train={},
+        data_hash="a",
+    )
 
 
 @pytest.mark.parametrize("val", [[0.3, 0.2, 0.4, 0.5], [0.3] * 4])
@@ -36,10 +41,10 @@ def test_a_report_with_and_without_a_ranking(tmp_path: Path, val: list[float]) -
     table = make_table(val)
     report = make_report(table)
     constant = len(set(val)) == 1
-    assert (report["kendall_tau"] is None) == constant
+    assert (report.kendall_tau is None) == constant
     paths = write_fidelity(tmp_path, report, table)
     assert [path.name for path in paths] == [f"fidelity.{s}" for s in ("json", "parquet", "png")]
-    assert json.loads(paths[0].read_text()) == report
+    assert FidelityReport.read(paths[0]) == report
     assert "NaN" not in paths[0].read_text()
     with Image.open(paths[2]) as picture:
         assert picture.width > picture.height

@@ -117,7 +117,7 @@ def test_the_running_mean_forgets_and_a_failure_is_no_part_of_it() -> None:
 
 
 def test_equal_time_is_what_every_search_could_spend() -> None:
-    figures = compare_searches([*PPO, *RANDOM], 4).figures
+    figures = compare_searches([*PPO, *RANDOM], 4).figures.model_dump()
     assert figures["num_candidates"] == 4
     assert figures["budget_seconds"] == 40
     found = by_search(figures)
@@ -150,7 +150,7 @@ def test_equal_time_is_what_every_search_could_spend() -> None:
 
 
 def test_equal_numbers_leave_out_what_came_later() -> None:
-    found = by_search(compare_searches([*PPO, *RANDOM], 4).figures)
+    found = by_search(compare_searches([*PPO, *RANDOM], 4).figures.model_dump())
     assert found["ppo", 0]["equal_candidates"]["best_reward"] == 0.75
     assert found["ppo", 0]["equal_candidates"]["mean_reward"] == 0.46875
     random = found["random", 0]["equal_candidates"]
@@ -166,7 +166,7 @@ def test_equal_numbers_leave_out_what_came_later() -> None:
 
 
 def test_mean_and_spread_over_seeds() -> None:
-    strategies = compare_searches([*PPO, *RANDOM], 4).figures["strategies"]
+    strategies = compare_searches([*PPO, *RANDOM], 4).figures.model_dump()["strategies"]
     assert list(strategies) == ["ppo", "random"]
     assert strategies["ppo"]["seeds"] == [0, 1]
     assert strategies["ppo"]["equal_candidates"] == {
@@ -187,7 +187,7 @@ def test_mean_and_spread_over_seeds() -> None:
 def test_the_last_quarter_is_rounded_up() -> None:
     rewards = [0.0, 0.0, 0.0, 0.25, 0.75]
     one = search("ppo", 0, finished(*[(reward, 1) for reward in rewards]))
-    figures = compare_searches([one], 5).figures
+    figures = compare_searches([one], 5).figures.model_dump()
     assert figures["searches"][0]["equal_candidates"]["last_quarter_reward"] == 0.5
 
 
@@ -216,7 +216,7 @@ def test_bands_begin_when_every_seed_has_a_value() -> None:
 def test_figures_without_a_reward_are_plain_json() -> None:
     failed = search("ppo", 0, [("failed", None, 1)] * 4)
     slow = search("random", 0, finished(*[(0.5, 10)] * 4))
-    figures = compare_searches([failed, slow], 4).figures
+    figures = compare_searches([failed, slow], 4).figures.model_dump()
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     assert figures["strategies"]["ppo"]["equal_candidates"]["best_reward"]["mean"] is None
     # No candidate of the slow search had ended after 4 s.
@@ -255,9 +255,9 @@ def test_all_strategies_and_two_seeds_unless_named() -> None:
 @pytest.mark.parametrize(
     ("strategies", "seeds", "changes", "message"),
     [
-        (["ppoo"], [], {}, r"--strategy ppoo: there are ppo, ppo-independent, .*, random"),
-        (["ppo", "random", "ppo"], [], {}, "--strategy ppo is given twice"),
-        ([], [1, 0, 1], {}, "--seed 1 is given twice"),
+        (["ppoo"], [], {}, r"strategy 'ppoo': there are ppo, ppo-independent, .*, random"),
+        (["ppo", "random", "ppo"], [], {}, "strategy ppo is given twice"),
+        ([], [1, 0, 1], {}, "seed 1 is given twice"),
         ([], [-1], {}, "seed = -1"),
         ([], [], {"num_candidates": 3, "batch_size": 1}, "num_candidates = 3: .* needs 4 or more"),
         ([], [], {"num_candidates": 8, "batch_size": 8}, "num_candidates = 8: .* needs 9 or more"),

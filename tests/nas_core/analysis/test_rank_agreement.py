@@ -8,6 +8,8 @@ import torch
 from scipy.stats import kendalltau, spearmanr
 
 from nas_core.analysis.rank_agreement import (
+    ProxyOutcome,
+    ProxyRow,
     agreement_by_proxy,
     proxies_of,
     proxy_identity,
@@ -15,7 +17,7 @@ from nas_core.analysis.rank_agreement import (
     rank_agreement,
     spread_by_rank,
 )
-from nas_core.config import ProxySettings, SearchSettings, Settings
+from nas_core.config import MetaValSettings, ProxySettings, SearchSettings, Settings
 from nas_core.models.compute import Compute
 from nas_core.search.journal import Record
 from nas_core.space.decisions import sample
@@ -52,15 +54,15 @@ def test_correlations_and_intervals_are_those_of_scipy(ties: bool) -> None:
     if ties:
         x, y = x.round(), y.round()
     found = rank_agreement(x.tolist(), y.tolist(), seed=9, num_resamples=300)
-    assert found["kendall_tau"] == pytest.approx(kendalltau(x, y, variant="b").statistic)
-    assert found["spearman_rho"] == pytest.approx(spearmanr(x, y).statistic)
+    assert found.kendall_tau == pytest.approx(kendalltau(x, y, variant="b").statistic)
+    assert found.spearman_rho == pytest.approx(spearmanr(x, y).statistic)
     rows = np.random.default_rng(9).integers(15, size=(300, 15))
     for name, statistic in (("kendall_tau", kendalltau), ("spearman_rho", spearmanr)):
         expected = np.percentile([statistic(x[i], y[i]).statistic for i in rows], (2.5, 97.5))
-        assert found[f"{name}_interval"] == pytest.approx(list(expected))
-        low, high = found[f"{name}_interval"]
-        assert -1 <= low < found[name] < high <= 1
-    assert found["reason"] is None
+        assert getattr(found, f"{name}_interval") == pytest.approx(list(expected))
+        low, high = getattr(found, f"{name}_interval")
+        assert -1 <= low < getattr(found, name) < high <= 1
+    assert found.reason is None
 
 
 @pytest.mark.parametrize(("sign", "expected"), [(1, 1.0), (-1, -1.0)])
@@ -68,14 +70,14 @@ def test_perfect_and_reversed_rankings(sign: int, expected: float) -> None:
     x = [0.1, 0.4, 0.2, 0.9, 0.5]
     found = rank_agreement(x, [sign * value**3 for value in x], seed=0, num_resamples=200)
     for name in ("kendall_tau", "spearman_rho"):
-        assert found[name] == pytest.approx(expected)
-        assert found[f"{name}_interval"] == pytest.approx([expected, expected])
+        assert getattr(found, name) == pytest.approx(expected)
+        assert getattr(found, f"{name}_interval") == pytest.approx([expected, expected])
 
 
 def test_ties_count_as_tau_b_counts_them() -> None:
     # 4 concordant pairs of 6, one tied in x and another in y: 4 / 5 by tau-b, not 4 / 6.
     found = rank_agreement([1, 1, 2, 3], [1, 2, 3, 3], seed=0, num_resamples=50)
-    assert found["kendall_tau"] == pytest.approx(4 / 5)
+    assert found.kendall_tau == pytest.approx(4 / 5)
 
 
 @pytest.mark.filterwarnings("error")
@@ -87,16 +89,16 @@ def test_what_is_constant_has_no_rank_and_a_reason(
     x: list[float], y: list[float], what: str
 ) -> None:
     found = rank_agreement(x, y, seed=0)
-    assert found["kendall_tau"] is None and found["spearman_rho_interval"] is None
-    assert what in found["reason"] and "equal" in found["reason"]
-    json.dumps(found, allow_nan=False)
+    assert found.kendall_tau is None and found.spearman_rho_interval is None
+    assert what in found.reason and "equal" in found.reason
+    json.dumps(found.model_dump(), allow_nan=False)
 
 
 @pytest.mark.filterwarnings("error")
 def test_degenerate_resamples_are_left_out() -> None:
     # About half of all resamples of these have one value of x only.
     found = rank_agreement([1, 1, 1, 1, 1, 2], [1, 2, 3, 4, 5, 6], seed=0, num_resamples=300)
-    assert np.isfinite([*found["kendall_tau_interval"], *found["spearman_rho_interval"]]).all()
+    assert np.isfinite([*found.kendall_tau_interval, *found.spearman_rho_interval]).all()
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
@@ -133,14 +135,18 @@ def test_the_settings_of_a_proxy_give_it_back() -> None:
 
 
 def test_rows_have_the_seconds_until_each_validation() -> None:
-    outcome = {
-        "scores": [0.3, 0.4, 0.5],
-        "seconds": {"stage_a": 5.0, "stage_b": 4.0, "validation": 3.0},
-    }
+    outcome = ProxyOutcome(
+        id="a",
+        seed=0,
+        scores=[0.3, 0.4, 0.5],
+        seconds={"stage_a": 5.0, "stage_b": 4.0, "validation": 3.0},
+        losses={},
+        num_skipped_steps=0,
+    )
     assert proxy_rows(outcome, ["A5", "A5+B1", "A5+B2"]) == [
-        {"proxy": "A5", "reward": 0.3, "seconds": 6.0},
-        {"proxy": "A5+B1", "reward": 0.4, "seconds": 9.0},
-        {"proxy": "A5+B2", "reward": 0.5, "seconds": 12.0},
+        ProxyRow("a", "A5", 0.3, 6.0),
+        ProxyRow("a", "A5+B1", 0.4, 9.0),
+        ProxyRow("a", "A5+B2", 0.5, 12.0),
     ]
 
 
@@ -155,8 +161,8 @@ def test_each_proxy_is_judged_by_its_own_rows() -> None:
         }
     )
     first, second = agreement_by_proxy(table, {"A5": {"epochs_b": 0}, "A5+B1": {}}, seed=0)
-    assert (first["proxy"], first["settings"], first["seconds"]) == ("A5", {"epochs_b": 0}, 2.0)
-    assert first["kendall_tau"] == pytest.approx(1) and second["kendall_tau"] == pytest.approx(-1)
+    assert (first.proxy, first.settings, first.seconds) == ("A5", {"epochs_b": 0}, 2.0)
+    assert first.kendall_tau == pytest.approx(1) and second.kendall_tau == pytest.approx(-1)
 
 
 def test_candidates_are_spread_by_rank() -> None:
@@ -180,7 +186,7 @@ def test_fewer_candidates_than_wanted_are_all_taken() -> None:
     "change",
     [
         {"seed": 1},
-        {"search": SearchSettings(meta_val_fraction=0.2)},
+        {"search": SearchSettings(meta_val=MetaValSettings(fraction=0.2))},
         {"search": SearchSettings(proxy=ProxySettings(height=80))},
     ],
 )

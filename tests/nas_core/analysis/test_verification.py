@@ -1,11 +1,11 @@
 """Claims against figures made by hand."""
 
-from typing import Any
-
 import pytest
 
 from nas_core.analysis.verification import (
+    ArchitectureReport,
     ScoredModel,
+    VerificationReport,
     claim_rows,
     class_rows,
     class_table,
@@ -15,25 +15,30 @@ from nas_core.analysis.verification import (
 from nas_core.config import DatasetSettings, NetworkSettings
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.claims import CLAIMS, NETWORK, Claim, find_claim
+from nas_core.training.record import FinalScores, Training
 
 CLAIM = Claim("arch0", "camvid", "test", 360, 480, 0.639)
 
 
 def model(seed: int, mean_iou: float, name: str = "arch0", **class_iou: float) -> ScoredModel:
-    training = {
-        "label": name, "id": f"id of {name}", "num_parameters": 274_443, "macs": 1_040_000_000,
-        "seed": seed, "history": [{}, {}], "commit": "abc", "device": "a processor",
-    }  # fmt: skip
-    test = {"label": name, "id": f"id of {name}", "mean_iou": mean_iou, "class_iou": class_iou}
+    training = Training(
+        label=name, identity="0", started=0.0, commit="abc", id=f"id of {name}",
+        num_parameters=274_443, macs=1_040_000_000, seed=seed, splits="train+val",
+        device="a processor", finished=1.0, val={}, history=[{}, {}],
+    )  # fmt: skip
+    test = FinalScores(
+        label=name, id=f"id of {name}", mean_iou=mean_iou, frequency_weighted_iou=0.5,
+        mean_accuracy=0.5, reward=0.5, class_iou=class_iou,
+    )  # fmt: skip
     return ScoredModel(f"{name}-{seed}", training, test)
 
 
-def report(*architectures: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "name": "camvid", "split": "test", "size": [360, 480], "splits": "train+val",
-        "claims_source": "a paper", "classes": ["sky", "road", "sea"],
-        "architectures": list(architectures),
-    }  # fmt: skip
+def report(*architectures: ArchitectureReport) -> VerificationReport:
+    return VerificationReport(
+        name="camvid", data_hash="a", split="test", size=(360, 480), splits="train+val",
+        claims_source="a paper", classes=["sky", "road", "sea"],
+        architectures=list(architectures), network={}, train={},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -47,19 +52,21 @@ def report(*architectures: dict[str, Any]) -> dict[str, Any]:
 )
 def test_a_claim_is_verified_where_the_mean_reaches_it(scores: list[float], verified: bool) -> None:
     models = [model(seed, score) for seed, score in enumerate(scores)]
-    assert compare_with_claim(models, CLAIM)["verified"] is verified
+    assert compare_with_claim(models, CLAIM).verified is verified
 
 
 def test_measured_figures_are_over_the_seeds() -> None:
     models = [model(0, 0.60, sky=0.9, road=0.5), model(7, 0.63, sky=0.8, road=0.7)]
     found = compare_with_claim(models, CLAIM)
-    assert found["measured"] == pytest.approx({"mean": 0.615, "min": 0.60, "max": 0.63})
-    assert found["class_iou"]["road"] == pytest.approx({"mean": 0.6, "min": 0.5, "max": 0.7})
-    assert [(one["seed"], one["training"]) for one in found["models"]] == [
+    assert found.measured.model_dump() == pytest.approx({"mean": 0.615, "min": 0.60, "max": 0.63})
+    assert found.class_iou["road"].model_dump() == pytest.approx(
+        {"mean": 0.6, "min": 0.5, "max": 0.7}
+    )
+    assert [(one.seed, one.training) for one in found.models] == [
         (0, "arch0-0"), (7, "arch0-7"),
     ]  # fmt: skip
-    assert found["models"][1]["scores"] == {"mean_iou": 0.63}
-    assert (found["claimed"], found["num_parameters"]) == (0.639, 274_443)
+    assert found.models[1].scores.mean_iou == 0.63
+    assert (found.claimed, found.num_parameters) == (0.639, 274_443)
     table = class_table([found])
     assert table.values.tolist() == [
         ["arch0", 0, "sky", 0.9], ["arch0", 0, "road", 0.5],

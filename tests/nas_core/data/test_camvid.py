@@ -92,3 +92,17 @@ def test_a_report_shows_twenty_problems(count: int, last: str) -> None:
     assert first == f"dataset data has {count} problem{'s' if count > 1 else ''}:"
     assert len(lines) == min(count, 21)
     assert lines[-1].strip() == last
+
+
+def test_frames_of_a_recording_are_a_group_and_other_images_their_own(
+    make_dataset: Callable[[], Path],
+) -> None:
+    root = make_dataset()
+    frames = ("0001TP_006690", "0006R0_f00930", "Seq05VD_f00000")
+    for number, name in enumerate(frames):
+        for folder in ("train", "trainannot"):
+            (root / folder / f"train_{number}.png").rename(root / folder / f"{name}.png")
+    listing = camvid.list_dataset(root)
+    groups = [sample.group for sample in listing.of_split("train")]
+    assert groups == ["0001TP", "0006R0", "Seq05VD"]
+    assert [sample.group for sample in listing.of_split("val")] == ["val_0", "val_1"]

@@ -56,6 +56,7 @@ def test_label_ids_become_train_ids_and_the_rest_is_ignored(root: Path) -> None:
     assert data.final_split == "val", "the labels of test are not public"
     assert (data.height, data.width, data.ignore_index) == (*SIZE, 255)
     assert data.split("train").names[0] == "aachen_000000_000019"
+    assert data.split("train").groups[:2] == ("aachen_000000", "aachen_000001")
     path = root / "gtFine/val/lindau/lindau_000001_000019_gtFine_labelIds.png"
     for label, found in zip(
         np.array(Image.open(path)).ravel(), data.split("val").masks[1].ravel(), strict=True

@@ -14,6 +14,7 @@ from nas_core.base.errors import DataError
 from nas_core.config import (
     ComputeSettings,
     DatasetSettings,
+    MetaValSettings,
     NetworkSettings,
     ProxySettings,
     TrainSettings,
@@ -348,6 +349,7 @@ def test_list_files_cannot_name_what_is_not_in_images(flat: Path, entry: str) ->
 def test_missing_list_and_ways_to_divide(flat: Path) -> None:
     assert "no splits: expected" in problems_of(flat)[0]
     (flat / "train.txt").write_text("video0_0")
+    assert [sample.group for sample in folder.list_dataset(flat).samples] == ["video0_0"]
     assert "val.txt: is missing" in problems_of(flat)
     describe(flat, split={"val": 0.2})
     assert "leaves nothing to train on" in problems_of(flat)[0]
@@ -362,6 +364,7 @@ def test_a_split_by_group_keeps_videos_together_and_is_repeated(flat: Path) -> N
     videos = {s: {x.name[:6] for x in first.of_split(s)} for s in ("train", "val", "test")}
     assert [len(videos[split]) for split in ("train", "val", "test")] == [2, 1, 1]
     assert len(set.union(*videos.values())) == 4
+    assert all(sample.group == sample.name[:6] for sample in first.samples)
     others = []
     for seed in range(1, 6):
         describe(flat, split={"val": 0.2, "test": 0.2, "group": r"^(video\d)_", "seed": seed})
@@ -407,7 +410,9 @@ def test_networks_train_on_mixed_sizes_and_any_number_of_classes(
     data = prepare_it(root)
     compute = Compute.from_settings(ComputeSettings(device="cpu", precision="fp32", threads=1))
     proxy = ProxySettings(height=32, width=32, batch_size=4, epochs_a=1, epochs_b=1, agg_size=8)
-    task = build_proxy_task(data, None, proxy, compute, meta_val_fraction=0.25, seed=0)
+    task = build_proxy_task(
+        data, None, proxy, compute, meta_val=MetaValSettings(fraction=0.25), seed=0
+    )
     result = train_candidate(task, ARCH, seed=0)
     assert result.confusion.matrix.shape == (3, 3)
     full = train_fully(

@@ -20,7 +20,8 @@ def random_split(count: int = 4) -> Split:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
     masks = rng.integers(0, VOID, (count, HEIGHT, WIDTH), dtype=np.uint8)
-    return Split(images, masks, tuple(f"image_{index}" for index in range(count)))
+    names = tuple(f"image_{index}" for index in range(count))
+    return Split(images, masks, names, names)
 
 
 def labelled_split() -> Split:
@@ -29,7 +30,7 @@ def labelled_split() -> Split:
     masks[:, HEIGHT // 2 :] += 2
     masks[:, :, WIDTH // 2 :] += 7
     images = np.repeat(masks[..., None] * np.uint8(20), 3, axis=-1)
-    return Split(images, masks, ("areas",))
+    return Split(images, masks, ("areas",), ("areas",))
 
 
 def augment(
@@ -168,14 +169,14 @@ def test_small_images_lie_at_changing_places_in_the_crop() -> None:
 
 def test_jitter_changes_brightness_contrast_and_saturation_within_its_range() -> None:
     grey = np.full((1, HEIGHT, WIDTH, 3), 100, np.uint8)
-    split = Split(grey, np.zeros((1, HEIGHT, WIDTH), np.uint8), ("grey",))
+    split = Split(grey, np.zeros((1, HEIGHT, WIDTH), np.uint8), ("grey",), ("grey",))
     means = [grey_values(augment(split, [0], seed, jitter=0.4)[0]).mean() for seed in range(60)]
     assert 59 <= min(means) < 75, "a plain grey image shows brightness alone"
     assert 125 < max(means) <= 141
 
     coloured = grey.copy()
     coloured[..., 0] = 150
-    split = Split(coloured, split.masks, ("red",))
+    split = Split(coloured, split.masks, ("red",), ("red",))
     spreads = []
     for seed in range(60):
         red, green, blue = grey_values(augment(split, [0], seed, jitter=0.4)[0])[0, 0, 0]
@@ -208,7 +209,7 @@ def test_resized_keeps_the_picture() -> None:
 def test_resizing_averages_what_it_drops() -> None:
     stripes = np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)
     stripes[:, :, ::2] = 200
-    split = Split(stripes, np.zeros((1, HEIGHT, WIDTH), np.uint8), ("stripes",))
+    split = Split(stripes, np.zeros((1, HEIGHT, WIDTH), np.uint8), ("stripes",), ("s",))
     inner = resized(split, HEIGHT // 4, WIDTH // 4).images[0, 1:-1, 1:-1]
     assert (abs(inner.astype(int) - 100) <= 8).all()
 

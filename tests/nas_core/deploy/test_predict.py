@@ -1,4 +1,3 @@
-import json
 import os
 import unicodedata
 from pathlib import Path
@@ -13,7 +12,7 @@ from nas_core.base.seeds import seeded
 from nas_core.data.labels import MAX_CLASSES
 from nas_core.data.pictures import find_pictures
 from nas_core.data.transforms import normalise
-from nas_core.deploy.predict import Predictor, predict_files
+from nas_core.deploy.predict import PredictionScores, Predictor, predict_files
 from nas_core.models.checkpoint import NetworkCard, save_segmenter
 from nas_core.models.labelling import predict_labels
 from nas_core.models.segmenter import Segmenter
@@ -137,9 +136,9 @@ def test_metrics_are_those_of_the_labels(predictor: Predictor, tmp_path: Path) -
         truth[:4] = 4  # not labelled
         Image.fromarray(truth).save(masks / path.name)
     report = predict_files(predictor, pictures, tmp_path / "out", masks)
-    assert report.metrics is not None and report.metrics["mean_iou"] == 1
-    assert report.metrics["num_images"] == 2 and set(report.metrics["class_iou"].values()) == {1}
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == report.metrics
+    assert report.metrics is not None and report.metrics.mean_iou == 1
+    assert report.metrics.num_images == 2 and set(report.metrics.class_iou.values()) == {1}
+    assert PredictionScores.read(tmp_path / "out" / "metrics.json") == report.metrics
     (problem,) = report.problems
     assert "2.png is missing" in problem and report.num_written == 3
 
@@ -155,7 +154,7 @@ def test_masks_are_found_whatever_the_composition_of_their_names(
         Image.fromarray(predictor(picture)).save(masks / names[of_mask])
         report = predict_files(predictor, [picture], tmp_path / "out", masks)
         assert report.problems == [] and report.metrics is not None
-        assert report.metrics["num_images"] == 1
+        assert report.metrics.num_images == 1
 
 
 def test_the_highest_class_number_is_written_and_scored(tmp_path: Path) -> None:
@@ -172,7 +171,7 @@ def test_the_highest_class_number_is_written_and_scored(tmp_path: Path) -> None:
     Image.fromarray(truth).save(tmp_path / "masks" / "a.png")
     report = predict_files(predictor, [picture], tmp_path / "out", tmp_path / "masks")
     assert (np.asarray(Image.open(tmp_path / "out" / "a.png")) == 254).all()
-    assert report.metrics is not None and report.metrics["class_iou"] == {"c254": 1.0}
+    assert report.metrics is not None and report.metrics.class_iou == {"c254": 1.0}
 
 
 CODED = """
@@ -207,7 +206,7 @@ def test_masks_are_coded_as_their_dataset_says(
     (tmp_path / "data" / place / "dataset.yaml").write_text(CODED)
     report = predict_files(predictor, [picture], tmp_path / "out", masks)
     assert report.problems == [] and report.metrics is not None
-    assert report.metrics["mean_iou"] == 1
+    assert report.metrics.mean_iou == 1
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,30 @@
+import ctypes
+import platform
+
 import pytest
 import torch
 
 from nas_core.base.errors import SettingsError
 from nas_core.config import ComputeSettings
-from nas_core.models.compute import Compute, visible_gpus
+from nas_core.models.compute import Compute, keep_freed_memory, visible_gpus
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
     missing = torch.cuda.device_count()
     with pytest.raises(SettingsError, match=f"'cuda:{missing}': this machine has {missing}"):
         Compute.from_settings(ComputeSettings(device=f"cuda:{missing}"))
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is a GPU of Apple's")
+def test_a_gpu_of_apples_that_is_not_there_is_refused() -> None:
+    with pytest.raises(SettingsError, match="'mps': this machine has no GPU of Apple's"):
+        Compute.from_settings(ComputeSettings(device="mps"))
+
+
+def test_without_glibc_malloc_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("no mallopt is there"))
+    keep_freed_memory()
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float)])

@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from benchmarks.load import PARAMS, stand_in
 from nas_core.base.errors import CandidateError, RunError
 from nas_core.base.paths import prepared_folder
 from nas_core.config import Settings, validate_settings
-from nas_core.data.prepared import prepare
+from nas_core.data.prepared import PreparedData, prepare
 from nas_core.search import loop
 from nas_core.search.candidates import Outcome
+from nas_core.search.identity import changed_parts
 from nas_core.search.journal import Record
 from nas_core.search.loop import Candidate, Observer, Search, Steps
 from nas_core.search.progress import Progress
@@ -298,3 +300,27 @@ def test_a_search_that_cannot_go_on_says_why_it_begins_anew(
     run(root, settings, [Progress()])
     (warning,) = [line for line in caplog.messages if "begins anew" in line]
     assert warning.endswith("torch's version and the code of the search changed since")
+
+
+def test_settings_that_another_version_had_are_a_reason_to_begin_anew() -> None:
+    new = {"data": "x", "search": {"batch_size": 4, "meta_val": {"fraction": 0.1, "seed": 0}}}
+    old = {"data": "x", "search": {"batch_size": 4, "meta_val_fraction": 0.1}}
+    assert changed_parts(old, new) == {"settings"}
+    assert changed_parts(old | {"data": "y"}, new) == {"data", "settings"}
+    assert changed_parts({**old, "search": old["search"] | {"batch_size": 5}}, new) == {"search"}
+    assert changed_parts(new, new) == set()
+
+
+def test_a_search_says_what_its_meta_val_is(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    run(root, settings_of(num_candidates=1, meta_val={"fraction": 0.5}), [Progress()])
+    (line,) = [line for line in caplog.messages if line.startswith("meta-val")]
+    assert line.endswith("drawn one by one (search.meta_val.by is frames)")
+
+
+def test_groups_are_part_of_what_a_search_is(prepared: Path) -> None:
+    settings = settings_of()
+    data = PreparedData.open(prepared_folder(prepared, settings))
+    train = data.split("train")
+    grouped = replace(train, groups=("one", *train.groups[1:]))
+    assert replace(data, splits={**data.splits, "train": grouped}).search_hash != data.search_hash

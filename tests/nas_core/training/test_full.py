@@ -242,26 +242,22 @@ def test_identity_follows_what_decides_the_outcome(scenes: PreparedData, compute
     assert len({identity(SETTINGS), identity(other), identity(SETTINGS, seed=1)}) == 3
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"class_weighting": False}, {"hard_share": 0.25}, {"jaccard": 1.0}, {"schedule": "cosine"}],
-)
-def test_each_part_of_the_recipe_changes_the_training(
-    change: dict[str, object], scenes: PreparedData, compute: Compute, tmp_path: Path
+def test_class_weighting_changes_the_training(
+    scenes: PreparedData, compute: Compute, tmp_path: Path
 ) -> None:
     short = SETTINGS.model_copy(update={"epochs": 1, "crop_height": 32, "crop_width": 32})
     plain = _train(scenes, compute, tmp_path / "plain", short)
-    changed = _train(scenes, compute, tmp_path / "changed", short.model_copy(update=change))
+    unweighted = short.model_copy(update={"class_weighting": False})
+    changed = _train(scenes, compute, tmp_path / "changed", unweighted)
     assert not _states_equal(plain, changed)
     assert changed.history[0]["skipped_steps"] == 0
 
 
-@pytest.mark.parametrize(("schedule", "middle"), [("poly", 0.5**0.9), ("cosine", 0.5)])
-def test_rates_rise_to_their_peak_and_fall_to_zero(schedule: str, middle: float) -> None:
-    settings = SETTINGS.model_copy(update={"schedule": schedule, "warmup_steps": 10})
+def test_rates_rise_to_their_peak_and_fall_to_zero() -> None:
+    settings = SETTINGS.model_copy(update={"warmup_steps": 10})
     factor = learning_rate_factor(settings, 110)
     assert [factor(0), factor(9), factor(10)] == pytest.approx([1 / 11, 10 / 11, 1])
-    assert factor(60) == pytest.approx(middle)
+    assert factor(60) == pytest.approx(0.5**0.9)
     assert factor(110) == pytest.approx(0)
     rates = [factor(step) for step in range(10, 111)]
     assert rates == sorted(rates, reverse=True)

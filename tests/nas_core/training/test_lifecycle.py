@@ -12,25 +12,21 @@ from nas_core.base.errors import RunError
 from nas_core.base.locks import RunLock
 from nas_core.base.paths import prepared_folder, trainings_folder
 from nas_core.config import Settings, validate_settings
-from nas_core.data.prepared import prepare
+from nas_core.data.prepared import PreparedData, prepare
 from nas_core.deploy.shipping import ship
+from nas_core.models.checkpoint import load_segmenter
 from nas_core.space.architectures import ARCHITECTURES
-from nas_core.training import lifecycle
-from nas_core.training.lifecycle import restore_training, train_architecture
+from nas_core.training import full, lifecycle
+from nas_core.training.lifecycle import (
+    evaluate_architecture,
+    evaluation_files,
+    restore_training,
+    train_architecture,
+)
+from nas_core.training.record import FinalScores, Training
+from tests.tiny import tiny
 
-SIZE = {"height": 40, "width": 48}
-PARAMS = {
-    "name": "small",
-    "dataset": {
-        "kind": "synthetic",
-        "path": "raw",
-        "synthetic": {"num_train": 4, "num_val": 2, "num_test": 2, **SIZE},
-    },
-    "encoder": {"weights": "none"},
-    "network": {"agg_size": 8, "sep_repeats": 1},
-    "train": {"epochs": 1, "batch_size": 2, "crop_height": 40, "crop_width": 48},
-    "compute": {"threads": 1, "precision": "fp32"},
-}
+PARAMS = tiny(dataset={"synthetic": {"num_train": 4, "num_val": 2, "num_test": 2}}, name="small")
 
 ARCH1 = ARCHITECTURES["arch1"]
 
@@ -72,7 +68,7 @@ def test_a_training_records_what_its_card_tells(trained: Path, tmp_path: Path) -
     assert card["data"]["name"] == "small" and card["data"]["sha256"] == training["data_hash"]
     assert card["recipe"]["train"]["batch_size"] == 2
     assert card["recipe"]["encoder"] == {"weights": "none"}
-    assert f"{SIZE['width']}×{SIZE['height']}" in path.with_suffix(".svg").read_text()
+    assert "56×40" in path.with_suffix(".svg").read_text()
     assert card["commit"] == "0123abc"
     assert card["epochs"] == 1 and 0 <= card["val"]["mean_iou"] <= 1 and card["test"] == {}
 
@@ -107,7 +103,7 @@ def test_a_training_in_work_is_refused(
     project: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = training_of(project)
-    record = json.loads((folder / "training.json").read_text())
+    record = Training.read(folder / "training.json")
     (folder / "training.json").unlink()
     really, refused = lifecycle.train_fully, []
 
@@ -125,3 +121,35 @@ def test_a_training_in_work_is_refused(
     assert train(settings, project) == folder and len(refused) == 2
     with RunLock(folder):
         assert train(settings, project) == folder  # it is complete, so nobody works on it
+
+
+def test_the_final_split_is_run_once_for_scores_and_pictures(
+    project: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = training_of(project)
+    really, num_images = full.predict_batch, []
+
+    def count(segmenter: Any, images: Any) -> Any:
+        num_images.append(len(images))
+        return really(segmenter, images)
+
+    monkeypatch.setattr(full, "predict_batch", count)
+    scores = evaluate_architecture(settings, project, "arch1", folder)
+    files = evaluation_files(folder)
+    assert sum(num_images) == 2 and all(path.stat().st_size > 0 for path in files)
+    assert FinalScores.read(folder / "test.json") == scores
+    data = PreparedData.open(prepared_folder(project, settings))
+    segmenter, _ = load_segmenter(folder / "model.safetensors")
+    confusion = full.evaluate(segmenter, data.split("test"), data.num_classes, data.ignore_index)
+    assert scores.scores.model_dump() == confusion.metrics()
+    assert files[0].read_bytes() == confusion.csv_bytes(data.classes)
+
+    num_images.clear()
+    evaluate_architecture(settings, project, "arch1", folder)
+    assert num_images == []
+    # A network that has its scores keeps them.
+    before, drawn = (folder / "test.json").stat().st_mtime_ns, files[-1].read_bytes()
+    files[-1].unlink()
+    assert evaluate_architecture(settings, project, "arch1", folder) == scores
+    assert sum(num_images) == 2 and files[-1].read_bytes() == drawn
+    assert (folder / "test.json").stat().st_mtime_ns == before

@@ -6,7 +6,7 @@ import torch
 
 from nas_core.base.errors import CandidateError, DataError
 from nas_core.base.seeds import seeded
-from nas_core.config import ProxySettings
+from nas_core.config import MetaValSettings, ProxySettings
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import normalise, resized
 from nas_core.models.compute import Compute
@@ -23,10 +23,14 @@ SETTINGS = ProxySettings(height=48, width=64, batch_size=6, epochs_a=2, epochs_b
 ARCH0 = ARCHITECTURES["arch0"]
 
 
+def meta_val(fraction: float, seed: int) -> MetaValSettings:
+    return MetaValSettings(fraction=fraction, seed=seed)
+
+
 @pytest.fixture(scope="module")
 def task(scenes: PreparedData) -> ProxyTask:
     compute = Compute(torch.device("cpu"), bf16=False)
-    return build_proxy_task(scenes, None, SETTINGS, compute, meta_val_fraction=0.2, seed=4)
+    return build_proxy_task(scenes, None, SETTINGS, compute, meta_val=meta_val(0.2, 4), seed=4)
 
 
 def test_the_training_split_is_divided_once(scenes: PreparedData, task: ProxyTask) -> None:
@@ -38,7 +42,7 @@ def test_the_training_split_is_divided_once(scenes: PreparedData, task: ProxyTas
 @pytest.mark.parametrize(("fraction", "num_val"), [(0.001, 1), (0.999, 18)])
 def test_both_parts_have_an_image(scenes: PreparedData, fraction: float, num_val: int) -> None:
     compute = Compute(torch.device("cpu"), bf16=False)
-    task = build_proxy_task(scenes, None, SETTINGS, compute, meta_val_fraction=fraction, seed=0)
+    task = build_proxy_task(scenes, None, SETTINGS, compute, meta_val=meta_val(fraction, 0), seed=0)
     assert len(task.meta_val) == num_val and len(task.meta_train) == 20 - num_val
 
 
@@ -47,14 +51,14 @@ def with_labels_in(scenes: PreparedData, rows: list[int]) -> PreparedData:
     train = scenes.split("train")
     masks = np.full_like(train.masks, scenes.ignore_index)
     masks[rows] = train.masks[rows]
-    return replace(scenes, splits={"train": Split(train.images, masks, train.names)})
+    return replace(scenes, splits={"train": Split(train.images, masks, train.names, train.groups)})
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_images_without_a_label_are_left_out(scenes: PreparedData, seed: int) -> None:
     compute = Compute(torch.device("cpu"), bf16=False)
     data = with_labels_in(scenes, [3, 7, 11, 15])
-    task = build_proxy_task(data, None, SETTINGS, compute, meta_val_fraction=0.1, seed=seed)
+    task = build_proxy_task(data, None, SETTINGS, compute, meta_val=meta_val(0.1, seed), seed=seed)
     names = [scenes.split("train").names[row] for row in (3, 7, 11, 15)]
     assert sorted((*task.meta_train.names, *task.meta_val.names)) == names
     assert len(task.meta_val) == 1
@@ -64,14 +68,20 @@ def test_too_few_images_with_a_label_are_counted(scenes: PreparedData) -> None:
     compute = Compute(torch.device("cpu"), bf16=False)
     data = with_labels_in(scenes, [3, 7])
     with pytest.raises(DataError, match="train: 2 of 20 images have a labelled pixel at 64x48"):
-        build_proxy_task(data, None, SETTINGS, compute, meta_val_fraction=0.1, seed=0)
+        build_proxy_task(data, None, SETTINGS, compute, meta_val=meta_val(0.1, 0), seed=0)
 
 
 def test_the_draw_of_a_dataset_in_which_all_is_labelled(scenes: PreparedData) -> None:
     order = np.random.default_rng(4).permutation(20)
     names = scenes.split("train").names
-    _, meta_val = divide(scenes.split("train"), 0.2, 4)
-    assert meta_val.names == tuple(names[row] for row in sorted(order[:4]))
+    chosen = divide(scenes, SETTINGS, meta_val(0.2, 4))
+    assert chosen.val.tolist() == sorted(order[:4])
+    compute = Compute(torch.device("cpu"), bf16=False)
+    for seed in (4, 5):
+        task = build_proxy_task(
+            scenes, None, SETTINGS, compute, meta_val=meta_val(0.2, 4), seed=seed
+        )
+        assert task.meta_val.names == tuple(names[row] for row in sorted(order[:4]))
 
 
 def test_cached_taps_are_what_the_encoder_gives(task: ProxyTask) -> None:
@@ -86,7 +96,7 @@ def test_cached_taps_are_what_the_encoder_gives(task: ProxyTask) -> None:
 def test_given_encoder_weights_are_used(scenes: PreparedData) -> None:
     state = seeded(99, Encoder).state_dict()
     compute = Compute(torch.device("cpu"), bf16=False)
-    task = build_proxy_task(scenes, state, SETTINGS, compute, meta_val_fraction=0.2, seed=4)
+    task = build_proxy_task(scenes, state, SETTINGS, compute, meta_val=meta_val(0.2, 4), seed=4)
     for name, tensor in state.items():
         torch.testing.assert_close(task.encoder_state[name], tensor)
 
@@ -109,7 +119,7 @@ def test_the_score_is_that_of_the_returned_network_on_meta_val(task: ProxyTask) 
 def test_the_loss_is_that_of_logits_resized_by_interpolation(scenes: PreparedData) -> None:
     settings = SETTINGS.model_copy(update={"batch_size": 99, "epochs_a": 1, "epochs_b": 0})
     compute = Compute(torch.device("cpu"), bf16=False)
-    task = build_proxy_task(scenes, None, settings, compute, meta_val_fraction=0.2, seed=4)
+    task = build_proxy_task(scenes, None, settings, compute, meta_val=meta_val(0.2, 4), seed=4)
     network = seeded(
         1, lambda: Segmenter(Encoder(), Decoder(ARCH0, task.num_classes, settings.agg_size, 1))
     )
@@ -179,7 +189,7 @@ def test_a_loss_that_is_never_finite_fails_the_candidate(scenes: PreparedData) -
     state = seeded(0, Encoder).state_dict()
     broken = {k: torch.full_like(v, torch.nan) if "weight" in k else v for k, v in state.items()}
     compute = Compute(torch.device("cpu"), bf16=False)
-    task = build_proxy_task(scenes, broken, SETTINGS, compute, meta_val_fraction=0.2, seed=4)
+    task = build_proxy_task(scenes, broken, SETTINGS, compute, meta_val=meta_val(0.2, 4), seed=4)
     with pytest.raises(CandidateError, match="not finite"):
         train_candidate(task, ARCH0, seed=1)
 
@@ -205,7 +215,7 @@ def test_weights_that_are_not_finite_fail_the_candidate(task: ProxyTask) -> None
 
 def test_bf16_trains_as_well_as_fp32(scenes: PreparedData, task: ProxyTask) -> None:
     compute = Compute(torch.device("cpu"), bf16=True)
-    half = build_proxy_task(scenes, None, SETTINGS, compute, meta_val_fraction=0.2, seed=4)
+    half = build_proxy_task(scenes, None, SETTINGS, compute, meta_val=meta_val(0.2, 4), seed=4)
     expected = train_candidate(task, ARCH0, seed=1).losses["a"]
     found = train_candidate(half, ARCH0, seed=1).losses["a"]
     assert found == pytest.approx(expected, rel=0.1)

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from nas_core.base.errors import CandidateError, RunError
+from nas_core.workers import local
 from nas_core.workers.local import MAX_LOSSES, ProcessWorkers
 
 STANDINS = Path(__file__).parents[2] / "standins"
@@ -140,6 +141,14 @@ def test_ctrl_c_does_not_reach_a_worker(tmp_path: Path) -> None:
         os.kill(int(mark.read_text()), signal.SIGINT)
         call.join()
     assert result == [int(mark.read_text())]
+
+
+def test_without_linux_a_worker_begins_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "OOM_FILE", tmp_path / "no proc" / "oom_score_adj")
+    monkeypatch.setattr(local, "_end_with_parent", lambda: None)
+    local._begin(num_threads=0, gpu=None)
 
 
 def test_gpus_are_handed_out_in_turn() -> None:

@@ -1,0 +1,220 @@
+"""What the files of an annotation tool say, in one form for all tools."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import regex
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nas_core.base.errors import DataError, shown, some_of
+from nas_core.base.files import open_limited
+from nas_core.data.importing.shapes import Region
+from nas_core.data.inspection import Size
+
+_SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+# What dataset.yaml takes in the name of a class.
+_NOT_IN_NAMES = regex.compile(r"[^\w .\-]")
+_MAX_NAME = 60
+_NAMED = 3
+BOM = b"\xef\xbb\xbf"
+"""Some editors put it before UTF-8."""
+
+
+class Findings:
+    """What was found, and where; many of one kind are one line."""
+
+    def __init__(self) -> None:
+        self._places: defaultdict[str, list[str]] = defaultdict(list)
+
+    def __bool__(self) -> bool:
+        return bool(self._places)
+
+    def add(self, what: str, *places: str) -> None:
+        self._places[what] += places
+
+    def update(self, other: Findings) -> None:
+        for what, places in other._places.items():
+            self._places[what] += places
+
+    def lines(self) -> list[str]:
+        """`what: place, place and 7 more`."""
+        return [
+            f"{what}: {some_of(places, _NAMED)}" if places else what
+            for what, places in self._places.items()
+        ]
+
+    def counts(self) -> list[str]:
+        """`12 what (place, place, place and 9 more)`."""
+        return [
+            f"{len(places)} {what} ({some_of(places, _NAMED)})"
+            for what, places in self._places.items()
+        ]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A labelled part of an image.
+
+    Attributes:
+        name: what messages call it.
+        category: the name of its class; None if its pixels count for nothing.
+        draw: its pixels in an image of (height, width); raises ShapeError.
+        below: whether it lies below all others, else above those that come before it.
+    """
+
+    name: str
+    category: str | None
+    draw: Callable[[Size], Region]
+    below: bool = False
+
+
+Source = Path | Callable[[], bytes]
+"""The file of an image, or what gets its content from elsewhere and raises DataError."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image and what is drawn on it.
+
+    Attributes:
+        name: its path in the folder of the source; what messages call it.
+        size: height and width that the annotations say, if they do.
+        split: train, val or test if the source says so.
+    """
+
+    name: str
+    source: Source
+    size: Size | None
+    split: str | None
+    shapes: tuple[Shape, ...]
+
+
+@dataclass
+class Plan:
+    """All that is to be drawn.
+
+    Attributes:
+        root: the folder of the source.
+        categories: names of the classes, in their order, as dataset.yaml takes them.
+        problems: what keeps it from being imported.
+        left_out: what is not imported.
+        notes: what people should know of the result.
+    """
+
+    root: Path
+    categories: list[str] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    problems: Findings = field(default_factory=Findings)
+    left_out: Findings = field(default_factory=Findings)
+    notes: list[str] = field(default_factory=list)
+
+
+def split_of(name: str) -> str | None:
+    """The split that a word in the name of a file or folder says, as instances_val2017.json."""
+    words = regex.split(r"[\W\d_]+", name.lower())
+    found = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
+    return found.pop() if len(found) == 1 else None
+
+
+def class_name(name: str) -> str:
+    """A name as dataset.yaml takes it: other characters become `_`."""
+    plain = _NOT_IN_NAMES.sub("_", unicodedata.normalize("NFC", name.strip()))
+    return str(regex.sub(r"^[ .\-]", "_", plain))[:_MAX_NAME].strip()
+
+
+def class_names(names: Iterable[str], plan: Plan) -> dict[str, str]:
+    """Each name as dataset.yaml takes it; two that would become one are a problem of the plan."""
+    found: dict[str, str] = {}
+    first: dict[str, str] = {}
+    for name in names:
+        found[name] = class_name(name)
+        if first.setdefault(found[name], name) != name:
+            plan.problems.add(
+                f"categories whose names would be one class {shown(found[name])}, since others "
+                "than letters, digits, '_', '-', '.' and spaces become '_': rename them",
+                first[found[name]],
+                name,
+            )
+    changed = [f"{shown(old)[1:-1]} is {new}" for old, new in found.items() if old != new]
+    if changed:
+        plan.notes.append(f"names of classes: {some_of(changed, 12)}")
+    return found
+
+
+Content = TypeVar("Content", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A part of a file of another program, which may hold more than is read here."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+def read_annotations(
+    path: Path, model: type[Content], name: str, otherwise: str, problems: Findings
+) -> Content | None:
+    """The content of a JSON file of any size; None if it has problems, which are added.
+
+    Args:
+        name: what messages call the file.
+        otherwise: the problem of a file that is of another kind.
+    """
+    try:
+        with open_limited(path) as file:
+            content = file.read()
+        return model.model_validate_json(content.removeprefix(BOM))
+    except OSError as error:
+        problems.add(f"files that cannot be read ({error.strerror})", name)
+    except ValidationError as error:
+        for problem in error.errors(include_url=False):
+            message = str(problem["msg"]).removeprefix("Value error, ")
+            place = [str(part) for part in problem["loc"]]
+            if problem["type"] == "json_invalid":
+                problems.add(f"{name}: {message[:1].lower()}{message[1:]}")
+            elif len(place) < 2 and problem["type"] in ("missing", "model_type"):
+                problems.add(otherwise, name)
+                break
+            else:
+                key = ".".join([place[0], *place[2:]])
+                problems.add(
+                    f"{name}: {shown(key)[1:-1]}: {message[:1].lower()}{message[1:]}",
+                    *[f"entry {number}" for number in place[1:2]],
+                )
+    return None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path that a file names leads to a regular file; it need not be a possible path."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, a character that no path has
+        return False
+
+
+def path_in(root: Path, folder: Path, name: str) -> str | None:
+    """The path below `root` of a file that is named from `folder`; None if it leads out of it.
+
+    It may have the slashes of Windows. Links are not followed: whoever made them means them.
+    """
+    joined = os.path.normpath(
+        folder.relative_to(root).joinpath(*name.replace("\\", "/").split("/"))
+    )
+    return None if joined.split("/")[0] == ".." else joined
+
+
+def found_source(source: Path) -> Path:
+    """Its full path; raises a DataError if it is not there."""
+    if not source.exists():
+        raise DataError(f"{source} does not exist: give the file or folder that the tool wrote")
+    return source.resolve()
