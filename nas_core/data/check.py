@@ -74,6 +74,7 @@ def check_dataset(
     """Decode every file of a dataset; nothing is written and nothing kept but counts.
 
     Args:
+        meta_val: how a search would choose the images that score candidates.
         on_done: called for each sample once it is decoded, from several threads.
     """
     frame, oversize = frame_size(listing)
