@@ -61,7 +61,7 @@ def arrange(root: Path, places: Places) -> Arrangement:
     if found := by_patterns(root, places):
         return found
     if places.mask_suffix is None:
-        if (found := by_split(root, places)) and find_lists(root) and (root / "images").is_dir():
+        if (found := by_split(root, places)) and find_lists(root):
             problem = "divided in 2 ways (folders of splits, list files): leave one"
             return Arrangement(found.layout, "", (), (problem,))
         if found := pascal_voc(root, places) or found or by_kind(root, places):
