@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter
 
 from nas_core.base.errors import NasError
 from nas_core.base.files import MAX_JSON, json_bytes, read_limited, write_bytes
@@ -20,12 +19,10 @@ from nas_core.data.prepared import PreparedData
 from nas_core.models.checkpoint import NetworkCard, load_segmenter, segmenter_bytes
 from nas_core.models.compute import Compute
 from nas_core.models.encoder import load_encoder_weights
+from nas_core.search.candidate_files import candidate_files, read_losses
 from nas_core.search.identity import candidate_seed
-from nas_core.search.journal import Value
 from nas_core.space.genotype import Genotype
 from nas_core.training.proxy import ProxyTask, build_proxy_task, train_candidate
-
-_LOSSES = TypeAdapter(dict[str, list[Value]])
 
 
 @dataclass(frozen=True)
@@ -75,13 +72,6 @@ def score_candidate(
     return outcome, files
 
 
-def candidate_files(folder: Path, genotype_id: str) -> dict[str, Path]:
-    """What is kept of a candidate, by name, in the folder of its search."""
-    place = folder / "candidates" / genotype_id
-    names = ("genotype.json", "weights.safetensors", "confusion_matrix.csv", "losses.json")
-    return {name.partition(".")[0]: place / name for name in names}
-
-
 def keep_files(folder: Path, genotype_id: str, files: Mapping[str, bytes]) -> None:
     """Write what `score_candidate` returned.
 
@@ -91,16 +81,6 @@ def keep_files(folder: Path, genotype_id: str, files: Mapping[str, bytes]) -> No
     paths = candidate_files(folder, genotype_id)
     for name, content in files.items():
         write_bytes(paths[name], content)
-
-
-def read_losses(path: Path) -> dict[str, list[float]]:
-    """The loss of each epoch, by stage.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is damaged.
-    """
-    return _LOSSES.validate_json(read_limited(path, MAX_JSON), strict=True)
 
 
 def damaged_files(folder: Path, genotype_id: str) -> list[str]:
