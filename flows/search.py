@@ -18,7 +18,7 @@ from flows.logs import hide_tracebacks_of_user_errors
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate_trainings, train_best
-from nas_core.base.paths import results_folder
+from nas_core.base.paths import results_folder, searches_folder
 from nas_core.config import (
     ComputeSettings,
     DatasetSettings,
@@ -35,7 +35,7 @@ from nas_core.config import (
 from nas_core.search.loop import Observer, Search
 from nas_core.search.progress import Progress
 from tasks.dataset import prepare_dataset
-from tasks.results import write_search_results
+from tasks.results import read_search_name, write_search_results
 from tasks.search_steps import TaskSteps, measure_latencies
 from tasks.tracking.store import patiently
 
@@ -105,6 +105,7 @@ def run_stages(settings: Settings, root: Path, stage: Stage) -> dict[str, Any]:
         summary["train"] = train_best(context)
     if wanted("evaluate"):
         summary["evaluate"] = evaluate_trainings(context)
+        report_trainings(context)
     return summary
 
 
@@ -130,7 +131,17 @@ def search_architectures(context: Context) -> dict[str, Any]:
         ),
         get_run_logger(),
     )
+    context.report(get_run_logger()).write(context.root, search.folder)
     return metrics
+
+
+def report_trainings(context: Context) -> None:
+    """Write the page of the latest search anew, with what is trained, where that search is here."""
+    path = results_folder(context.root, context.settings, "search") / "metrics.json"
+    if path.exists():
+        folder = searches_folder(context.root) / read_search_name(path)
+        if (folder / "journal.jsonl").exists():
+            context.report(get_run_logger()).write(context.root, folder)
 
 
 def run_search(context: Context, search: Search, observers: Sequence[Observer] = ()) -> None:
@@ -140,7 +151,7 @@ def run_search(context: Context, search: Search, observers: Sequence[Observer] =
         logger.warning(warning)
     log = context.track_search(search, logger)
     with log.running():
-        search.run([log, Progress(logger), *observers], TaskSteps())
+        search.run([log, Progress(logger), context.report(logger), *observers], TaskSteps())
 
 
 def too_few_proposals(settings: Settings) -> str | None:

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from flows.cli import data_commands as data
 from flows.cli import model_commands as models
-from flows.cli import tables
+from flows.cli import overview, tables
 from flows.cli.places import check_places
 from nas_core.base.errors import NasError, SettingsError, shown
 from nas_core.base.paths import results_folder
@@ -334,6 +334,10 @@ def leaderboard(
         console.print(f"{len(table)} candidates of {name} written", markup=False)
     else:
         console.print(tables.candidates_table(name, table, top))
+
+
+for _command in (overview.report, overview.status):
+    app.command()(_command)
 
 
 @app.command()

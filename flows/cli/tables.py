@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.servers.processes import Record
+from flows.servers.processes import service_address
 from nas_core.base.paths import artifacts_folder, results_folder
 from nas_core.config import Settings
 from nas_core.training.record import read_object
@@ -62,7 +62,8 @@ def print_results(console: Console, root: Path, settings: Settings) -> None:
         ("tables and final models", place.parent),
         ("all candidates", "nas leaderboard"),
         ("one of them", "nas describe ID"),
-        ("compare in MLflow", _mlflow(artifacts)),
+        ("compare in MLflow", _mlflow(root)),
+        ("all of it on one page", _report(artifacts / "searches" / search)),
     ):
         console.print(f"{what:<24} {where}", soft_wrap=True, highlight=False)
 
@@ -243,7 +244,10 @@ def _metrics(root: Path, settings: Settings, stage: str) -> dict[str, Any]:
     return read_object(path) if path.exists() else {}
 
 
-def _mlflow(artifacts: Path) -> str:
-    path = artifacts / "services" / "services.json"
-    service = Record.read(path).services.get("mlflow")
-    return service.url if service else "nas up, then the address that it prints"
+def _mlflow(root: Path) -> str:
+    return service_address(root, "mlflow") or "nas up, then the address that it prints"
+
+
+def _report(search: Path) -> str:
+    path = search / "report.html"
+    return str(path) if path.exists() else "nas report writes it"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
 
-from nas_core.analysis.report.search_page import write_search_page
-from nas_core.analysis.report.sources import write_about
+from nas_core.analysis.report.search_page import write_facts
+from nas_core.analysis.report.sources import SearchFacts, read_search_facts
 from nas_core.base.errors import NasError, first_line
 from nas_core.base.logs import Logger
+from nas_core.search.about import write_about
 from nas_core.search.loop import Observer, Search
 
 log = logging.getLogger(__name__)
@@ -32,40 +34,41 @@ class LiveReport(Observer):
         """
         Args:
             about: what the page tells of the search's origin: `commit`, `device`, `data_hash`, and
-                `version.NAME` of packages; see `sources.write_about`.
+                `version.NAME` of packages; see `about.write_about`.
         """
         self.logger, self.about = logger, dict(about or {})
         self._not_before = 0.0
 
     def on_begin(self, search: Search) -> None:
         self.search = search
-        self._try(self._begin)
+        planned = search.settings.search.num_candidates
+        with self._telling():
+            write_about(search.folder, time.time(), planned, self.about)
+        self.write(search.root, search.folder)
 
     def on_round(self, number: int, diagnostics: dict[str, float]) -> None:
         if time.monotonic() >= self._not_before:
-            self._try(self._write)
+            self.write(self.search.root, self.search.folder)
 
     def on_end(self) -> None:
-        self._try(self._write)
+        self.write(self.search.root, self.search.folder)
 
-    def on_written(self, path: Path) -> None:
+    def on_written(self, path: Path, facts: SearchFacts) -> None:
         """The page is there, or there anew. To be overridden."""
 
-    def _begin(self) -> None:
-        planned = self.search.settings.search.num_candidates
-        write_about(self.search.folder, time.time(), planned, self.about)
-        self._write()
-
-    def _write(self) -> None:
+    def write(self, root: Path, folder: Path) -> None:
+        """Write the page of the search in `folder`; see `search_page.write_search_page`."""
         started = time.monotonic()
-        path = write_search_page(self.search.root, self.search.folder)
-        self.on_written(path)
-        took = time.monotonic() - started
-        self._not_before = time.monotonic() + took / LARGEST_SHARE
+        with self._telling():
+            facts = read_search_facts(root, folder)
+            self.on_written(write_facts(facts), facts)
+        ended = time.monotonic()
+        self._not_before = ended + (ended - started) / LARGEST_SHARE
 
-    def _try(self, write: Any) -> None:
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
         try:
-            write()
+            yield
         except (NasError, OSError, ValueError, TemplateError) as error:
             self.logger.warning(
                 "the page of the search is not written: %s; the search goes on, and `nas report` "

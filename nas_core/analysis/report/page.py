@@ -16,6 +16,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from nas_core.base.files import write_bytes
+from nas_core.base.times import duration, moment
 
 REPORT_FILE = "report.html"
 
@@ -52,26 +53,6 @@ def packed(content: bytes) -> str:
 
 def data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def duration(seconds: float) -> str:
-    """As 45 s, 12 min, 3 h 05 min or 2 d 4 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes:02} min"
-    return "{} d {} h".format(*divmod(hours, 24))
-
-
-def moment(value: float | datetime) -> str:
-    """A time of this machine's clock, to the minute."""
-    if not isinstance(value, datetime):
-        value = datetime.fromtimestamp(value).astimezone()
-    return value.strftime("%Y-%m-%d %H:%M %Z")
 
 
 def percent(share: float | None) -> str:

@@ -13,8 +13,6 @@ from nas_core.analysis.report import charts
 from nas_core.analysis.report.page import (
     REPORT_FILE,
     data_uri,
-    duration,
-    moment,
     number,
     packed,
     percent,
@@ -28,6 +26,7 @@ from nas_core.analysis.report.sources import (
     contact_sheet,
     read_search_facts,
 )
+from nas_core.base.times import duration, moment
 from nas_core.config import Settings
 
 MAX_FAILURES = 20
@@ -57,8 +56,12 @@ def write_search_page(root: Path, folder: Path) -> Path:
     Raises:
         NasError: see `read_search_facts`, or the disk does not take it.
     """
-    facts = read_search_facts(root, folder)
-    return write_page(folder / REPORT_FILE, "search.html.jinja", search_content(facts))
+    return write_facts(read_search_facts(root, folder))
+
+
+def write_facts(facts: SearchFacts) -> Path:
+    """As `write_search_page`, of what is read already."""
+    return write_page(facts.folder / REPORT_FILE, "search.html.jinja", search_content(facts))
 
 
 def search_content(facts: SearchFacts) -> dict[str, Any]:
@@ -212,29 +215,26 @@ def _advice(facts: SearchFacts) -> str:
 
 
 def _charts(facts: SearchFacts) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {
-        f"losses-{name}": charts.losses(by_stage) for name, by_stage in facts.losses.items()
-    }
-    if facts.candidates:
-        found["progress"] = charts.progress(facts.candidates)
-    found["pareto"] = charts.pareto(facts.finished)
+    """Charts by name; one without anything to show is empty."""
     names = _distinct_labels(facts.trained)
     scored = {name: one for name, one in names.items() if one.scored}
     by_network = {name: _classes(one) for name, one in scored.items()}
     classes = list(dict.fromkeys(key for values in by_network.values() for key in values))
-    if classes:
-        found["class_iou"] = charts.class_iou(classes, by_network)
     matrices = {
         name: matrix
         for name, one in list(scored.items())[:MAX_CONFUSIONS]
         if (matrix := confusion(one.scored[-1])) is not None
     }
-    if matrices:
-        found["confusion"] = charts.confusion(matrices)
-    rows = {name: one.latest.content["history"] for name, one in names.items()}
-    if histories := charts.histories(rows):
-        found["histories"] = histories
-    return found
+    return {
+        **{f"losses-{name}": charts.losses(stages) for name, stages in facts.losses.items()},
+        "progress": charts.progress(facts.candidates) if facts.candidates else [],
+        "pareto": charts.pareto(facts.finished),
+        "class_iou": charts.class_iou(classes, by_network) if classes else [],
+        "confusion": charts.confusion(matrices),
+        "histories": charts.histories(
+            {name: one.latest.content["history"] for name, one in names.items()}
+        ),
+    }
 
 
 def _distinct_labels(trained: Sequence[Trained]) -> dict[str, Trained]:

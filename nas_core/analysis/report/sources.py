@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
@@ -17,18 +17,17 @@ from PIL import Image, UnidentifiedImageError
 from nas_core.analysis.leaderboard import leaderboard
 from nas_core.analysis.pareto import COSTS, pareto_front
 from nas_core.base.errors import DataError, RunError
-from nas_core.base.files import read_limited, write_bytes, write_json
-from nas_core.base.locks import holder
+from nas_core.base.files import read_limited, write_bytes
 from nas_core.base.paths import artifacts_folder, trainings_folder
 from nas_core.config import validate_settings
 from nas_core.data.prepared import PreparedData
+from nas_core.search.about import State, read_about, search_state
 from nas_core.search.candidate_files import candidate_files, drawing_file, read_losses
 from nas_core.search.journal import Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, read_latencies, with_latencies
 from nas_core.space.genotype import Genotype
-from nas_core.training.record import read_object, read_test, read_training
+from nas_core.training.record import read_test, read_training
 
-ABOUT_FILE = "about.json"
 NUM_BEST = 10
 MAX_DRAWINGS = 200
 """More than these are not put into a page: each takes 10 KB there."""
@@ -36,8 +35,6 @@ MAX_DRAWINGS = 200
 _MAX_PICTURE = 2**26
 _MAX_DRAWING = 2**20
 _SHEET_WIDTH = 1400
-
-State = Literal["running", "complete", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class SearchFacts:
         state: stopped: not at its end, and no process works on it.
         held_by: the process that works on it.
         num_planned: the candidates that it is to train.
-        about: the content of `ABOUT_FILE`, which `live` writes; empty if it never did.
+        about: the content of the search's about.json; empty if it never did.
         table: its candidates as `leaderboard` has them.
         data: the prepared dataset, if it is still the one of this search.
         losses: by id, then by stage, a value an epoch.
@@ -117,41 +114,6 @@ class SearchFacts:
     def best(self) -> pd.DataFrame:
         """The first `NUM_BEST` with a reward."""
         return self.table[self.table["reward"].notna()].head(NUM_BEST)
-
-
-def write_about(folder: Path, began: float, num_candidates: int, more: Mapping[str, Any]) -> None:
-    """Keep what a search's journal does not tell; the time of its first beginning stays.
-
-    Args:
-        began: seconds since the epoch.
-        num_candidates: that it is to train.
-        more: as the commit of the code.
-    """
-    first = read_about(folder).get("began", began)
-    write_json(folder / ABOUT_FILE, {**more, "began": first, "num_candidates": num_candidates})
-
-
-def read_about(folder: Path) -> dict[str, Any]:
-    """See `write_about`; empty if there is none, or it is damaged."""
-    try:
-        about = read_object(folder / ABOUT_FILE)
-    except RunError:
-        return {}
-    began, planned = about.get("began"), about.get("num_candidates")
-    whole = isinstance(began, int | float) and 0 <= began < 1e11
-    return about if whole and isinstance(planned, int) and planned > 0 else {}
-
-
-def search_state(folder: Path, journal: Journal) -> tuple[State, str | None, int]:
-    """State, the process that works on it, and the number of candidates that it is to train."""
-    about, done = read_about(folder), len(journal.candidates)
-    search = journal.header.settings.get("search")
-    begun = search.get("num_candidates") if isinstance(search, Mapping) else None
-    planned = about.get("num_candidates") or (begun if type(begun) is int else done)
-    held_by = holder(folder)
-    if done >= planned:
-        return "complete", held_by, planned
-    return ("running" if held_by else "stopped"), held_by, planned
 
 
 def read_search_facts(root: Path, folder: Path) -> SearchFacts:
