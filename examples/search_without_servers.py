@@ -3,8 +3,8 @@
     python examples/search_without_servers.py [FOLDER]
 
 Draws a small dataset of street scenes, trains 4 networks on it for moments each, and trains the
-best one of them fully. Everything lies in FOLDER (by default ./small-search), also a page with what was
-found, report.html; the same command goes on where it was stopped.
+best one of them fully. Everything lies in FOLDER (by default ./small-search), with report.html, a
+page of what was found, in the folder of the search; the same command goes on where it was stopped.
 """
 
 import logging

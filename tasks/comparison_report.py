@@ -1,4 +1,4 @@
-"""What a comparison of strategies leaves: curves.parquet, compare.json and compare.png."""
+"""What a comparison of strategies leaves: its figures, a picture and a page."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nas_core.analysis.comparison import STRATEGIES, WINDOW, Comparison, bands
+from nas_core.analysis.report.other_pages import write_comparison_page
 from nas_core.base.files import write_atomically, write_json
 from tasks.results import write_table
 
@@ -35,10 +36,10 @@ NUM_POINTS = 500
 
 
 def write_comparison(place: Path, comparison: Comparison, about: Mapping[str, Any]) -> list[Path]:
-    """Write the three files into the folder `place`.
+    """Write curves.parquet, compare.json, compare.png and report.html into the folder `place`.
 
     Args:
-        about: what compare.json says beside the figures; its `name` is in the picture's title.
+        about: what compare.json says beside the figures; its `name` is in the titles.
 
     Returns:
         Their paths.
@@ -50,7 +51,8 @@ def write_comparison(place: Path, comparison: Comparison, about: Mapping[str, An
     write_json(figures, {**about, **comparison.figures})
     figure = comparison_picture(comparison, str(about["name"]))
     write_atomically(picture, lambda temporary: figure.savefig(temporary, dpi=150))
-    return [curves, figures, picture]
+    page = write_comparison_page(place, comparison, str(about["name"]))
+    return [curves, figures, picture, page]
 
 
 def comparison_picture(comparison: Comparison, name: str) -> Figure:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from nas_core.analysis.report.other_pages import write_fidelity_page
 from nas_core.base.files import write_atomically, write_json
 from nas_core.config import Settings
 from nas_core.search.candidates import proxy_task
@@ -62,14 +63,16 @@ def train_to_proxy_end(
     return path
 
 
-def write_fidelity(place: Path, report: Mapping[str, Any], table: pd.DataFrame) -> list[Path]:
-    """fidelity.json, fidelity.parquet and fidelity.png; returns their paths."""
+def write_fidelity(
+    place: Path, report: Mapping[str, Any], table: pd.DataFrame, name: str
+) -> list[Path]:
+    """fidelity.json, fidelity.parquet, fidelity.png and report.html; returns their paths."""
     paths = [place / f"fidelity.{suffix}" for suffix in ("json", "parquet", "png")]
     write_json(paths[0], report)
     write_table(paths[1], table)
     picture = fidelity_picture(report, table)
     write_atomically(paths[2], lambda temporary: picture.savefig(temporary, dpi=120))
-    return paths
+    return [*paths, write_fidelity_page(place, report, table, name)]
 
 
 def fidelity_picture(report: Mapping[str, Any], table: pd.DataFrame) -> Figure:

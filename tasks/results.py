@@ -14,6 +14,7 @@ from pyarrow.lib import ArrowException
 
 from nas_core.analysis.leaderboard import leaderboard
 from nas_core.analysis.pareto import pareto_front, pareto_fronts
+from nas_core.analysis.report.other_pages import write_verification_page
 from nas_core.analysis.verification import class_table, render
 from nas_core.base.errors import RunError, first_line, shown
 from nas_core.base.files import write_atomically, write_bytes, write_json
@@ -106,12 +107,12 @@ def _write_ids(panel: Axes, ids: pd.Series, costs: pd.Series, qualities: pd.Seri
 
 
 def write_verification(place: Path, report: Mapping[str, Any]) -> list[Path]:
-    """verify.json, classes.csv and verify.md; returns their paths."""
+    """verify.json, classes.csv, verify.md and report.html; returns their paths."""
     paths = [place / name for name in ("verify.json", "classes.csv", "verify.md")]
     write_json(paths[0], report)
     write_table(paths[1], class_table(report["architectures"]))
     write_bytes(paths[2], render(report).encode())
-    return paths
+    return [*paths, write_verification_page(place, report)]
 
 
 def read_candidates(path: Path) -> pd.DataFrame:

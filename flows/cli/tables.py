@@ -116,6 +116,7 @@ def print_comparison(
         ("chart", place / "compare.png"),
         ("all figures, also at equal numbers", place / "compare.json"),
         ("candidate by candidate", place / "curves.parquet"),
+        ("all of it on one page", place / "report.html"),
     ):
         console.print(f"{what:<36} {where}", soft_wrap=True, highlight=False)
 
@@ -146,6 +147,7 @@ def print_fidelity(
     console.print("with 95 % intervals, against val mIoU of full training")
     console.print(f"as configured: {report['proxy']}")
     console.print(f"figures and picture: {place}", soft_wrap=True, highlight=False)
+    console.print(f"on one page: {place / 'report.html'}", soft_wrap=True, highlight=False)
 
 
 def print_verification(
@@ -178,6 +180,7 @@ def print_verification(
     place = results_folder(root, settings, "verify")
     console.print(f"claims: {report['claims_source']}")
     console.print(f"figures: {place}", soft_wrap=True, highlight=False)
+    console.print(f"on one page: {place / 'report.html'}", soft_wrap=True, highlight=False)
 
 
 def print_class_metrics(console: Console, metrics: Mapping[str, Any]) -> None:

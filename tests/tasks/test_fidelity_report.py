@@ -37,7 +37,7 @@ def test_a_report_with_and_without_a_ranking(tmp_path: Path, val: list[float]) -
     report = make_report(table)
     constant = len(set(val)) == 1
     assert (report["kendall_tau"] is None) == constant
-    paths = write_fidelity(tmp_path, report, table)
+    paths = write_fidelity(tmp_path, report, table, "tiny")
     assert [path.name for path in paths] == [f"fidelity.{s}" for s in ("json", "parquet", "png")]
     assert json.loads(paths[0].read_text()) == report
     assert "NaN" not in paths[0].read_text()

@@ -54,6 +54,8 @@ def progress(candidates: Sequence[Record]) -> list[dict[str, Any]]:
 
 def _progress(candidates: Sequence[Record], places: Sequence[Any], title: str) -> go.Figure:
     figure = _figure(title, "reward")
+    if len(candidates) < 12 and title == "candidate":
+        figure.update_xaxes(dtick=1)
     for status, colour, symbol in (
         ("finished", BLUE, "circle"),
         ("stopped early", GREY, "circle-open"),
@@ -213,13 +215,7 @@ def class_iou(
             orientation="h",
             name=network,
             marker={"color": colour},
-            error_x={
-                "array": [high - at for high, at in zip(most, mean, strict=True)],
-                "arrayminus": [at - low for at, low in zip(mean, least, strict=True)],
-                "thickness": 1.2,
-                "width": 3,
-                "color": GREY,
-            },
+            error_x=_whiskers(mean, least, most),
             hovertemplate="%{y}: %{x:.1f} %",
         )
     figure.update_layout(showlegend=True, barmode="group")
@@ -257,6 +253,143 @@ def confusion(by_network: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
         figure.update_xaxes(dtick=1, tickangle=-45)
         views.append(View(network, figure))
     return chart(*views)
+
+
+def claims(architectures: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Measured mIoU with its spread over seeds, and what is claimed, in per cent.
+
+    Args:
+        architectures: of verify.json.
+    """
+    figure = _figure("mIoU, %", "")
+    names = [one["name"] for one in architectures]
+    mean, least, most = (
+        [100 * one["measured"][key] for one in architectures] for key in ("mean", "min", "max")
+    )
+    figure.add_scatter(
+        x=mean,
+        y=names,
+        error_x=_whiskers(mean, least, most),
+        mode="markers",
+        marker={"color": BLUE, "size": 11},
+        name="measured",
+    )
+    claimed = [one for one in architectures if one["claimed"] is not None]
+    if claimed:
+        figure.add_scatter(
+            x=[100 * one["claimed"] for one in claimed],
+            y=[one["name"] for one in claimed],
+            mode="markers",
+            marker={"color": ORANGE, "size": 16, "symbol": "line-ns", "line": {"width": 3}},
+            name="claimed",
+        )
+        figure.data[-1].marker.line.color = ORANGE
+    figure.update_yaxes(autorange="reversed", type="category")
+    figure.update_layout(showlegend=True)
+    return chart(View("", figure))
+
+
+def strategies(curves: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
+    """A line a strategy over the training time, with a band over its seeds; a view a table.
+
+    Args:
+        curves: as `comparison.bands` makes them, by what they show.
+    """
+    views = []
+    for title, table in curves.items():
+        figure = _figure("time in training, minutes", f"reward, {title}")
+        for (strategy, band), colour in zip(
+            table.groupby("strategy", sort=False), _colours(), strict=False
+        ):
+            known = band.dropna()
+            minutes = list(known["training_seconds"] / 60)
+            if not minutes:
+                continue
+            group = {"legendgroup": str(strategy), "mode": "lines"}
+            figure.add_scatter(
+                x=[*minutes, *reversed(minutes)],
+                y=[*known["max"], *reversed(list(known["min"]))],
+                fill="toself",
+                fillcolor=colour,
+                opacity=0.15,
+                line={"width": 0},
+                hoverinfo="skip",
+                showlegend=False,
+                **group,
+            )
+            figure.add_scatter(
+                x=minutes,
+                y=list(known["mean"]),
+                line={"color": colour, "width": 2.5, "shape": "hv"},
+                name=str(strategy),
+                hovertemplate="%{y:.4f} after %{x:.1f} min",
+                **group,
+            )
+        if figure.data:
+            figure.update_layout(showlegend=True)
+            views.append(View(title, figure))
+    return chart(*views)
+
+
+def proxies(table: pd.DataFrame, first: str) -> list[dict[str, Any]]:
+    """Reward on a proxy against val mIoU after full training; a view a proxy.
+
+    Args:
+        first: the proxy that is shown first.
+    """
+    views = []
+    names = sorted(table["proxy"].unique(), key=lambda name: name != first)
+    for proxy in names:
+        known = table[table["proxy"] == proxy].dropna(subset=["reward", "val_mean_iou"])
+        if known.empty:
+            continue
+        figure = _figure("reward on the proxy task", "val mIoU after full training")
+        figure.add_scatter(
+            x=list(known["reward"]),
+            y=list(known["val_mean_iou"]),
+            text=list(known["name"]),
+            mode="markers",
+            marker={"color": BLUE, "size": 10},
+            hovertemplate="%{text}<br>reward %{x:.4f}, val mIoU %{y:.4f}<extra></extra>",
+        )
+        views.append(View(str(proxy), figure))
+    return chart(*views)
+
+
+def taus(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Kendall's tau of each proxy with its interval, the cheapest above."""
+    known = sorted(
+        (row for row in rows if row["kendall_tau"] is not None), key=lambda row: row["seconds"]
+    )
+    if not known:
+        return []
+    figure = _figure("Kendall's tau", "")
+    least, most = zip(*(row["kendall_tau_interval"] for row in known), strict=True)
+    values = [row["kendall_tau"] for row in known]
+    figure.add_scatter(
+        x=values,
+        y=[f"{row['proxy']} · {row['seconds']:.1f} s" for row in known],
+        error_x=_whiskers(values, least, most),
+        mode="markers",
+        marker={"color": BLUE, "size": 10},
+        hovertemplate="%{y}: %{x:.2f}<extra></extra>",
+    )
+    figure.update_yaxes(autorange="reversed", type="category")
+    figure.update_layout(height=120 + 34 * len(known))
+    return chart(View("", figure))
+
+
+def _whiskers(
+    values: Sequence[float], least: Sequence[float], most: Sequence[float]
+) -> dict[str, Any]:
+    # An interval of percentiles need not hold the estimate.
+    return {
+        "array": [max(0.0, high - at) for high, at in zip(most, values, strict=True)],
+        "arrayminus": [max(0.0, at - low) for at, low in zip(values, least, strict=True)],
+        "thickness": 1.2,
+        "width": 3,
+        "color": GREY,
+    }
 
 
 def _figure(x: str, y: str) -> go.Figure:
