@@ -336,8 +336,8 @@ def leaderboard(
         console.print(tables.candidates_table(name, table, top))
 
 
-for _command in (overview.report, overview.status):
-    app.command()(_command)
+app.command()(overview.report)
+app.command()(overview.status)
 
 
 @app.command()

@@ -125,7 +125,7 @@ def test_the_status_of_a_search_that_runs(
     assert "candidate 3 of 8: 0 stopped early, 1 failed; about" in text
     best = max(
         (r for r in Journal.read(folder / "journal.jsonl").candidates if r.reward),
-        key=lambda record: record.reward,
+        key=lambda record: record.reward or 0,
     )
     assert f"best {best.id}: reward 0.5000, mIoU 40.0 %, 1K parameters, 1.00 GMACs" in text
     assert "training arch0-0123 runs, since 20" in text
@@ -342,7 +342,10 @@ def test_the_version_is_the_projects(nas: Nas) -> None:
 
 def test_every_command_has_help(nas: Nas) -> None:
     _, out, _ = nas("--help")
-    commands = ("search", "compare", "train", "verify", "fidelity", "describe", "leaderboard")
+    commands = (
+        *("search", "compare", "train", "verify", "fidelity", "describe", "leaderboard", "report"),
+        "status",
+    )
     for command in (*commands, "up", "down", "run"):
         assert command in out
         code, help_text, _ = nas(command, "--help")

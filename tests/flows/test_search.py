@@ -199,8 +199,8 @@ def test_the_page_of_the_search_tells_of_all_stages(run_of_all: tuple[Path, UUID
         of_key = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
         links = client.read_artifacts(artifact_filter=of_key)
     assert {link.flow_run_id for link in links} == {run_id}
-    latest = max(links, key=lambda link: link.updated)
-    assert str(path) in latest.data and "complete" in latest.data and best.id in latest.data
+    latest = sorted((link.updated, str(link.data)) for link in links)[-1][1]
+    assert str(path) in latest and "complete" in latest and best.id in latest
 
 
 def test_the_champion_is_the_best_by_val(whole: Path) -> None:

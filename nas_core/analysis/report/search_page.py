@@ -68,7 +68,7 @@ def search_content(facts: SearchFacts) -> dict[str, Any]:
     """What the template names."""
     trained = [_trained(one) for one in facts.trained]
     cards, front, failures = _cards(facts), _front(facts.finished), _failures(facts)
-    shaped = dict(facts.settings.get("search") or {}).get("reward") or {}
+    shaped = _part(facts.settings, "search", "reward")
     return {
         "title": f"{facts.name}: search",
         "name": facts.name,
@@ -114,7 +114,7 @@ def state_words(facts: SearchFacts) -> str:
 
 def summary(facts: SearchFacts) -> str:
     """What was searched, what was found and what that costs, in two sentences."""
-    search, done = dict(facts.settings.get("search") or {}), facts.candidates
+    search, done = _part(facts.settings, "search"), facts.candidates
     by = f"the strategy {search.get('strategy', 'unknown')}"
     where = facts.settings.get("name", "its data")
     if not done:
@@ -165,6 +165,14 @@ def changed_settings(settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         for key, value in now.items()
         if key not in defaults or value != defaults[key]
     ]
+
+
+def _part(settings: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    """A section of the settings in a journal; empty if it has none."""
+    for key in keys:
+        found = settings.get(key)
+        settings = found if isinstance(found, Mapping) else {}
+    return settings
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -345,8 +353,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _stopping(facts: SearchFacts) -> str:
-    search = dict(facts.settings.get("search") or {})
-    enabled = dict(search.get("early_stopping") or {}).get("enabled", True)
+    enabled = _part(facts.settings, "search", "early_stopping").get("enabled", True)
     by_status: dict[str, list[float]] = {"finished": [], "stopped early": [], "failed": []}
     for record in facts.candidates:
         by_status[record.status].append(sum(record.seconds.values()))
@@ -375,7 +382,7 @@ def _failures(facts: SearchFacts) -> list[tuple[str, str, str]]:
 def _origin(facts: SearchFacts) -> list[tuple[str, str]]:
     """Data, commit, versions and time, as name and value."""
     about, identity = facts.about, facts.identity
-    dataset = dict(facts.settings.get("dataset") or {})
+    dataset = _part(facts.settings, "dataset")
     rows = [("data", f"{dataset.get('kind', 'unknown')}, {dataset.get('path', '')}")]
     if data := facts.data:
         sizes = ", ".join(f"{name} {len(split)}" for name, split in data.splits.items())

@@ -238,18 +238,23 @@ def _trained(
             training = read_training(path)
             scores = path.with_name("test.json")
             test = read_test(scores) if scores.exists() else None
+            if test and not isinstance(test.get("mean_iou"), float):
+                raise RunError(
+                    f"{scores}: mean_iou is missing: delete it to score the network anew"
+                )
         except RunError as error:
             notes.append(str(error))
             continue
-        known = training.get("id") in ids or training["label"] != training.get("id")
+        identifier = str(training.get("id"))
+        known = identifier in ids or training["label"] != identifier
         same_data = training.get("data") == settings.get("name") and (
             data is None or training.get("data_hash") == data.data_hash
         )
         if known and same_data:
-            recipe = json.dumps([training["id"], training.get("splits"), training.get("recipe")])
+            recipe = json.dumps([identifier, training.get("splits"), training.get("recipe")])
             groups.setdefault(recipe, []).append(Training(path.parent, training, test))
     found = [
-        Trained(group[0].content["label"], group[0].content["id"], group)
+        Trained(group[0].content["label"], str(group[0].content.get("id")), group)
         for group in groups.values()
     ]
     return sorted(found, key=lambda one: -_mean_iou(one))
@@ -276,7 +281,7 @@ def contact_sheet(training: Training) -> tuple[bytes, int, int] | None:
     path = training.folder / "pictures" / "contact_sheet.png"
     try:
         return _as_webp(path, path.stat().st_mtime_ns)
-    except (OSError, ValueError, UnidentifiedImageError):
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
         return None
 
 

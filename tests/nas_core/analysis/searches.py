@@ -22,7 +22,8 @@ NAME = "camvid-4d8ef24e"
 def real_candidates(num: int) -> list[dict[str, Any]]:
     """The first of the search in docs/data, in the order of their training."""
     table = pd.read_parquet(ROOT / "docs" / "data" / "search.parquet").sort_values("candidate")
-    return table.head(num).astype(object).to_dict("records")
+    rows = table.head(num).astype(object).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
 
 
 def record_of(row: Mapping[str, Any], index: int, **changes: Any) -> Record:

@@ -69,7 +69,7 @@ def test_the_proxy_stands_beside_full_training(tmp_path: Path) -> None:
 
 
 def test_a_proxy_without_a_correlation_says_why(tmp_path: Path) -> None:
-    none = {"kendall_tau": None, "kendall_tau_interval": None}
+    none: dict[str, Any] = {"kendall_tau": None, "kendall_tau_interval": None}
     none |= {"spearman_rho": None, "spearman_rho_interval": None, "reason": "all rewards are equal"}
     report = {**none, "proxy": "A5", "num_architectures": 4}
     report["proxies"] = [{**none, "proxy": "A5", "seconds": 5.0}]

@@ -30,7 +30,7 @@ from nas_core.data.prepared import prepare
 from nas_core.search import loop
 from nas_core.search.about import write_about
 from nas_core.search.candidate_files import candidate_files
-from nas_core.search.journal import Journal
+from nas_core.search.journal import FORMAT, Header, Journal
 from nas_core.search.loop import Search
 from nas_core.workers.local import InProcessWorkers
 from tests.nas_core.analysis.searches import (
@@ -195,11 +195,15 @@ def test_full_trainings_with_their_spread(tmp_path: Path, whole: Path) -> None:
         (lambda folder, training: (training / "training.json").write_text("{"), "training.json"),
         (lambda folder, training: (training / "test.json").write_text("[]"), "test.json"),
         (
+            lambda folder, training: (training / "test.json").write_text('{"class_iou": {}}'),
+            "mean_iou is missing",
+        ),
+        (
             lambda folder, training: candidate_files(folder, BEST["id"])["losses"].unlink(),
             f"no losses of {BEST['id']}",
         ),
     ],
-    ids=["training", "scores", "losses"],
+    ids=["training", "scores", "mean score", "losses"],
 )
 def test_what_cannot_be_read_is_named(
     tmp_path: Path, spoil: Callable[[Path, Path], None], note: str
@@ -209,6 +213,16 @@ def test_what_cannot_be_read_is_named(
     spoil(folder, training)
     text = words(page_of(tmp_path, folder))
     assert "Not shown" in text and note in text
+
+
+def test_a_journal_with_other_settings_than_todays(tmp_path: Path) -> None:
+    folder = tmp_path / "artifacts" / "searches" / "old"
+    strange: dict[str, Any] = {"search": ["ppo"], "network": 1, "gone": {"key": 2}}
+    header = Header(format=FORMAT, settings=strange, identity={})
+    with Journal.create(folder / "journal.jsonl", header) as journal:
+        journal.append(record_of(BEST, 0))
+    text = words(page_of(tmp_path, folder))
+    assert "complete" in text and "gone.key 2" in text
 
 
 @pytest.mark.parametrize("name", ["about.json", "test_confusion_matrix.csv", "contact_sheet.png"])
