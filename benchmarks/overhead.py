@@ -18,7 +18,7 @@ from nas_core.analysis.leaderboard import read_search
 from nas_core.base.errors import NasError, RunError
 from nas_core.base.paths import searches_folder
 from nas_core.config import project_dir
-from nas_core.search.candidates import candidate_files
+from nas_core.search.candidate_files import candidate_files
 
 
 def measure(run: str | None) -> dict[str, float | str]:

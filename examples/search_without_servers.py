@@ -3,14 +3,15 @@
     python examples/search_without_servers.py [FOLDER]
 
 Draws a small dataset of street scenes, trains 4 networks on it for moments each, and trains the
-best one of them fully. Everything lies in FOLDER (by default ./small-search); the same command goes
-on where it was stopped.
+best one of them fully. Everything lies in FOLDER (by default ./small-search), with report.html, a
+page of what was found, in the folder of the search; the same command goes on where it was stopped.
 """
 
 import logging
 import sys
 from pathlib import Path
 
+from nas_core.analysis.report.live import LiveReport
 from nas_core.base.paths import prepared_folder
 from nas_core.config import validate_settings
 from nas_core.data.prepared import prepare
@@ -40,7 +41,7 @@ def main(root: Path) -> None:
     settings = validate_settings(SETTINGS, "SETTINGS")
     prepare(settings.dataset, root, prepared_folder(root, settings))
     with Search.open(settings, root, InProcessWorkers()) as search:
-        candidates = search.run([Progress()])
+        candidates = search.run([Progress(), LiveReport()])
     best = max((c for c in candidates if c.is_scored), key=lambda c: c.reward or 0.0)
     training = train_architecture(settings, root, best.id, Genotype.from_dict(best.genotype))
     test = evaluate_architecture(settings, root, best.id, training)

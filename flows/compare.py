@@ -34,8 +34,9 @@ def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> 
     """Search with each strategy and seed, and compare what they found.
 
     Each is the search that `nas search` with these settings does: it goes on after an
-    interruption, and one that is complete is not repeated. Leaves curves.parquet, compare.json and
-    compare.png under compare/ in the results; the results of the stage search stay as they are.
+    interruption, and one that is complete is not repeated. Leaves curves.parquet, compare.json,
+    compare.png and report.html under compare/ in the results; the results of the stage search stay
+    as they are.
 
     Args:
         strategies, seeds: see `plan_searches`.

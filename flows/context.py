@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
+from flows.servers.processes import service_address
 from nas_core.analysis.drawing import draw
 from nas_core.analysis.leaderboard import searched_genotypes
-from nas_core.base.errors import SettingsError
+from nas_core.base.addresses import redacted
+from nas_core.base.errors import ServiceError, SettingsError
 from nas_core.base.logs import Logger
 from nas_core.base.paths import prepared_folder, searches_folder
 from nas_core.config import Section, Settings, load_settings
@@ -22,6 +25,7 @@ from nas_core.search.loop import Search
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
 from tasks.search_log import SearchLog
+from tasks.search_report import SearchReport
 from tasks.tracking.provenance import provenance_tags
 from tasks.tracking.store import tracking_uri
 from tasks.tracking.tracker import Tracker
@@ -110,6 +114,16 @@ class Context:
 
     def open_search(self) -> Search:
         return Search.open(self.settings, self.root)
+
+    def report(self, logger: Logger) -> SearchReport:
+        """What writes the page of a search."""
+        uri = self.tracker.uri
+        if uri.startswith(("http://", "https://")):
+            return SearchReport(self.tracker, logger, redacted(uri).rstrip("/"))
+        mlflow = None
+        with suppress(ServiceError):  # `nas up` and `nas down` tell of a damaged record
+            mlflow = service_address(self.root, "mlflow")
+        return SearchReport(self.tracker, logger, mlflow)
 
     def track_search(self, search: Search, logger: Logger) -> SearchLog:
         def draw_candidate(genotype: Genotype) -> bytes:

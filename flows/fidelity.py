@@ -80,7 +80,7 @@ def nas_fidelity(
     table = _table(architectures, rows, trainings)
     report = _report(context, table, proxies)
     place = results_folder(root, settings, "fidelity")
-    files = write_fidelity(place, report, table)
+    files = write_fidelity(place, report, table, settings.name)
     included = {"dataset", "encoder", "network", "train", "seed"}
     params = settings.model_dump(mode="json", include=included)
     params |= {"search": {"proxy": report.proxy_settings}}

@@ -19,7 +19,7 @@ from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate_trainings, train_best
 from nas_core.analysis.leaderboard import SearchMetrics
-from nas_core.base.paths import results_folder
+from nas_core.base.paths import results_folder, searches_folder
 from nas_core.config import (
     ComputeSettings,
     DatasetSettings,
@@ -116,6 +116,7 @@ def run_stages(settings: Settings, root: Path, stage: Stage) -> Summary:
         summary["train"] = train_best(context)
     if wanted("evaluate"):
         summary["evaluate"] = evaluate_trainings(context)
+        report_trainings(context)
     return summary
 
 
@@ -141,7 +142,17 @@ def search_architectures(context: Context) -> SearchMetrics:
         ),
         get_run_logger(),
     )
+    context.report(get_run_logger()).write(context.root, search.folder)
     return metrics
+
+
+def report_trainings(context: Context) -> None:
+    """Write the page of the latest search anew, with what is trained, where that search is here."""
+    path = results_folder(context.root, context.settings, "search") / "metrics.json"
+    if path.exists():
+        folder = searches_folder(context.root) / SearchMetrics.read(path).search
+        if (folder / "journal.jsonl").exists():
+            context.report(get_run_logger()).write(context.root, folder)
 
 
 def run_search(context: Context, search: Search, observers: Sequence[Observer] = ()) -> None:
@@ -151,7 +162,7 @@ def run_search(context: Context, search: Search, observers: Sequence[Observer] =
         logger.warning(warning)
     log = context.track_search(search, logger)
     with log.running():
-        search.run([log, Progress(logger), *observers], TaskSteps())
+        search.run([log, Progress(logger), context.report(logger), *observers], TaskSteps())
 
 
 def too_few_proposals(settings: Settings) -> str | None:

@@ -92,8 +92,8 @@ def verify(
 ) -> VerificationReport:
     """Train, score and compare. What is trained or scored already is taken as it is.
 
-    Leaves verify.json, classes.csv and verify.md under verify/ in the results, and a run with them
-    in MLflow.
+    Leaves verify.json, classes.csv, verify.md and report.html under verify/ in the results, and a
+    run with them in MLflow.
 
     Returns:
         verify.json.

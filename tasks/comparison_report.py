@@ -1,4 +1,4 @@
-"""What a comparison of strategies leaves: curves.parquet, compare.json and compare.png."""
+"""What a comparison of strategies leaves: its figures, a picture and a page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nas_core.analysis.comparison import STRATEGIES, WINDOW, ComparisonReport, bands
+from nas_core.analysis.report.other_pages import write_comparison_page
 from nas_core.base.files import write_atomically
 from tasks.results import write_table
 
@@ -34,13 +35,17 @@ NUM_POINTS = 500
 
 
 def write_comparison(place: Path, report: ComparisonReport, curves: pd.DataFrame) -> list[Path]:
-    """Write the three files into the folder `place`; returns their paths."""
+    """Write curves.parquet, compare.json, compare.png and report.html into the folder `place`.
+
+    Returns:
+        Their paths.
+    """
     paths = [place / name for name in ("curves.parquet", "compare.json", "compare.png")]
     write_table(paths[0], curves)
     report.write(paths[1])
     figure = comparison_picture(report, curves)
     write_atomically(paths[2], lambda temporary: figure.savefig(temporary, dpi=150))
-    return paths
+    return [*paths, write_comparison_page(place, report, curves)]
 
 
 def comparison_picture(report: ComparisonReport, curves: pd.DataFrame) -> Figure:

@@ -12,6 +12,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from nas_core.analysis.rank_agreement import FidelityReport, ProxyOutcome
+from nas_core.analysis.report.other_pages import write_fidelity_page
 from nas_core.base.files import write_atomically
 from nas_core.config import Settings
 from nas_core.search.candidates import proxy_task
@@ -58,14 +59,16 @@ def train_to_proxy_end(
     return outcome
 
 
-def write_fidelity(place: Path, report: FidelityReport, table: pd.DataFrame) -> list[Path]:
-    """fidelity.json, fidelity.parquet and fidelity.png; returns their paths."""
+def write_fidelity(
+    place: Path, report: FidelityReport, table: pd.DataFrame, name: str
+) -> list[Path]:
+    """fidelity.json, fidelity.parquet, fidelity.png and report.html; returns their paths."""
     paths = [place / f"fidelity.{suffix}" for suffix in ("json", "parquet", "png")]
     report.write(paths[0])
     write_table(paths[1], table)
     picture = fidelity_picture(report, table)
     write_atomically(paths[2], lambda temporary: picture.savefig(temporary, dpi=120))
-    return paths
+    return [*paths, write_fidelity_page(place, report, table, name)]
 
 
 def fidelity_picture(report: FidelityReport, table: pd.DataFrame) -> Figure:

@@ -12,7 +12,8 @@ from typing import Any
 from nas_core.base.errors import ServiceError, UnavailableError
 from nas_core.base.files import write_bytes
 from nas_core.base.logs import Logger
-from nas_core.search.candidates import Losses, candidate_files, damaged_files
+from nas_core.search.candidate_files import Losses, candidate_files, drawing_file
+from nas_core.search.candidates import damaged_files
 from nas_core.search.journal import Record
 from nas_core.search.loop import Observer, Search
 from nas_core.space.genotype import Genotype
@@ -114,7 +115,7 @@ class SearchLog(Observer):
         self._num_tried = max(self._num_tried, record.candidate)
         genotype = Genotype.from_dict(record.genotype)
         files = self._whole_files(record) if record.is_scored else {}
-        drawing = candidate_files(self.folder, record.id)["genotype"].with_name("architecture.svg")
+        drawing = drawing_file(self.folder, record.id)
         write_bytes(drawing, self._draw(genotype))
         # Of one that failed, or whose weights are lost, the time is not known.
         ended = files.get("weights", self.journal.path)

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from flows.cli import data_commands as data
 from flows.cli import model_commands as models
-from flows.cli import tables
+from flows.cli import overview, tables
 from flows.cli.import_command import import_annotations
 from flows.cli.places import check_places
 from nas_core.base.errors import NasError, SettingsError, shown
@@ -338,6 +338,10 @@ def leaderboard(
         console.print(f"{len(table)} candidates of {name} written", markup=False)
     else:
         console.print(tables.candidates_table(name, table, top))
+
+
+app.command()(overview.report)
+app.command()(overview.status)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.servers.processes import Record
+from flows.servers.processes import service_address
 from nas_core.base.paths import artifacts_folder, results_folder
 from nas_core.config import Settings
 from nas_core.training.record import EvaluateMetrics, Scores, TrainedNetwork, TrainMetrics
@@ -75,7 +75,8 @@ def print_results(console: Console, root: Path, settings: Settings) -> None:
         ("tables and final models", place.parent),
         ("all candidates", "nas leaderboard"),
         ("one of them", "nas describe ID"),
-        ("compare in MLflow", _mlflow(artifacts)),
+        ("compare in MLflow", _mlflow(root)),
+        ("all of it on one page", _report(artifacts / "searches" / search)),
     ):
         console.print(f"{what:<24} {where}", soft_wrap=True, highlight=False)
 
@@ -128,6 +129,7 @@ def print_comparison(
         ("chart", place / "compare.png"),
         ("all figures, also at equal numbers", place / "compare.json"),
         ("candidate by candidate", place / "curves.parquet"),
+        ("all of it on one page", place / "report.html"),
     ):
         console.print(f"{what:<36} {where}", soft_wrap=True, highlight=False)
 
@@ -159,6 +161,7 @@ def print_fidelity(
     console.print("with 95 % intervals, against val mIoU of full training")
     console.print(f"as configured: {report.proxy}")
     console.print(f"figures and picture: {place}", soft_wrap=True, highlight=False)
+    console.print(f"on one page: {place / 'report.html'}", soft_wrap=True, highlight=False)
 
 
 def print_verification(
@@ -191,6 +194,7 @@ def print_verification(
     place = results_folder(root, settings, "verify")
     console.print(f"claims: {report.claims_source}")
     console.print(f"figures: {place}", soft_wrap=True, highlight=False)
+    console.print(f"on one page: {place / 'report.html'}", soft_wrap=True, highlight=False)
 
 
 def print_class_metrics(console: Console, metrics: PredictionScores) -> None:
@@ -251,7 +255,10 @@ def _trainings_table(trained: Mapping[str, TrainedNetwork], tested: Mapping[str,
     return table
 
 
-def _mlflow(artifacts: Path) -> str:
-    path = artifacts / "services" / "services.json"
-    service = Record.read(path).services.get("mlflow")
-    return service.url if service else "nas up, then the address that it prints"
+def _mlflow(root: Path) -> str:
+    return service_address(root, "mlflow") or "nas up, then the address that it prints"
+
+
+def _report(search: Path) -> str:
+    path = search / "report.html"
+    return str(path) if path.exists() else "nas report writes it"

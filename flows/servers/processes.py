@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from nas_core.base.errors import ServiceError, first_line
 from nas_core.base.files import MAX_JSON, read_limited, write_json
+from nas_core.base.paths import artifacts_folder
 
 LOG_LINES = 15
 PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL
@@ -123,6 +124,12 @@ class Record:
         """The service of that key, if its process lives."""
         service = self.services.get(key)
         return service if service and service.process else None
+
+
+def service_address(root: Path, key: str) -> str | None:
+    """Where a service that `nas up` started is reached, None if it does not run."""
+    service = Record.read(artifacts_folder(root) / "services" / "services.json").running(key)
+    return service.url if service else None
 
 
 def _is_copied(service: Service, path: Path) -> bool:

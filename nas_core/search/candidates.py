@@ -10,9 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from pydantic import RootModel
 
-from nas_core.base.documents import Document
 from nas_core.base.errors import NasError
 from nas_core.base.files import MAX_JSON, json_bytes, read_limited, write_bytes
 from nas_core.base.paths import prepared_folder
@@ -21,14 +19,10 @@ from nas_core.data.prepared import PreparedData
 from nas_core.models.checkpoint import NetworkCard, load_segmenter, segmenter_bytes
 from nas_core.models.compute import Compute
 from nas_core.models.encoder import load_encoder_weights
+from nas_core.search.candidate_files import Losses, candidate_files
 from nas_core.search.identity import candidate_seed
-from nas_core.search.journal import Value
 from nas_core.space.genotype import Genotype
 from nas_core.training.proxy import ProxyTask, build_proxy_task, train_candidate
-
-
-class Losses(Document, RootModel[dict[str, list[Value]]]):
-    """losses.json: the mean loss of each epoch, by stage."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +70,6 @@ def score_candidate(
         # Another process may share the GPU.
         torch.cuda.empty_cache()
     return outcome, files
-
-
-def candidate_files(folder: Path, genotype_id: str) -> dict[str, Path]:
-    """What is kept of a candidate, by name, in the folder of its search."""
-    place = folder / "candidates" / genotype_id
-    names = ("genotype.json", "weights.safetensors", "confusion_matrix.csv", "losses.json")
-    return {name.partition(".")[0]: place / name for name in names}
 
 
 def keep_files(folder: Path, genotype_id: str, files: Mapping[str, bytes]) -> None:

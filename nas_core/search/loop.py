@@ -82,6 +82,9 @@ class Observer:
     def on_round(self, number: int, diagnostics: dict[str, float]) -> None:
         """The strategy has learned from a round."""
 
+    def on_end(self) -> None:
+        """All candidates are trained."""
+
 
 class Steps:
     """How the steps of a search are carried out: here at once. To be overridden.
@@ -319,6 +322,8 @@ class _Loop:
             observer.on_begin(self.search)
         while self._run_round(self.search.rounds.current):
             pass
+        for observer in self.observers:
+            observer.on_end()
 
     def _run_round(self, number: int) -> bool:
         """Run the oldest open round to its end; False when the search is complete."""

@@ -194,6 +194,11 @@ class Tracker:
                 if latency is not None and LATENCY not in run.data.metrics:
                     self.client.log_metric(run.info.run_id, LATENCY, latency)
 
+    def log_search_file(self, run_id: str, path: Path) -> None:
+        """Record a file of a search under its own name; again, it replaces it."""
+        with service_errors(self.uri):
+            self.log_files(run_id, [path])
+
     def finish(self, run_id: str, status: Status = "FINISHED") -> None:
         """End a run."""
         with service_errors(self.uri):

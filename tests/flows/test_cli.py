@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,10 @@ from PIL import Image
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.cli import main as cli
+from flows.cli import overview
 from flows.cli.places import check_places
+from nas_core.base.locks import RunLock
+from nas_core.search.about import write_about
 from nas_core.search.journal import Header, Journal, Record
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.decisions import sample
@@ -80,6 +84,69 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 )
             )
     return tmp_path
+
+
+def test_a_report_is_written_and_opened(nas: Nas, project: Path) -> None:
+    path = project / "artifacts" / "searches" / "small-1234" / "report.html"
+    code, out, _ = nas("report")
+    assert (code, out.split()) == (0, [str(path)]) and "small-1234" in path.read_text()
+    opener = project / "opener"
+    opener.write_text(f'#!/bin/sh\necho "$1" > {project}/opened\n')
+    opener.chmod(0o755)
+    code, _, error = subprocess_of(project, "report", "small-1234", "--open", BROWSER=str(opener))
+    assert (code, error) == (0, "")
+    assert (project / "opened").read_text().split() == [path.as_uri()]
+    code, _, error = nas("report", "other")
+    assert code == 1 and "no search 'other'; there are: small-1234" in error
+
+
+def subprocess_of(project: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", "from flows.cli.main import main; main()", *arguments],
+        env={**os.environ, "NAS_PROJECT_DIR": str(project), **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_status_of_a_search_that_runs(
+    nas: Nas, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview.console, "width", 80)
+    folder = project / "artifacts" / "searches" / "small-1234"
+    write_about(folder, time.time(), 8, {})
+    with RunLock(folder), RunLock(project / "artifacts" / "trainings" / "arch0-0123"):
+        code, out, _ = nas("status")
+    assert code == 0 and max(map(len, out.splitlines())) <= 80
+    text = " ".join(out.split())
+    assert "search small-1234 runs, since 20" in text and f"process {os.getpid()}" in text
+    assert "candidate 3 of 8: 0 stopped early, 1 failed; about" in text
+    best = max(
+        (r for r in Journal.read(folder / "journal.jsonl").candidates if r.reward),
+        key=lambda record: record.reward or 0,
+    )
+    assert f"best {best.id}: reward 0.5000, mIoU 40.0 %, 1K parameters, 1.00 GMACs" in text
+    assert "training arch0-0123 runs, since 20" in text
+    assert "`nas report small-1234` writes it" in text and "`nas up` starts Prefect" in text
+
+
+def test_the_status_of_what_does_not_run(nas: Nas, project: Path) -> None:
+    folder = project / "artifacts" / "searches" / "small-1234"
+    write_about(folder, time.time(), 8, {})
+    code, out, _ = nas("status")
+    assert code == 0 and "is stopped: the command that began it goes on from here" in out
+    services = project / "artifacts" / "services" / "services.json"
+    services.parent.mkdir()
+    services.write_text("{")
+    (folder / "journal.jsonl").write_text("{}\n")
+    code, out, _ = nas("status")
+    told = "".join(out.split())
+    assert code == 0 and "journal.jsonl,line1" in told and "services.jsoncannotberead" in told
+    shutil.rmtree(folder)
+    code, out, _ = nas("status")
+    assert code == 0 and "none yet: `nas search -p synthetic`" in out
 
 
 REFERENCE = json.loads((ROOT / "tests/reference/architectures.json").read_text())
@@ -279,7 +346,10 @@ def test_the_version_is_the_projects(nas: Nas) -> None:
 
 def test_every_command_has_help(nas: Nas) -> None:
     _, out, _ = nas("--help")
-    commands = ("search", "compare", "train", "verify", "fidelity", "describe", "leaderboard")
+    commands = (
+        *("search", "compare", "train", "verify", "fidelity", "describe", "leaderboard", "report"),
+        "status",
+    )
     for command in (*commands, "up", "down", "run"):
         assert command in out
         code, help_text, _ = nas(command, "--help")

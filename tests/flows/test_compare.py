@@ -164,7 +164,7 @@ def test_the_files_agree_with_each_other(project: Path, gathered: dict[str, Any]
     place = project / "artifacts" / "results" / "tiny"
     assert {path.name for path in place.iterdir()} == {"compare"}, "another stage's results"
     names = {path.name for path in (place / "compare").iterdir()}
-    assert names == {"curves.parquet", "compare.json", "compare.png"}
+    assert names == {"curves.parquet", "compare.json", "compare.png", "report.html"}
     assert json.loads((place / "compare" / "compare.json").read_bytes()) == gathered
     curves = pd.read_parquet(place / "compare" / "curves.parquet")
     assert len(curves) == 16
@@ -189,7 +189,7 @@ def test_mlflow_has_a_finished_run_a_comparison(project: Path, gathered: dict[st
     assert run.data.params["strategies"] == "ppo-independent random"
     client = MlflowClient(f"sqlite:///{project}/artifacts/mlflow.db")
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert files == {"curves.parquet", "compare.json", "compare.png"}
+    assert files == {"curves.parquet", "compare.json", "compare.png", "report.html"}
 
 
 def test_prefect_shows_the_searches_apart(gathered: dict[str, Any]) -> None:

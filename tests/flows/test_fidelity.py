@@ -184,7 +184,7 @@ def test_mlflow_has_one_finished_run(whole: Path) -> None:
     assert run.data.tags["data_hash"] == report["data_hash"]
     client = MlflowClient(f"sqlite:///{whole}/artifacts/mlflow.db")
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert files == {"fidelity.json", "fidelity.parquet", "fidelity.png"}
+    assert files == {"fidelity.json", "fidelity.parquet", "fidelity.png", "report.html"}
 
 
 def test_a_second_run_trains_nothing(

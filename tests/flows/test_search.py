@@ -1,9 +1,11 @@
 """The whole flow on tiny street scenes, with a real Prefect server and a real MLflow store."""
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,7 +16,12 @@ import torch
 import yaml
 from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -35,6 +42,7 @@ from nas_core.search.journal import Journal, Record
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.genotype import Genotype
 from nas_core.training.lifecycle import PICTURES
+from tasks.tracking.provenance import git_commit
 from tests.tiny import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,6 +155,31 @@ def test_mlflow_has_a_finished_run_a_candidate(whole: Path) -> None:
         } <= files
     for run in (parent, *candidates):
         assert {"commit", "data_hash", "seed", "device"} <= set(run.data.tags)
+
+
+def test_the_page_of_the_search_tells_of_all_stages(run_of_all: tuple[Path, UUID]) -> None:
+    whole, run_id = run_of_all
+    (path,) = whole.glob("artifacts/searches/*/report.html")
+    best = max(records(whole), key=lambda record: record.reward or 0)
+    text = path.read_text()
+    (trained,) = re.findall(r'<section id="trained">.*?</section>', text, re.DOTALL)
+    assert "not scored yet" not in trained
+    for label in (best.id, "arch1"):
+        assert f'data-label="network">{label}</td>' in trained
+    assert "data:image/webp;base64," in text
+    commit, torch_version = git_commit(whole), version("torch")
+    assert f"<dd>{commit}</dd>" in text and f"torch {torch_version}" in text
+    # MLflow has it as it was written last.
+    (parent,) = runs_of(whole, "search")
+    kept = Path(client_of(whole).download_artifacts(parent.info.run_id, "report.html"))
+    assert kept.read_bytes() == path.read_bytes()
+    key = f"search-{path.parent.name}"
+    with get_client(sync_client=True) as client:
+        of_key = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+        links = client.read_artifacts(artifact_filter=of_key)
+    assert {link.flow_run_id for link in links} == {run_id}
+    latest = sorted((link.updated, str(link.data)) for link in links)[-1][1]
+    assert str(path) in latest and "complete" in latest and best.id in latest
 
 
 def test_the_champion_is_the_best_by_val(whole: Path) -> None:

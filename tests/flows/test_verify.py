@@ -156,7 +156,7 @@ def test_the_claim_is_set_beside_what_was_measured(whole: Path) -> None:
     means = table.groupby(["architecture", "seed"])["iou"].mean()
     assert means["arch0", 5] == pytest.approx(arch0["models"][1]["scores"]["mean_iou"])
     assert sorted(path.name for path in place(whole).iterdir()) == [
-        "classes.csv", "verify.json", "verify.md",
+        "classes.csv", "report.html", "verify.json", "verify.md",
     ]  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def test_mlflow_has_the_report_and_each_model_with_its_pictures(whole: Path) -> 
     assert run.data.params["seeds"] == "0 5" and run.data.params["train.splits"] == "train"
     client = MlflowClient(f"sqlite:///{whole}/artifacts/mlflow.db")
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert files == {"verify.json", "classes.csv", "verify.md"}
+    assert files == {"verify.json", "classes.csv", "verify.md", "report.html"}
     trainings = runs(whole, "training")
     assert sorted(run.data.params["seed"] for run in trainings) == ["0", "0", "5", "5"]
     for training in trainings:

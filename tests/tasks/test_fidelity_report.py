@@ -42,8 +42,9 @@ def test_a_report_with_and_without_a_ranking(tmp_path: Path, val: list[float]) -
     report = make_report(table)
     constant = len(set(val)) == 1
     assert (report.kendall_tau is None) == constant
-    paths = write_fidelity(tmp_path, report, table)
-    assert [path.name for path in paths] == [f"fidelity.{s}" for s in ("json", "parquet", "png")]
+    paths = write_fidelity(tmp_path, report, table, "tiny")
+    figures = [f"fidelity.{suffix}" for suffix in ("json", "parquet", "png")]
+    assert [path.name for path in paths] == [*figures, "report.html"]
     assert FidelityReport.read(paths[0]) == report
     assert "NaN" not in paths[0].read_text()
     with Image.open(paths[2]) as picture:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nas_core.base.errors import RunError
-from nas_core.base.locks import RunLock, exclusive
+from nas_core.base.locks import RunLock, exclusive, holder
 
 HOLD = """
 import sys, time
@@ -26,9 +26,9 @@ time.sleep(60)
 def test_one_holder_at_a_time(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with RunLock(folder):
-        holder = f"run is in use by process {os.getpid()} on {socket.gethostname()}"
+        named = f"run is in use by process {os.getpid()} on {socket.gethostname()}"
         for _ in range(2):
-            with pytest.raises(RunError, match=holder):
+            with pytest.raises(RunError, match=named):
                 RunLock(folder)
     with RunLock(folder):
         pass
@@ -46,6 +46,16 @@ def test_killed_process_holds_nothing(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
     with RunLock(tmp_path):
         assert f"process {os.getpid()} " in (tmp_path / ".lock").read_text()
+
+
+def test_who_holds_a_folder(tmp_path: Path) -> None:
+    assert holder(tmp_path) is None
+    with RunLock(tmp_path):
+        assert holder(tmp_path) == f"process {os.getpid()} on {socket.gethostname()}"
+    assert holder(tmp_path) is None
+    # As a killed process leaves it.
+    (tmp_path / ".lock").write_text("process 1 on elsewhere")
+    assert holder(tmp_path) is None
 
 
 def test_folder_that_cannot_be(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from nas_core.base.files import json_bytes
 from nas_core.config import Settings
 from nas_core.models.checkpoint import NetworkCard, segmenter_bytes
 from nas_core.models.compute import Compute
-from nas_core.search.candidates import candidate_files, keep_files
+from nas_core.search.candidate_files import candidate_files
+from nas_core.search.candidates import keep_files
 from nas_core.search.costs import Costs
 from nas_core.search.journal import Header, Journal, Record
 from nas_core.search.latencies import LATENCY_FILE

@@ -1,0 +1,153 @@
+"""`nas report` and `nas status`: what was found, and what goes on. They need no server."""
+
+from __future__ import annotations
+
+import socket
+import time
+import webbrowser
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flows.servers.processes import Record as Services
+from nas_core.base.addresses import redacted
+from nas_core.base.errors import RunError, ServiceError
+from nas_core.base.locks import holder
+from nas_core.base.paths import artifacts_folder, searches_folder, trainings_folder
+from nas_core.base.times import duration, moment
+from nas_core.config import project_dir
+from nas_core.search.about import search_state
+from nas_core.search.journal import Journal, Record
+
+# pandas, plotly and torch take seconds to import: commands import what they need themselves.
+
+console = Console()
+
+
+def report(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Folder name of a search in artifacts/searches; the latest if left out.",
+        ),
+    ] = None,
+    show: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Write a page with all that a search found, also while it runs: one file, report.html."""
+    from nas_core.analysis.leaderboard import read_search
+    from nas_core.analysis.report.search_page import write_search_page
+
+    root = project_dir()
+    found, _ = read_search(searches_folder(root), name)
+    path = write_search_page(root, searches_folder(root) / found)
+    console.print(str(path), soft_wrap=True, markup=False, highlight=False)
+    if show and not webbrowser.open(path.as_uri()):
+        raise RunError(f"no browser is found here: open {path} yourself")
+
+
+def status() -> None:
+    """What runs, since when, how far it is, the best so far, and where to look."""
+    root = project_dir()
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in (*_searches(root), *_trainings(root), *_servers(root)):
+        table.add_row(name, Text(value))
+    console.print(table)
+
+
+def _searches(root: Path) -> Iterator[tuple[str, str]]:
+    """What there is to say of the searches that run, or of the latest one."""
+    journals = searches_folder(root).glob("*/journal.jsonl")
+    folders = [path.parent for path in sorted(journals, key=lambda one: -one.stat().st_mtime)]
+    running = [folder for folder in folders if holder(folder)]
+    if not folders:
+        yield "search", "none yet: `nas search -p synthetic` tries one on built-in scenes"
+    for folder in running or folders[:1]:
+        yield from _search(folder)
+
+
+def _search(folder: Path) -> Iterator[tuple[str, str]]:
+    try:
+        journal = Journal.read(folder / "journal.jsonl")
+    except RunError as error:
+        yield "search", str(error)
+        return
+    state, held_by, planned = search_state(folder, journal)
+    done = journal.candidates
+    since = f", {_since(held_by)}" if held_by else ""
+    if state == "running":
+        yield "search", f"{folder.name} runs{since}"
+    elif state == "complete":
+        yield "search", f"{folder.name} has all its candidates{since}"
+    else:
+        yield "search", f"{folder.name} is stopped: the command that began it goes on from here"
+    yield "progress", _progress(state, done, planned, journal.header.settings)
+    scored = [record for record in done if record.is_scored and record.reward is not None]
+    if scored:
+        best = max(scored, key=lambda record: record.reward or 0.0)
+        iou = best.metrics.get("mean_iou")
+        yield (
+            "best",
+            f"{best.id}: reward {best.reward:.4f}"
+            + (f", mIoU {100 * iou:.1f} %" if iou is not None else "")
+            + f", {best.num_parameters / 1e3:.0f}K parameters, {best.macs / 1e9:.2f} GMACs",
+        )
+    else:
+        yield "best", "no candidate has a score yet"
+    path = folder / "report.html"
+    yield "report", str(path) if path.exists() else f"`nas report {folder.name}` writes it"
+
+
+def _progress(state: str, done: list[Record], planned: int, settings: dict[str, Any]) -> str:
+    failed = sum(record.status == "failed" for record in done)
+    stopped = sum(record.status == "stopped early" for record in done)
+    words = f"candidate {len(done)} of {planned}: {stopped} stopped early, {failed} failed"
+    if state == "running" and done:
+        latest = done[-20:]
+        seconds = sum(sum(record.seconds.values()) for record in latest) / len(latest)
+        runner = settings.get("runner")
+        workers = runner.get("workers", 1) if isinstance(runner, dict) else 1
+        words += f"; about {duration(seconds * (planned - len(done)) / workers)} left"
+    return words
+
+
+def _trainings(root: Path) -> Iterator[tuple[str, str]]:
+    for lock in sorted(trainings_folder(root).glob("*/.lock")):
+        if held_by := holder(lock.parent):
+            yield "training", f"{lock.parent.name} runs, {_since(held_by)}"
+
+
+def _servers(root: Path) -> Iterator[tuple[str, str]]:
+    try:
+        record = Services.read(artifacts_folder(root) / "services" / "services.json")
+    except ServiceError as error:
+        yield "servers", str(error)
+        return
+    running = {key: one for key in record.services if (one := record.running(key))}
+    for key, service in running.items():
+        where = redacted(service.url).removesuffix("/api")
+        yield key, f"served through {where}" if key == "deployments" else where
+    if not running:
+        yield "servers", "none of this project runs: `nas up` starts Prefect and MLflow"
+
+
+def _since(held_by: str) -> str:
+    """ "since 12:30 (1 h 05 min), process 12 on HOST", from the last part."""
+    began = None
+    _, _, rest = held_by.partition("process ")
+    pid, _, host = rest.partition(" on ")
+    if pid.isdecimal() and host == socket.gethostname():
+        with suppress(psutil.Error):
+            began = psutil.Process(int(pid)).create_time()
+    if began is None:
+        return held_by
+    return f"since {moment(began)} ({duration(time.time() - began)}), {held_by}"

@@ -1,0 +1,258 @@
+"""The pages of a verification, a comparison of strategies and a test of the proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nas_core.analysis.comparison import WINDOW, ComparisonReport, Spread, bands
+from nas_core.analysis.rank_agreement import FidelityReport
+from nas_core.analysis.report import charts
+from nas_core.analysis.report.page import REPORT_FILE, number, write_page
+from nas_core.analysis.verification import VerificationReport, claim_rows, class_rows
+from nas_core.base.times import duration
+
+NUM_POINTS = 200
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: a chart by its name, a table, or both.
+
+    Attributes:
+        empty: what stands there if the chart has nothing to show.
+        words: the columns of the table, counted from 0, that hold no numbers.
+    """
+
+    heading: str
+    hint: str = ""
+    chart: str = ""
+    kind: str = ""
+    empty: str = "Nothing to show."
+    headings: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    words: Sequence[int] = (0,)
+
+
+def write_verification_page(place: Path, report: VerificationReport) -> Path:
+    """Claimed and measured scores, class by class; returns the path of report.html in `place`."""
+    architectures = report.architectures
+    rows = claim_rows(report)
+    height, width = report.size
+    told = [
+        f"{row['model']} scores {row['measured']} % where {row['claimed']} % is claimed: "
+        f"{row['claim']}"
+        if row["claimed"] != "-"
+        else f"{row['model']} scores {row['measured']} %, without a claim"
+        for row in rows
+    ]
+    models = [
+        (
+            one.name,
+            str(model.seed),
+            str(model.epochs),
+            str(model.commit)[:10],
+            model.device,
+            model.training,
+        )
+        for one in architectures
+        for model in one.models
+    ]
+    sections = [
+        Section(
+            "Claimed and measured",
+            f"{report.split} mIoU in per cent at {width}×{height}; over several seeds the mean "
+            f"[least..most]. Verified where the mean reaches the claim. Claims: "
+            f"{report.claims_source}.",
+            chart="claims",
+            kind="low",
+            headings=list(rows[0]),
+            rows=[list(row.values()) for row in rows],
+            words=(0, 1, 8, 9),
+        ),
+        Section(
+            "IoU of each class",
+            chart="class_iou",
+            kind="classes",
+            headings=("class", *(one.name for one in architectures)),
+            rows=class_rows(report),
+        ),
+        Section(
+            "Trainings",
+            headings=("network", "seed", "epochs", "commit", "device", "folder"),
+            rows=models,
+            words=(0, 3, 4, 5),
+        ),
+    ]
+    by_network = {
+        one.name: {name: spread.model_dump() for name, spread in one.class_iou.items()}
+        for one in architectures
+    }
+    found = {
+        "claims": charts.claims(architectures),
+        "class_iou": charts.class_iou(report.classes, by_network),
+    }
+    return _write(
+        place,
+        "Claims of the paper",
+        f"{report.name}: claimed and measured",
+        f"On {report.split}, {'; '.join(told)}.",
+        sections,
+        found,
+    )
+
+
+def write_comparison_page(place: Path, report: ComparisonReport, table: pd.DataFrame) -> Path:
+    """Strategies side by side over time; returns the path of report.html in `place`.
+
+    Args:
+        table: see `Comparison.curves`.
+    """
+    budget = report.budget_seconds
+    rows = [
+        (
+            strategy,
+            ", ".join(map(str, over_seeds.seeds)),
+            *(
+                _spread(equal[figure])
+                for equal in (over_seeds.equal_time, over_seeds.equal_candidates)
+                for figure in ("best_reward", "mean_reward", "last_quarter_reward")
+            ),
+        )
+        for strategy, over_seeds in report.strategies.items()
+    ]
+    scored = {
+        strategy: mean
+        for strategy, over_seeds in report.strategies.items()
+        if (mean := over_seeds.equal_time["best_reward"].mean) is not None
+    }
+    lead = "No candidate of any search has a reward."
+    if scored:
+        first = max(scored, key=lambda strategy: scored[strategy])
+        lead = (
+            f"Within {duration(budget)} of training a search, {first} found the best network on "
+            f"average: its best reward is {scored[first]:.4f}."
+        )
+    seconds = np.linspace(0, budget, NUM_POINTS).tolist()
+    curves = {
+        title: bands(table, column, seconds)
+        for column, title in (
+            ("best_reward", "best so far"),
+            ("mean_reward", f"mean of the last {WINDOW}"),
+        )
+    }
+    sections = [
+        Section(
+            "Rewards over training time",
+            "Lines are means over the seeds, bands reach from the least to the most.",
+            chart="strategies",
+            kind="tall",
+        ),
+        Section(
+            "Figures",
+            f"At equal time: within {duration(budget)} of training a search. At equal number: "
+            f"{report.num_candidates} candidates. Means over the seeds [least..most].",
+            headings=(
+                *("strategy", "seeds", "best, equal time", "mean, equal time"),
+                *("last quarter, equal time", "best, equal number", "mean, equal number"),
+                "last quarter, equal number",
+            ),
+            rows=rows,
+        ),
+    ]
+    found = {"strategies": charts.strategies(curves)}
+    title = f"{report.name}: strategies compared"
+    return _write(place, "Search strategies", title, lead, sections, found)
+
+
+def write_fidelity_page(
+    place: Path, report: FidelityReport, table: pd.DataFrame, name: str
+) -> Path:
+    """How the proxy ranks; returns the path of report.html in `place`.
+
+    Args:
+        table: that of fidelity.parquet.
+    """
+    count = report.num_architectures
+    if report.kendall_tau is None or report.kendall_tau_interval is None:
+        lead = f"Over {count} architectures no rank correlation is defined: {report.reason}."
+    else:
+        low, high = report.kendall_tau_interval
+        lead = (
+            f"Over {count} architectures, the proxy {report.proxy} ranks as full training does "
+            f"with Kendall's tau {report.kendall_tau:.2f} (95 % interval {low:.2f} to "
+            f"{high:.2f})."
+        )
+    rows = [
+        (
+            row.proxy,
+            f"{row.seconds:.1f}",
+            _estimate(row.kendall_tau, row.kendall_tau_interval),
+            _estimate(row.spearman_rho, row.spearman_rho_interval),
+        )
+        for row in report.proxies
+    ]
+    sections = [
+        Section(
+            "Proxy and full training",
+            "A point an architecture: its reward on the proxy task, and its val mIoU after full "
+            "training.",
+            chart="scatter",
+            kind="tall",
+        ),
+        Section(
+            "Each proxy",
+            "With 95 % intervals; seconds are the mean of a candidate.",
+            chart="taus",
+            headings=("proxy", "seconds", "Kendall's tau", "Spearman's rho"),
+            rows=rows,
+            empty="No correlation is defined for any proxy.",
+        ),
+    ]
+    found = {
+        "scatter": charts.proxies(table, report.proxy),
+        "taus": charts.taus(report.proxies),
+    }
+    return _write(
+        place, "Fidelity of the proxy", f"{name}: proxy and full training", lead, sections, found
+    )
+
+
+def _write(
+    place: Path,
+    kicker: str,
+    title: str,
+    lead: str,
+    sections: Sequence[Section],
+    found: Mapping[str, Any],
+) -> Path:
+    content = {
+        "kicker": kicker,
+        "title": title,
+        "lead": lead,
+        "sections": sections,
+        "charts": found,
+        "networks": {},
+        "drawings": {},
+        "notes": [],
+        "has_images": False,
+    }
+    return write_page(place / REPORT_FILE, "sections.html.jinja", content)
+
+
+def _spread(values: Spread) -> str:
+    mean = number(values.mean, ".4f")
+    if values.min == values.max:
+        return mean
+    return f"{mean} [{values.min:.4f}..{values.max:.4f}]"
+
+
+def _estimate(value: float | None, interval: Sequence[float] | None) -> str:
+    if value is None or interval is None:
+        return "none"
+    return f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"

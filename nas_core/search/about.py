@@ -1,0 +1,52 @@
+"""What a search's journal does not tell, and how far it is. Without torch and pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from nas_core.base.files import read_json, write_json
+from nas_core.base.locks import holder
+from nas_core.search.journal import Journal
+
+ABOUT_FILE = "about.json"
+
+State = Literal["running", "complete", "stopped"]
+
+
+def write_about(folder: Path, began: float, num_candidates: int, more: Mapping[str, Any]) -> None:
+    """Keep what a search's journal does not tell; the time of its first beginning stays.
+
+    Args:
+        began: seconds since the epoch.
+        num_candidates: that it is to train.
+        more: as the commit of the code.
+    """
+    first = read_about(folder).get("began", began)
+    write_json(folder / ABOUT_FILE, {**more, "began": first, "num_candidates": num_candidates})
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """See `write_about`; empty if there is none, or it is damaged."""
+    try:
+        about = read_json(folder / ABOUT_FILE)
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(about, dict):
+        return {}
+    began, planned = about.get("began"), about.get("num_candidates")
+    whole = isinstance(began, int | float) and 0 <= began < 1e11
+    return about if whole and isinstance(planned, int) and planned > 0 else {}
+
+
+def search_state(folder: Path, journal: Journal) -> tuple[State, str | None, int]:
+    """State, the process that works on it, and the number of candidates that it is to train."""
+    about, done = read_about(folder), len(journal.candidates)
+    search = journal.header.settings.get("search")
+    begun = search.get("num_candidates") if isinstance(search, Mapping) else None
+    planned = about.get("num_candidates") or (begun if type(begun) is int else done)
+    held_by = holder(folder)
+    if done >= planned:
+        return "complete", held_by, planned
+    return ("running" if held_by else "stopped"), held_by, planned
