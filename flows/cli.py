@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from flows import data, models, tables
@@ -30,7 +31,7 @@ from nas_core.config import (
     load_settings,
     project_dir,
 )
-from nas_core.errors import NasError, SettingsError, shown
+from nas_core.errors import NasError, SettingsError, first_line, shown
 from nas_core.files import distinct
 from nas_core.labels import MAX_CLASSES
 from nas_core.paths import results_folder
@@ -422,6 +423,16 @@ def main() -> None:
         app()
     except NasError as error:
         _fail(type(error).__name__, str(error))
+    except ValidationError as error:
+        if not error.title.endswith("Settings"):  # of Prefect, which it reads when imported
+            raise
+        problem = error.errors(include_input=False)[0]
+        key = ".".join(map(str, problem["loc"]))
+        _fail(
+            "Prefect's settings",
+            f"{key}: {first_line(problem['msg'])}: correct it in the environment (PREFECT_...) or "
+            "in Prefect's files of settings".removeprefix(": "),
+        )
     except OSError as error:
         if error.filename is None:
             raise
