@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from flows.cli import data_commands as data
@@ -24,7 +25,7 @@ from flows.cli import model_commands as models
 from flows.cli import overview, tables
 from flows.cli.import_command import import_annotations
 from flows.cli.places import check_places
-from nas_core.base.errors import NasError, SettingsError, shown
+from nas_core.base.errors import NasError, SettingsError, first_line, shown
 from nas_core.base.files import distinct
 from nas_core.base.paths import results_folder
 from nas_core.config import (
@@ -430,6 +431,16 @@ def main() -> None:
         app()
     except NasError as error:
         _fail(type(error).__name__, str(error))
+    except ValidationError as error:
+        if not error.title.endswith("Settings"):  # of Prefect, which it reads when imported
+            raise
+        problem = error.errors(include_input=False)[0]
+        key = ".".join(map(str, problem["loc"]))
+        _fail(
+            "Prefect's settings",
+            f"{key}: {first_line(problem['msg'])}: correct it in the environment (PREFECT_...) or "
+            "in Prefect's files of settings".removeprefix(": "),
+        )
     except OSError as error:
         if error.filename is None:
             raise

@@ -37,9 +37,9 @@ from prefect.settings import (
 from prefect.states import Cancelled, Crashed
 
 from flows.servers.processes import ProfileChange
-from nas_core.base.addresses import redacted
-from nas_core.base.errors import ServiceError
-from nas_core.base.http import answers_in_time
+from nas_core.base.addresses import redacted, without_credentials
+from nas_core.base.errors import ServiceError, first_line
+from nas_core.base.http import answers_in_time, check_address
 from tasks.guard import HOSTS_VARIABLE, allowed_hosts
 
 ACTIVE = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
@@ -51,8 +51,23 @@ SECONDS_TO_END = 5.0
 
 
 def configured_url() -> str | None:
-    """PREFECT_API_URL as Prefect finds it: environment, settings files, active profile."""
-    return get_current_settings().api.url or None
+    """PREFECT_API_URL as Prefect finds it: environment, settings files, active profile.
+
+    Raises:
+        ServiceError: it is malformed.
+    """
+    url = get_current_settings().api.url
+    if not url:
+        return None
+    try:
+        check_address(url)
+    except ValueError as error:
+        reason = without_credentials(first_line(error), url)
+        raise ServiceError(
+            f"PREFECT_API_URL is {redacted(url)}, no address of a server ({reason}): set it to "
+            "one, as http://127.0.0.1:4200/api, or unset it"
+        ) from None
+    return url
 
 
 def answers(url: str) -> bool:
@@ -71,7 +86,7 @@ def check_configured() -> str | None:
     """The configured address; None if there is none, and each command starts a server.
 
     Raises:
-        ServiceError: nothing answers there, or the server refuses the password.
+        ServiceError: it is malformed, nothing answers there, or the server refuses the password.
     """
     url = configured_url()
     if url and not answers(url):

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import urlsplit
 
 import httpx
 
 MAX_ANSWER = 2**26  # bytes
+
+
+def check_address(url: str) -> None:
+    """Raise a ValueError unless `url` is one of HTTP that can be asked."""
+    try:
+        parts = httpx.URL(url)
+        _ = urlsplit(url).port  # its number is within the range of ports
+    except httpx.InvalidURL as error:
+        raise ValueError(str(error)) from None
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise ValueError("expected http://HOST:PORT or https://HOST:PORT")
 
 
 def answers_in_time(url: str, seconds: float) -> bool:

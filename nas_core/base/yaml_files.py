@@ -53,7 +53,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_scalar(node)
 
 
-_Loader.add_constructor("tag:yaml.org,2002:set", _Loader.construct_undefined)  # type: ignore[type-var]
+_Loader.add_constructor(
+    "tag:yaml.org,2002:set",
+    yaml.SafeLoader.construct_undefined,  # type: ignore[type-var]
+)
 _MISREAD = re.compile(r"[-+]?(0[0-9_]+$|[^:]+:)")
 # The floats of YAML 1.2, which DVC reads, that PyYAML takes for text: 1e-3, 1.5e3.
 _Loader.add_implicit_resolver(

@@ -19,7 +19,7 @@ import psutil
 import pytest
 import yaml
 from PIL import Image
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, Settings, temporary_settings
 
 from flows.cli import main as cli
 from flows.cli import overview
@@ -323,6 +323,34 @@ def test_a_prefect_server_that_is_gone_is_a_message(
     assert code == 1 and f"no Prefect server answers at {address}" in err
     assert "Traceback" not in err + out and len(err.splitlines()) == 1
     assert not (project / "artifacts" / "prepared").exists()
+
+
+@pytest.mark.parametrize(
+    "address", ["http://h:99999/api", "http://a\nb/api", "http://\u200bx/api", "ftp://h/api", "h"]
+)
+def test_an_address_of_prefect_that_is_none_is_a_message(nas: Nas, address: str) -> None:
+    with temporary_settings({PREFECT_API_URL: address}):
+        code, out, err = nas("search")
+    assert code == 1 and "error: ServiceError: PREFECT_API_URL is " in err
+    assert "Traceback" not in err + out and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PREFECT_API_URL", "http://user:hunter2@[::1"), ("PREFECT_CLIENT_MAX_RETRIES", "many")],
+)
+def test_settings_of_prefect_that_are_not_valid_are_a_message(
+    nas: Nas, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    def load() -> None:
+        Settings()  # as Prefect does when it is imported first
+
+    monkeypatch.setattr("flows.cli.main.app", load)
+    code, out, err = nas()
+    assert code == 1 and "error: Prefect's settings: " in err and "hunter2" not in err
+    assert "Traceback" not in err + out and len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"templates": 3}', "null", "\x00"])
