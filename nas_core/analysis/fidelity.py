@@ -44,16 +44,16 @@ def spread_by_rank(candidates: Sequence[Record], num: int) -> list[Record]:
 
 
 def proxies_of(variant: ProxySettings, default: ProxySettings) -> dict[str, dict[str, Any]]:
-    """The proxies that one training gives: one at each validation.
+    """The proxies that one training gives: stage A alone, and the whole.
 
-    Stage B is the same however many epochs follow, so its first epochs are a shorter proxy.
+    The rates of stage B fall to zero at its end, so before that it is no shorter proxy.
 
     Returns:
         What differs from the default, by name: `A5`, `A5+B1`, `A5+B1 height=72,width=96`. The
         last one is `variant` itself.
     """
     proxies = {}
-    for epochs_b in range(variant.num_validations):
+    for epochs_b in sorted({0, variant.epochs_b}):
         values = variant.model_dump(mode="json") | {"epochs_b": epochs_b}
         differing = {k: v for k, v in values.items() if v != getattr(default, k)}
         stages = f"A{variant.epochs_a}" + (f"+B{epochs_b}" if epochs_b else "")
@@ -67,12 +67,14 @@ def proxy_rows(outcome: Mapping[str, Any], names: Sequence[str]) -> list[dict[st
 
     Args:
         outcome: of a training that was not stopped: its `scores` and `seconds`.
-        names: one a validation, as `proxies_of` gives them.
+        names: as `proxies_of` gives them.
     """
-    seconds = seconds_until(outcome["seconds"], len(names))
+    scores = outcome["scores"]
+    seconds = seconds_until(outcome["seconds"], len(scores))
+    validations = sorted({0, len(scores) - 1})
     return [
-        {"proxy": name, "reward": reward, "seconds": until}
-        for name, reward, until in zip(names, outcome["scores"], seconds, strict=True)
+        {"proxy": name, "reward": scores[number], "seconds": seconds[number]}
+        for name, number in zip(names, validations, strict=True)
     ]
 
 

@@ -105,11 +105,10 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert first == again != other
 
 
-def test_a_training_gives_a_proxy_at_each_validation() -> None:
-    assert proxies_of(DEFAULT, DEFAULT) == {
-        "A5": {"epochs_b": 0},
-        "A5+B1": {"epochs_b": 1},
-        "A5+B2": {},
+def test_a_training_gives_a_proxy_after_stage_a_and_at_its_end() -> None:
+    assert proxies_of(DEFAULT, DEFAULT) == {"A5": {"epochs_b": 0}, "A5+B2": {}}
+    assert proxies_of(DEFAULT.model_copy(update={"epochs_b": 0}), DEFAULT) == {
+        "A5": {"epochs_b": 0}
     }
     changed = {"height": 80, "epochs_a": 8, "epochs_b": 1}
     smaller = DEFAULT.model_copy(update=changed)
@@ -119,10 +118,9 @@ def test_a_training_gives_a_proxy_at_each_validation() -> None:
     }
 
 
-def test_longer_variants_begin_like_shorter_ones() -> None:
+def test_longer_variants_have_the_same_stage_a() -> None:
     longer = proxies_of(DEFAULT.model_copy(update={"epochs_b": 4}), DEFAULT)
-    assert list(longer)[:3] == list(proxies_of(DEFAULT, DEFAULT))
-    assert longer["A5+B4"] == {"epochs_b": 4}
+    assert longer == {"A5": {"epochs_b": 0}, "A5+B4": {"epochs_b": 4}}
 
 
 def test_the_settings_of_a_proxy_give_it_back() -> None:
@@ -137,11 +135,12 @@ def test_rows_have_the_seconds_until_each_validation() -> None:
         "scores": [0.3, 0.4, 0.5],
         "seconds": {"stage_a": 5.0, "stage_b": 4.0, "validation": 3.0},
     }
-    assert proxy_rows(outcome, ["A5", "A5+B1", "A5+B2"]) == [
+    assert proxy_rows(outcome, ["A5", "A5+B2"]) == [
         {"proxy": "A5", "reward": 0.3, "seconds": 6.0},
-        {"proxy": "A5+B1", "reward": 0.4, "seconds": 9.0},
         {"proxy": "A5+B2", "reward": 0.5, "seconds": 12.0},
     ]
+    alone = {"scores": [0.3], "seconds": {"stage_a": 5.0, "validation": 1.0}}
+    assert proxy_rows(alone, ["A5"]) == [{"proxy": "A5", "reward": 0.3, "seconds": 6.0}]
 
 
 def test_each_proxy_is_judged_by_its_own_rows() -> None:
