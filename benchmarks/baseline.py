@@ -133,6 +133,8 @@ def train_baseline(task: BaselineTask, genotype: Genotype, *, seed: int) -> Base
         weight_decay=settings.weight_decay_b,
     )
     average = polyak_average(segmenter, settings.averaging_b)
+    num_steps = settings.epochs_b * max(1, len(task.meta_train) // settings.batch_size)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, num_steps)
     images_of = _AugmentedImages(task.meta_train, settings, task.ignore_index, generator)
     for _ in range(settings.epochs_b):
         segmenter.train()
@@ -141,6 +143,7 @@ def train_baseline(task: BaselineTask, genotype: Genotype, *, seed: int) -> Base
             logits = segmenter(images.to(task.device))
             losses.append(_step(task, logits, masks, optimizer, settings.max_gradient_norm))
             average.update_parameters(segmenter)
+            schedule.step()
         result.losses.setdefault("b", []).append(float(np.mean(losses)))
         result.scores.append(_reward(task, cast(Segmenter, average.module)))
     return result

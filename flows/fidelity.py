@@ -141,7 +141,7 @@ def _train_on_proxies(
     proxies: dict[str, fidelity.Difference] = {}
     for variant in variants:
         named = fidelity.proxies_of(variant, default)
-        # With more epochs in stage B a variant begins like the one with fewer.
+        # Variants that differ in stage B alone have the same stage A.
         new = named.keys() - proxies.keys()
         if not new:
             continue

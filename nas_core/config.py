@@ -218,7 +218,9 @@ class ProxySettings(CropSettings):
         1, ge=1, le=32, description="Augmented crops an image whose encoder outputs are cached."
     )
     learning_rate_a: float = Field(7e-3, gt=0, le=1, description="Adam, decoder, stage A.")
-    learning_rate_b: float = Field(2e-3, gt=0, le=1, description="Adam, decoder, stage B.")
+    learning_rate_b: float = Field(
+        2e-3, gt=0, le=1, description="Adam, decoder, stage B; falls to 0 in it, as the encoder's."
+    )
     learning_rate_encoder: float = Field(5e-4, ge=0, le=1, description="Adam, encoder, stage B.")
     weight_decay_b: float = Field(1e-5, ge=0, le=1, description="Weight decay in stage B.")
     max_gradient_norm: float = Field(

@@ -114,16 +114,16 @@ def spread_by_rank(candidates: Sequence[Record], num: int) -> list[Record]:
 
 
 def proxies_of(variant: ProxySettings, default: ProxySettings) -> dict[str, Difference]:
-    """The proxies that one training gives: one at each validation.
+    """The proxies that one training gives: stage A alone, and the whole.
 
-    Stage B is the same however many epochs follow, so its first epochs are a shorter proxy.
+    The rates of stage B fall to zero at its end, so before that it is no shorter proxy.
 
     Returns:
         What differs from the default, by name: `A5`, `A5+B1`, `A5+B1 height=72,width=96`. The
         last one is `variant` itself.
     """
     proxies = {}
-    for epochs_b in range(variant.num_validations):
+    for epochs_b in sorted({0, variant.epochs_b}):
         values = variant.model_dump(mode="json") | {"epochs_b": epochs_b}
         differing = {k: v for k, v in values.items() if v != getattr(default, k)}
         stages = f"A{variant.epochs_a}" + (f"+B{epochs_b}" if epochs_b else "")
@@ -133,11 +133,12 @@ def proxies_of(variant: ProxySettings, default: ProxySettings) -> dict[str, Diff
 
 
 def proxy_rows(outcome: ProxyOutcome, names: Sequence[str]) -> list[ProxyRow]:
-    """One architecture on each proxy of `names`, one a validation, as `proxies_of` gives them."""
-    seconds = seconds_until(outcome.seconds, len(names))
+    """Reward and seconds of one architecture on each proxy of `names`, as `proxies_of` has them."""
+    seconds = seconds_until(outcome.seconds, len(outcome.scores))
+    validations = sorted({0, len(outcome.scores) - 1})
     return [
-        ProxyRow(outcome.id, name, reward, until)
-        for name, reward, until in zip(names, outcome.scores, seconds, strict=True)
+        ProxyRow(outcome.id, name, outcome.scores[number], seconds[number])
+        for name, number in zip(names, validations, strict=True)
     ]
 
 

@@ -1,8 +1,9 @@
 """The proxy task: a short training that scores one candidate.
 
 Stage A trains the decoder alone on encoder outputs that are computed once for the whole search.
-Stage B trains end to end. Both follow Nekrasov, Shen and Reid (2020), but for two things: the
-loss weighs classes as the full training does, and Polyak averaging warms up.
+Stage B trains end to end. Both follow Nekrasov, Shen and Reid (2020), but for three things: the
+loss weighs classes as the full training does, Polyak averaging warms up, and the learning rates of
+stage B fall to zero.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LinearLR
 
 from nas_core.base.errors import DataError
 from nas_core.base.seeds import seeded
@@ -213,7 +215,11 @@ def _train_end_to_end(
     result: ProxyResult,
     thresholds: Sequence[float],
 ) -> None:
-    """Stage B, with a validation of the averaged weights each epoch."""
+    """Stage B, with a validation of the averaged weights each epoch.
+
+    The rates fall linearly to zero over its steps: so two runs of a network differ less
+    (docs/search.md).
+    """
     settings = task.settings
     parameters = list(segmenter.parameters())
     optimizer = torch.optim.Adam(
@@ -224,6 +230,8 @@ def _train_end_to_end(
         weight_decay=settings.weight_decay_b,
         fused=True,
     )
+    num_steps = settings.epochs_b * max(1, len(task.meta_train) // settings.batch_size)
+    schedule = LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=num_steps)
     average = polyak_average(segmenter, settings.averaging_b)
     for _ in range(settings.epochs_b):
         started = time.perf_counter()
@@ -238,6 +246,7 @@ def _train_end_to_end(
             loss = _loss(task, logits, masks)
             if optimise(loss, optimizer, parameters, settings.max_gradient_norm, log):
                 average.update_parameters(segmenter)
+            schedule.step()
         result.losses.setdefault("b", []).append(log.mean_loss())
         result.num_skipped_steps += log.num_skipped
         result.seconds["stage_b"] = (

@@ -1,11 +1,14 @@
 """The loop that the benchmark compares with computes what the project's training computes."""
 
 import copy
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional
 
+from benchmarks import baseline
 from benchmarks.baseline import build_baseline, plain_convolutions, train_baseline
 from nas_core.base.seeds import seeded
 from nas_core.config import DatasetSettings, MetaValSettings, ProxySettings, SyntheticSettings
@@ -16,11 +19,12 @@ from nas_core.models.depthwise import DepthwiseConv2d
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.architectures import ARCHITECTURES
+from nas_core.training import proxy
 from nas_core.training.proxy import build_proxy_task, train_candidate
 
 COMPUTE = Compute(torch.device("cpu"), bf16=False)
-# One step an epoch: a batch holds all 10 images that are not in meta-val.
 META_VAL = MetaValSettings(fraction=0.2)
+# One step an epoch: a batch holds all 10 images that are not in meta-val.
 ONE_STEP = ProxySettings(height=48, width=64, batch_size=16, epochs_a=1, epochs_b=0, agg_size=16)
 
 
@@ -37,12 +41,38 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
 def test_the_first_step_has_the_loss_of_the_projects(scenes: PreparedData, name: str) -> None:
     genotype = ARCHITECTURES[name]
     task = build_proxy_task(scenes, None, ONE_STEP, COMPUTE, meta_val=META_VAL, seed=3)
-    baseline = build_baseline(scenes, None, ONE_STEP, COMPUTE.device, meta_val=META_VAL, seed=3)
-    assert baseline.meta_val.names == task.meta_val.names
+    theirs = build_baseline(scenes, None, ONE_STEP, COMPUTE.device, meta_val=META_VAL, seed=3)
+    assert theirs.meta_val.names == task.meta_val.names
     expected = train_candidate(task, genotype, seed=1)
-    found = train_baseline(baseline, genotype, seed=1)
+    found = train_baseline(theirs, genotype, seed=1)
     assert found.losses["a"] == pytest.approx(expected.losses["a"], abs=1e-4)
     assert len(found.scores) == len(expected.scores) == 1
+
+
+def test_the_rates_are_those_of_the_projects(
+    scenes: PreparedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: dict[ModuleType, list[float]] = {}
+
+    def record(module: ModuleType, name: str) -> None:
+        original = getattr(module, name)
+
+        def spy(*args: Any) -> Any:
+            (optimizer,) = (each for each in args if isinstance(each, torch.optim.Optimizer))
+            rates.setdefault(module, []).extend(g["lr"] for g in optimizer.param_groups)
+            return original(*args)
+
+        monkeypatch.setattr(module, name, spy)
+
+    record(proxy, "optimise")
+    record(baseline, "_step")
+    settings = ONE_STEP.model_copy(update={"batch_size": 4, "epochs_b": 2})
+    task = build_proxy_task(scenes, None, settings, COMPUTE, meta_val=META_VAL, seed=3)
+    train_candidate(task, ARCHITECTURES["arch0"], seed=1)
+    theirs = build_baseline(scenes, None, settings, COMPUTE.device, meta_val=META_VAL, seed=3)
+    train_baseline(theirs, ARCHITECTURES["arch0"], seed=1)
+    assert len(rates[proxy]) == 2 + 2 * 4
+    assert rates[baseline] == pytest.approx(rates[proxy])
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -107,11 +107,10 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert first == again != other
 
 
-def test_a_training_gives_a_proxy_at_each_validation() -> None:
-    assert proxies_of(DEFAULT, DEFAULT) == {
-        "A5": {"epochs_b": 0},
-        "A5+B1": {"epochs_b": 1},
-        "A5+B2": {},
+def test_a_training_gives_a_proxy_after_stage_a_and_at_its_end() -> None:
+    assert proxies_of(DEFAULT, DEFAULT) == {"A5": {"epochs_b": 0}, "A5+B2": {}}
+    assert proxies_of(DEFAULT.model_copy(update={"epochs_b": 0}), DEFAULT) == {
+        "A5": {"epochs_b": 0}
     }
     changed = {"height": 80, "epochs_a": 8, "epochs_b": 1}
     smaller = DEFAULT.model_copy(update=changed)
@@ -121,10 +120,9 @@ def test_a_training_gives_a_proxy_at_each_validation() -> None:
     }
 
 
-def test_longer_variants_begin_like_shorter_ones() -> None:
+def test_longer_variants_have_the_same_stage_a() -> None:
     longer = proxies_of(DEFAULT.model_copy(update={"epochs_b": 4}), DEFAULT)
-    assert list(longer)[:3] == list(proxies_of(DEFAULT, DEFAULT))
-    assert longer["A5+B4"] == {"epochs_b": 4}
+    assert longer == {"A5": {"epochs_b": 0}, "A5+B4": {"epochs_b": 4}}
 
 
 def test_the_settings_of_a_proxy_give_it_back() -> None:
@@ -143,11 +141,14 @@ def test_rows_have_the_seconds_until_each_validation() -> None:
         losses={},
         num_skipped_steps=0,
     )
-    assert proxy_rows(outcome, ["A5", "A5+B1", "A5+B2"]) == [
+    assert proxy_rows(outcome, ["A5", "A5+B2"]) == [
         ProxyRow("a", "A5", 0.3, 6.0),
-        ProxyRow("a", "A5+B1", 0.4, 9.0),
         ProxyRow("a", "A5+B2", 0.5, 12.0),
     ]
+    alone = outcome.model_copy(
+        update={"scores": [0.3], "seconds": {"stage_a": 5.0, "validation": 1.0}}
+    )
+    assert proxy_rows(alone, ["A5"]) == [ProxyRow("a", "A5", 0.3, 6.0)]
 
 
 def test_each_proxy_is_judged_by_its_own_rows() -> None:

@@ -1,8 +1,11 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.optim import Optimizer
 
 from nas_core.base.errors import CandidateError, DataError
 from nas_core.base.seeds import seeded
@@ -15,6 +18,7 @@ from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.decisions import sample
+from nas_core.training import proxy, steps
 from nas_core.training.losses import segmentation_loss
 from nas_core.training.metrics import ConfusionMatrix
 from nas_core.training.proxy import ProxyTask, build_proxy_task, divide, train_candidate
@@ -211,6 +215,24 @@ def test_weights_that_are_not_finite_fail_the_candidate(task: ProxyTask) -> None
     state[name].fill_(torch.inf)
     with pytest.raises(CandidateError, match=f"encoder.{name} has .* not finite at validation 1"):
         train_candidate(replace(task, encoder_state=state), ARCH0, seed=1)
+
+
+def test_the_rates_of_stage_b_fall_linearly_to_zero(
+    task: ProxyTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[list[float]] = []
+
+    def spy(loss: Tensor, optimizer: Optimizer, *rest: Any) -> bool:
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        return steps.optimise(loss, optimizer, *rest)
+
+    monkeypatch.setattr(proxy, "optimise", spy)
+    settings = SETTINGS.model_copy(update={"epochs_a": 1, "epochs_b": 2})
+    train_candidate(replace(task, settings=settings), ARCH0, seed=1)
+    # 16 images in batches of 6 are two steps an epoch.
+    assert rates[:2] == [[settings.learning_rate_a]] * 2
+    expected = [[5e-4 * share, 2e-3 * share] for share in (1, 0.75, 0.5, 0.25)]
+    np.testing.assert_allclose(rates[2:], expected)
 
 
 def test_bf16_trains_as_well_as_fp32(scenes: PreparedData, task: ProxyTask) -> None:
