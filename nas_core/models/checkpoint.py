@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import JsonValue
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -60,7 +61,7 @@ class NetworkCard:
         decoder = Decoder(self.genotype, len(self.classes), self.agg_size, self.sep_repeats)
         return Segmenter(Encoder(), decoder)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, JsonValue]:
         """Plain values for JSON."""
         return {"format": FORMAT, **asdict(self), "genotype": self.genotype.to_dict()}
 
