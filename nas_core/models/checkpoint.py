@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import JsonValue
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -57,7 +58,7 @@ class NetworkCard:
         """The network, with the initial weights of the current device and generator."""
         return Segmenter.build(self.genotype, len(self.classes), self.agg_size, self.sep_repeats)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, JsonValue]:
         """Plain values for JSON."""
         return {"format": FORMAT, **asdict(self), "genotype": self.genotype.to_dict()}
 

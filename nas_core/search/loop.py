@@ -17,10 +17,9 @@ from collections import deque
 from collections.abc import Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from nas_core.base.closing import Closing
 from nas_core.base.errors import CandidateError, RunError
@@ -408,26 +407,28 @@ class _Loop:
 
     def _record(self, pending: _Pending) -> Record:
         genotype, cost = pending.genotype, pending.cost
-        common: dict[str, Any] = {
-            "index": len(self.journal.records),
-            "round": pending.round,
-            "id": genotype.id,
-            "genotype": genotype.to_dict(),
-            "seed": candidate_seed(self.search.settings.seed, genotype.id),
-            **cost.to_dict(),
-        }
+        record = partial(
+            Record,
+            index=len(self.journal.records),
+            round=pending.round,
+            candidate=pending.number,
+            id=genotype.id,
+            genotype=genotype.to_dict(),
+            num_parameters=cost.num_parameters,
+            macs=cost.macs,
+            latency_ms=cost.latency_ms,
+            seed=candidate_seed(self.search.settings.seed, genotype.id),
+        )
         if pending.training is None:
             candidates = self.journal.candidates
-            earlier = next(record for record in candidates if record.id == genotype.id)
-            return Record(**common, candidate=None, status="repeat", reward=earlier.reward)
-        common["candidate"] = pending.number
+            earlier = next(one for one in candidates if one.id == genotype.id)
+            return record(status="repeat", reward=earlier.reward)
         try:
             outcome = pending.training.result()
         except CandidateError as error:
             seconds = {"until_failure": time.perf_counter() - pending.started}
-            return Record(**common, status="failed", seconds=seconds, reason=str(error))
-        return Record(
-            **common,
+            return record(status="failed", seconds=seconds, reason=str(error))
+        return record(
             status="stopped early" if outcome.stopped_early else "finished",
             reward=shaped_reward(outcome.scores[-1], cost, self.settings.reward),
             scores=outcome.scores,

@@ -6,7 +6,7 @@ Segmentation Architectures", arXiv 1904.02365.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -225,7 +225,7 @@ def _check_range(name: str, value: int, least: int, most: int) -> None:
 
 
 def _integer_rows(
-    value: dict[str, Any], key: str, noun: str, names: tuple[str, ...]
+    value: Mapping[str, object], key: str, noun: str, names: tuple[str, ...]
 ) -> list[list[int]]:
     """The rows under `key`, each with one integer a name; ranges are not checked here."""
     if key not in value:

@@ -4,7 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,7 @@ def test_a_known_network_is_answered_from_the_journal(root: Path) -> None:
         # As if it had been trained before; the round's second proposal is the same network.
         earlier = Record(
             index=0, round=0, candidate=1, id=second.id, genotype=second.to_dict(), seed=0,
-            status="finished", reward=0.5, scores=(0.5,), **cost.to_dict(),
+            status="finished", reward=0.5, scores=(0.5,), **asdict(cost),
         )  # fmt: skip
         search.journal.append(earlier)
         search.run()
