@@ -20,6 +20,7 @@ from benchmarks.strategies import MICRO, KnownSpace
 from nas_core.base.files import write_json
 from nas_core.config import (
     DatasetSettings,
+    MetaValSettings,
     NetworkSettings,
     ProxySettings,
     SearchSettings,
@@ -61,7 +62,9 @@ def proxy(folder: Path) -> Curves:
         averaging_b=0.5,
         agg_size=16,
     )
-    task = build_proxy_task(scenes(folder), None, settings, COMPUTE, meta_val_fraction=0.01, seed=0)
+    task = build_proxy_task(
+        scenes(folder), None, settings, COMPUTE, meta_val=MetaValSettings(fraction=0.01), seed=0
+    )
     result = train_candidate(task, ARCHITECTURES["arch0"], seed=1)
     return {"loss_a": result.losses["a"], "loss_b": result.losses["b"]}
 
