@@ -261,7 +261,12 @@ def test_all_strategies_and_two_seeds_unless_named() -> None:
         ([], [-1], {}, "seed = -1"),
         ([], [], {"num_candidates": 3, "batch_size": 1}, "num_candidates = 3: .* needs 4 or more"),
         ([], [], {"num_candidates": 8, "batch_size": 8}, "num_candidates = 8: .* needs 9 or more"),
-        ([], [], {"controller": {"autoregressive": False}}, "autoregressive.*leave one out"),
+        (
+            [],
+            [],
+            {"controller": {"autoregressive": False}},
+            "autoregressive.*leave one of them out",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

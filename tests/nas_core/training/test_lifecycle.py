@@ -66,7 +66,7 @@ def test_a_training_records_what_its_card_tells(trained: Path, tmp_path: Path) -
     card = json.loads(path.with_suffix(".json").read_text())
     training = json.loads((folder / "training.json").read_text())
     assert card["data"]["name"] == "small" and card["data"]["sha256"] == training["data_hash"]
-    assert card["recipe"]["train"]["batch_size"] == 2
+    assert card["recipe"]["train"]["batch_size"] == PARAMS["train"]["batch_size"]
     assert card["recipe"]["encoder"] == {"weights": "none"}
     assert "56×40" in path.with_suffix(".svg").read_text()
     assert card["commit"] == "0123abc"
