@@ -360,7 +360,7 @@ def test_servers_listen_on_this_machine_alone_and_say_so_when_told(
 def test_every_command_that_starts_a_server_names_the_address() -> None:
     """Neither Prefect's nor MLflow's default is relied on."""
     source = (ROOT / "flows" / "servers" / "services.py").read_text(encoding="utf-8")
-    starts = re.findall(r'\["(?:flows\.guarded|mlflow)".*?\]', source, re.S)
+    starts = re.findall(r'\["(?:flows\.servers\.guarded_prefect|mlflow)".*?\]', source, re.S)
     assert len(starts) == 2 == source.count("    _start(\n")
     assert all("options.bound" in start for start in starts)
 
