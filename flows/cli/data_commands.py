@@ -22,7 +22,7 @@ from nas_core.base.paths import artifacts_folder
 from nas_core.config import DatasetKind, DatasetSettings, load_settings, profiles, project_dir
 
 if TYPE_CHECKING:
-    from nas_core.data.check import Report
+    from nas_core.data.check import DatasetReport
     from nas_core.data.description import Places
     from nas_core.data.meta_val import MetaVal
 
@@ -166,7 +166,7 @@ def _share(share: float) -> str:
     return "-" if math.isnan(share) else f"{share:.2%}"
 
 
-def _print(report: Report, kind: str) -> None:
+def _print(report: DatasetReport, kind: str) -> None:
     listing = report.listing
     table = Table(
         "class",
@@ -229,7 +229,7 @@ def _print_meta_val(chosen: MetaVal, by: str) -> None:
         )
 
 
-def _print_splits(report: Report) -> None:
+def _print_splits(report: DatasetReport) -> None:
     """What one split has and others lack, and what two have nearly alike."""
     listing = report.listing
     lines = []

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.servers.processes import Record as Services
+from flows.servers.processes import Services
 from nas_core.base.addresses import redacted
 from nas_core.base.errors import RunError, ServiceError
 from nas_core.base.locks import holder

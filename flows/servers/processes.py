@@ -83,7 +83,7 @@ class _Content(BaseModel):
 
 
 @dataclass
-class Record:
+class Services:
     """What is up, kept in a file so that a later command finds it.
 
     A copy of another project's record is as none: what that lists is not ours to end.
@@ -97,7 +97,7 @@ class Record:
     profile: ProfileChange | None = None
 
     @classmethod
-    def read(cls, path: Path) -> Record:
+    def read(cls, path: Path) -> Services:
         if not path.exists():
             return cls(path)
         try:
@@ -128,7 +128,7 @@ class Record:
 
 def service_address(root: Path, key: str) -> str | None:
     """Where a service that `nas up` started is reached, None if it does not run."""
-    service = Record.read(artifacts_folder(root) / "services" / "services.json").running(key)
+    service = Services.read(artifacts_folder(root) / "services" / "services.json").running(key)
     return service.url if service else None
 
 

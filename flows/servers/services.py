@@ -29,8 +29,8 @@ from flows.servers.prefect_server import (
     write_profile,
 )
 from flows.servers.processes import (
-    Record,
     Service,
+    Services,
     end_service,
     listens,
     port_is_free,
@@ -110,7 +110,7 @@ def up(root: Path, options: Options, console: Console) -> None:
     names = deployment_names(root)
     path = services_folder(root) / "services.json"
     with exclusive(path):
-        record = Record.read(path)
+        record = Services.read(path)
         if options.bound not in LOOPBACK:
             console.print(
                 f"[yellow]The servers listen on {options.bound} without a password: "
@@ -135,7 +135,7 @@ def down(root: Path, console: Console) -> None:
     """
     path = services_folder(root) / "services.json"
     with exclusive(path):
-        record = Record.read(path)
+        record = Services.read(path)
         if not record.services and not record.profile:
             console.print("Nothing is up.")
             return
@@ -149,7 +149,7 @@ def down(root: Path, console: Console) -> None:
         path.unlink()
 
 
-def _start_prefect(root: Path, record: Record, options: Options, console: Console) -> str:
+def _start_prefect(root: Path, record: Services, options: Options, console: Console) -> str:
     """The API's address; its process is started if nothing answers there."""
     configured = configured_url()
     if running := _running(record, "prefect"):
@@ -189,7 +189,7 @@ def _start_prefect(root: Path, record: Record, options: Options, console: Consol
     return url
 
 
-def _prefect_url(configured: str | None, record: Record, options: Options) -> str:
+def _prefect_url(configured: str | None, record: Services, options: Options) -> str:
     """Where the server is or shall be: as configured, else as the options say."""
     wanted = f"http://{options.reached}:{options.prefect_port or PREFECT_PORT}/api"
     if configured is None:
@@ -205,13 +205,13 @@ def _prefect_url(configured: str | None, record: Record, options: Options) -> st
     )
 
 
-def _profile_is_ours(configured: str, record: Record) -> bool:
+def _profile_is_ours(configured: str, record: Services) -> bool:
     """Whether the configured address is the one that an earlier `nas up` wrote."""
     written = record.profile is not None and record.profile.api_url == configured
     return written and "PREFECT_API_URL" not in os.environ
 
 
-def _point_profile_to(url: str, record: Record, console: Console) -> None:
+def _point_profile_to(url: str, record: Services, console: Console) -> None:
     configured = configured_url()
     if configured is None or (configured != url and _profile_is_ours(configured, record)):
         record.profile = write_profile(url)
@@ -219,7 +219,7 @@ def _point_profile_to(url: str, record: Record, console: Console) -> None:
         console.print(f"Prefect profile  {record.profile.name!r} now names {redacted(url)}")
 
 
-def _start_mlflow(root: Path, record: Record, options: Options, console: Console) -> None:
+def _start_mlflow(root: Path, record: Services, options: Options, console: Console) -> None:
     setting = load_settings(root=root).tracking.uri
     about = digest_of(setting, os.environ.get("MLFLOW_TRACKING_URI"))
     earlier = record.services.get("mlflow")
@@ -260,7 +260,7 @@ def _start_mlflow(root: Path, record: Record, options: Options, console: Console
     )  # fmt: skip
 
 
-def _running(record: Record, key: str) -> Service | None:
+def _running(record: Services, key: str) -> Service | None:
     """The service of that key; what is left of one that broke off is ended."""
     if running := record.running(key):
         return running
@@ -277,7 +277,7 @@ def _mlflow_answers(url: str) -> bool:
 
 
 def _start(
-    record: Record,
+    record: Services,
     root: Path,
     key: str,
     name: str,
@@ -302,7 +302,7 @@ def _start(
 
 
 def _await_start(
-    record: Record, key: str, is_ready: Callable[[], bool], began: float, console: Console
+    record: Services, key: str, is_ready: Callable[[], bool], began: float, console: Console
 ) -> None:
     """Wait for a service of the record, and say that it is ready."""
     service = record.services.get(key)

@@ -32,7 +32,7 @@ from flows.servers.prefect_server import (
     crash_orphans,
     runs_in_state,
 )
-from flows.servers.processes import Record, Service, end_service, start_service, wait_until_ready
+from flows.servers.processes import Service, Services, end_service, start_service, wait_until_ready
 from nas_core.base.addresses import redacted
 from nas_core.base.errors import ServiceError
 
@@ -64,7 +64,7 @@ def check_not_taken(root: Path, url: str, names: Sequence[str]) -> None:
 
 
 def serve_deployments(
-    root: Path, record: Record, url: str, names: Sequence[str], timeout: float, console: Console
+    root: Path, record: Services, url: str, names: Sequence[str], timeout: float, console: Console
 ) -> None:
     """Start serving the deployments, anew if they are served already and nothing runs.
 
@@ -99,7 +99,7 @@ def serve_deployments(
     console.print(f"{service.name:<16} ready: {', '.join(names)}")
 
 
-def end_deployments(root: Path, record: Record, console: Console) -> None:
+def end_deployments(root: Path, record: Services, console: Console) -> None:
     """Cancel the runs, wait for the active one to end, then end the process."""
     service = record.services.pop(KEY, None)
     if service is None:

@@ -38,7 +38,7 @@ _NO_PIXELS = np.zeros(256, np.int64)
 
 
 @dataclass(frozen=True)
-class Report:
+class DatasetReport:
     """What a look at every file of a dataset told.
 
     Attributes:
@@ -70,7 +70,7 @@ class Report:
 
 def check_dataset(
     listing: Listing, meta_val: MetaValSettings, on_done: Callable[[], None] = lambda: None
-) -> Report:
+) -> DatasetReport:
     """Decode every file of a dataset; nothing is written and nothing kept but counts.
 
     Args:
@@ -109,7 +109,7 @@ def check_dataset(
         unlabelled[split] = sum(
             bool(count.any()) and not count[: len(listing.classes)].any() for count in counts
         )
-    return Report(
+    return DatasetReport(
         listing=listing,
         counts={split: len(listing.of_split(split)) for split in listing.splits},
         sizes=sizes,
@@ -164,7 +164,7 @@ def sample_picture(listing: Listing) -> Image.Image | None:
     return _drawn(listing, rows)
 
 
-def profile_values(report: Report, name: str, path: str, kind: str) -> dict[str, Any]:
+def profile_values(report: DatasetReport, name: str, path: str, kind: str) -> dict[str, Any]:
     """What a profile for this dataset changes in params.yaml: where it is, and sizes that fit it.
 
     The proxy's images have the dataset's aspect ratio and about as many pixels as the default's; a

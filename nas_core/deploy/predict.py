@@ -84,7 +84,7 @@ class PredictionScores(Document):
 
 
 @dataclass
-class Report:
+class PredictionReport:
     """What became of the pictures.
 
     Attributes:
@@ -105,7 +105,7 @@ def predict_files(
     masks: Path | None = None,
     on_done: Callable[[int], None] = lambda number: None,
     label_ids: Sequence[int] | None = None,
-) -> Report:
+) -> PredictionReport:
     """Write STEM.png (8-bit grey, class numbers, the picture's size) and STEM_overlay.png of each.
 
     A picture that cannot be read becomes a problem in the report; the others are written.
@@ -130,7 +130,7 @@ def predict_files(
     read = _mask_reader(description, predictor.card.classes)
     suffixes = [".png"] if label_ids else [".png", "_overlay.png"]
     _check_outputs(pictures, out, masks, suffixes)
-    report = Report()
+    report = PredictionReport()
     num_classes = len(predictor.card.classes)
     confusion = ConfusionMatrix(num_classes, ignore_index=num_classes)
     num_scored = 0
@@ -201,7 +201,7 @@ def _composed(name: str) -> str:
 
 
 def _batches(
-    pictures: Sequence[Path], report: Report, on_done: Callable[[int], None]
+    pictures: Sequence[Path], report: PredictionReport, on_done: Callable[[int], None]
 ) -> Iterator[list[tuple[Path, npt.NDArray[np.uint8]]]]:
     """Neighbours of equal size together, up to a number of pixels."""
     batch: list[tuple[Path, npt.NDArray[np.uint8]]] = []

@@ -11,8 +11,8 @@ import pytest
 
 from flows.servers.processes import (
     ProfileChange,
-    Record,
     Service,
+    Services,
     end_service,
     listens,
     port_is_free,
@@ -134,10 +134,10 @@ def test_a_host_that_is_no_address_of_this_machine_is_named() -> None:
 
 def test_the_record_survives_its_file(tmp_path: Path) -> None:
     path = tmp_path / "services.json"
-    assert Record.read(path) == Record(path)
-    record = Record(path, {"mlflow": Service("MLflow UI", 1, 2.5, "http://h", "log", "db")})
+    assert Services.read(path) == Services(path)
+    record = Services(path, {"mlflow": Service("MLflow UI", 1, 2.5, "http://h", "log", "db")})
     record.write()
-    assert Record.read(path) == record
+    assert Services.read(path) == record
     assert record.running("mlflow") is None
 
 
@@ -146,7 +146,7 @@ def test_an_unreadable_record_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "services.json"
     path.write_text(content)
     with pytest.raises(ServiceError, match=r"services\.json cannot be read"):
-        Record.read(path)
+        Services.read(path)
 
 
 def test_the_record_of_a_copied_project_lists_nothing_and_that_of_a_moved_one_all(
@@ -154,10 +154,10 @@ def test_the_record_of_a_copied_project_lists_nothing_and_that_of_a_moved_one_al
 ) -> None:
     original = tmp_path / "original" / "services.json"
     service = Service("Prefect", 1, 1.0, "http://127.0.0.1:4200/api", f"{original.parent}/a.log")
-    Record(original, {"prefect": service}, ProfileChange("default", service.url)).write()
+    Services(original, {"prefect": service}, ProfileChange("default", service.url)).write()
     copy = Path(shutil.copytree(original.parent, tmp_path / "copy")) / original.name
-    assert Record.read(copy) == Record(copy)
-    assert Record.read(original).services == {"prefect": service}
+    assert Services.read(copy) == Services(copy)
+    assert Services.read(original).services == {"prefect": service}
     original.parent.rename(tmp_path / "moved")
     moved = tmp_path / "moved" / original.name
-    assert Record.read(moved).services == {"prefect": service} and Record.read(moved).profile
+    assert Services.read(moved).services == {"prefect": service} and Services.read(moved).profile

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from flows.servers.processes import Record
+from flows.servers.processes import Services
 from nas_core.base.errors import DataError
 from nas_core.base.files import write_json
 from nas_core.config import NetworkSettings, load_settings
@@ -191,7 +191,7 @@ def test_shipping_a_damaged_training(project: Path, file: Path) -> None:
 def test_services(tmp_path: Path, file: Path) -> None:
     shutil.copyfile(file, tmp_path / "services.json")
     with refused("services.json"):
-        Record.read(tmp_path / "services.json")
+        Services.read(tmp_path / "services.json")
 
 
 @pytest.mark.parametrize("file", files("cards"))

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from flows.servers import prefect_server, services
 from flows.servers.prefect_server import check_configured
-from flows.servers.processes import Record
+from flows.servers.processes import Services
 from nas_core.base.addresses import (
     bypass_proxies,
     has_credentials,
@@ -276,7 +276,7 @@ def test_secrets_of_the_environment_are_never_told(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     (tmp_path / "params.yaml").write_text("seed: 0\n")
     said = io.StringIO()
-    record = Record(tmp_path / "services.json")
+    record = Services(tmp_path / "services.json")
     with pytest.raises(ServiceError) as error:
         services._start_mlflow(tmp_path, record, services.Options(), Console(file=said))
     ours = [line for line in caplog.messages if "hunter" in line]
