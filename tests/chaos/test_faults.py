@@ -61,7 +61,8 @@ def _copy(source: Project, folder: Path) -> Project:
 
 
 def _search(num_candidates: int, seed: int = 0) -> None:
-    nas_search(stage="search", seed=seed, search=SearchSettings(num_candidates=num_candidates))
+    settings = SearchSettings(num_candidates=num_candidates, max_failures=4)
+    nas_search(stage="search", seed=seed, search=settings)
 
 
 def test_candidates_that_fail_are_shown_as_failed_and_teach_nothing(
