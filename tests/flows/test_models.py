@@ -221,7 +221,7 @@ def test_label_ids_for_the_server_of_cityscapes(nas: Nas, project: Path) -> None
         (["ship", "T", "Bad Name", "--data-licence", "x"], "cannot name a model"),
         (
             ["ship", "T", "a", "--data-licence", "caf\udce9"],
-            r"the licence 'caf\udce9' is not UTF-8",
+            r"the licence 'caf\udce9' is no line of text",
         ),
         (["ship", "images", "a", "--data-licence", "x"], "training.json cannot be read"),
     ],
