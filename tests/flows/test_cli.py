@@ -395,7 +395,7 @@ def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(tmp_path: Path) 
         },
         "encoder": {"weights": "none"},
         "search": {
-            "num_candidates": 6,
+            "num_candidates": 40,
             "proxy": {"height": 40, "width": 48, "batch_size": 4, "epochs_a": 30, "epochs_b": 0},
         },
         "train": {"top": 0, "also": []},
@@ -444,4 +444,4 @@ def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(tmp_path: Path) 
     code, output = stop(signal.SIGTERM, whole_group=False)
     assert code == 143, output
     assert "the same command goes on" in output and "Traceback" not in output
-    assert candidates()[: len(done)] == done and len(done) < len(candidates()) < 6
+    assert candidates()[: len(done)] == done and len(done) < len(candidates()) < 40
