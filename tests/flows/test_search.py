@@ -231,20 +231,23 @@ def test_a_pareto_front_is_part_of_the_result(whole: Path) -> None:
 def test_what_limits_refuse_and_costs_change_is_recorded(whole: Path, project: Path) -> None:
     limit = sorted(record.num_parameters for record in records(whole))[0]
     settings = SearchSettings(
-        num_candidates=1,
+        num_candidates=2,
         constraints=ConstraintSettings(max_parameters=limit),
         reward=RewardSettings(cost="macs", target=1e6, exponent=-0.5),
     )
     nas_search(stage="prepare")
     nas_search(stage="search", search=settings)
-    (record,) = records(project)
-    assert record.num_parameters <= limit
-    assert record.quality is not None
-    assert record.reward == pytest.approx(record.quality * (record.macs / 1e6) ** -0.5)
-    (search,), (run,) = runs_of(project, "search"), runs_of(project, "candidate")
+    found = {record.id: record for record in records(project)}
+    runs = {run.data.params["id"]: run for run in runs_of(project, "candidate")}
+    assert len(found) == 2 and runs.keys() == found.keys()
+    for identifier, record in found.items():
+        assert record.num_parameters <= limit
+        assert record.quality is not None
+        assert record.reward == pytest.approx(record.quality * (record.macs / 1e6) ** -0.5)
+        assert runs[identifier].data.metrics["reward"] == record.reward
+        assert runs[identifier].data.metrics["quality"] == record.quality
+    (search,) = runs_of(project, "search")
     assert 0 < search.data.metrics["refused_share"] < 1
-    assert run.data.metrics["reward"] == record.reward
-    assert run.data.metrics["quality"] == record.quality
 
 
 def test_a_limit_that_nothing_meets_stops_before_any_training(project: Path) -> None:
