@@ -9,15 +9,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from nas_core.analysis.pareto import pareto_front
-from nas_core.analysis.rank_agreement import ProxyAgreement
-from nas_core.analysis.verification import ArchitectureReport
 from nas_core.search.journal import Record
+
+if TYPE_CHECKING:  # they bring torch
+    from nas_core.analysis.rank_agreement import ProxyAgreement
+    from nas_core.analysis.verification import ArchitectureReport
 
 BLUE, ORANGE, GREY, RED, GREEN = "#3d84e0", "#e0832a", "#8b949e", "#d1495b", "#3a9d62"
 COLOURS = (BLUE, ORANGE, GREEN, "#a466c9", RED, "#2aa5a0", "#b58b1d", GREY)

@@ -94,6 +94,7 @@ def write_training(
         "num_parameters": 226_939,
         "macs": 1_336_600_320,
         "seed": seed,
+        "device": "cpu",
         "started": 1.7e9,
         "finished": 1.7e9 + 60 + seed,
         "splits": "train",
@@ -106,6 +107,8 @@ def write_training(
     write_json(folder / "training.json", {**content, **changes})
     if score is not None:
         classes = {"road": score + 0.1, "sky": score - 0.1}
-        write_json(folder / "test.json", {"mean_iou": score, "class_iou": classes})
+        others = dict.fromkeys(("frequency_weighted_iou", "mean_accuracy", "reward"), score)
+        scores = {"label": label, "id": identifier, "mean_iou": score, **others}
+        write_json(folder / "test.json", {**scores, "class_iou": classes})
         (folder / "test_confusion_matrix.csv").write_text("truth,road,sky\nroad,9,1\nsky,0,0\n")
     return folder

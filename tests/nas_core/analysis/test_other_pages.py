@@ -1,30 +1,28 @@
 """The pages of a verification, a comparison and a test of the proxy, of what was really found."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
-from nas_core.analysis.comparison import Comparison
+from nas_core.analysis.comparison import ComparisonReport, Spread, StrategyReport
+from nas_core.analysis.rank_agreement import FidelityReport
 from nas_core.analysis.report.other_pages import (
     write_comparison_page,
     write_fidelity_page,
     write_verification_page,
 )
+from nas_core.analysis.verification import VerificationReport
 from tests.nas_core.analysis.searches import ROOT
 from tests.nas_core.analysis.test_report import data_of, words
 
 DATA = ROOT / "docs" / "data"
 
 
-def read(name: str) -> Any:
-    return json.loads((DATA / name).read_text())
-
-
 def test_claims_stand_beside_what_is_measured(tmp_path: Path) -> None:
-    text = write_verification_page(tmp_path, read("verify_camvid.json")).read_text()
+    text = write_verification_page(
+        tmp_path, VerificationReport.read(DATA / "verify_camvid.json")
+    ).read_text()
     assert "arch0 scores 64.33 [64.1..64.5] % where 63.9 % is claimed: verified" in words(text)
     assert "camvid0 scores 65.30 %, without a claim" in words(text)
     charts = data_of(text)["charts"]
@@ -36,8 +34,10 @@ def test_claims_stand_beside_what_is_measured(tmp_path: Path) -> None:
 
 
 def test_strategies_are_compared_over_time(tmp_path: Path) -> None:
-    comparison = Comparison(pd.read_parquet(DATA / "curves.parquet"), read("compare.json"))
-    text = write_comparison_page(tmp_path, comparison, "camvid").read_text()
+    report = ComparisonReport.read(DATA / "compare.json")
+    text = write_comparison_page(
+        tmp_path, report, pd.read_parquet(DATA / "curves.parquet")
+    ).read_text()
     assert "Within 20 min of training a search, ppo found the best network" in words(text)
     views = data_of(text)["charts"]["strategies"]
     assert [view["label"] for view in views] == ["best so far", "mean of the last 20"]
@@ -46,33 +46,36 @@ def test_strategies_are_compared_over_time(tmp_path: Path) -> None:
 
 
 def test_a_comparison_without_a_reward(tmp_path: Path) -> None:
-    none = {"mean": None, "min": None, "max": None}
+    none = Spread(mean=None, min=None, max=None)
     figures = dict.fromkeys(("best_reward", "mean_reward", "last_quarter_reward"), none)
-    strategies = {"ppo": {"seeds": [0], "equal_time": figures, "equal_candidates": figures}}
+    ppo = StrategyReport(seeds=[0], equal_time=figures, equal_candidates=figures)
+    known = ComparisonReport.read(DATA / "compare.json")
+    report = known.model_copy(update={"strategies": {"ppo": ppo}})
     curves = pd.read_parquet(DATA / "curves.parquet").head(5)
     curves = curves.assign(best_reward=float("nan"), mean_reward=float("nan"))
-    found = {"budget_seconds": 60.0, "num_candidates": 5, "strategies": strategies}
-    text = write_comparison_page(tmp_path, Comparison(curves, found), "camvid").read_text()
+    text = write_comparison_page(tmp_path, report, curves).read_text()
     assert "No candidate of any search has a reward." in words(text)
     assert "Nothing to show." in words(text) and "ppo 0 none none" in words(text)
 
 
 def test_the_proxy_stands_beside_full_training(tmp_path: Path) -> None:
-    report, table = read("fidelity.json"), pd.read_parquet(DATA / "fidelity.parquet")
+    report = FidelityReport.read(DATA / "fidelity.json")
+    table = pd.read_parquet(DATA / "fidelity.parquet")
     text = write_fidelity_page(tmp_path, report, table, "camvid").read_text()
     assert "Over 14 architectures, the proxy A5+B2 ranks as full training does" in words(text)
     charts = data_of(text)["charts"]
     assert charts["scatter"][0]["label"] == "A5+B2"
-    assert (
-        len(charts["scatter"]) == len(report["proxies"]) == len(charts["taus"][0]["data"][0]["x"])
-    )
+    assert len(charts["scatter"]) == len(report.proxies) == len(charts["taus"][0]["data"][0]["x"])
 
 
 def test_a_proxy_without_a_correlation_says_why(tmp_path: Path) -> None:
-    none: dict[str, Any] = {"kendall_tau": None, "kendall_tau_interval": None}
-    none |= {"spearman_rho": None, "spearman_rho_interval": None, "reason": "all rewards are equal"}
-    report = {**none, "proxy": "A5", "num_architectures": 4}
-    report["proxies"] = [{**none, "proxy": "A5", "seconds": 5.0}]
+    known = FidelityReport.read(DATA / "fidelity.json")
+    none = dict.fromkeys(
+        ("kendall_tau", "kendall_tau_interval", "spearman_rho", "spearman_rho_interval")
+    )
+    alone = known.proxies[0].model_copy(update={**none, "proxy": "A5", "seconds": 5.0})
+    changes = {"proxy": "A5", "proxies": [alone], "reason": "all rewards are equal"}
+    report = known.model_copy(update={**none, **changes})
     table = pd.read_parquet(DATA / "fidelity.parquet").query("proxy == 'A5'")
     text = words(write_fidelity_page(tmp_path, report, table, "camvid").read_text())
     assert "no rank correlation is defined: all rewards are equal." in text

@@ -196,7 +196,7 @@ def test_full_trainings_with_their_spread(tmp_path: Path, whole: Path) -> None:
         (lambda folder, training: (training / "test.json").write_text("[]"), "test.json"),
         (
             lambda folder, training: (training / "test.json").write_text('{"class_iou": {}}'),
-            "mean_iou is missing",
+            "delete it to test again",
         ),
         (
             lambda folder, training: candidate_files(folder, BEST["id"])["losses"].unlink(),
