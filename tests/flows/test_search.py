@@ -377,7 +377,7 @@ def test_fewer_candidates_take_the_first_ones(whole: Path, tmp_path: Path) -> No
         shutil.copytree(whole, again)
         patch.setenv("NAS_PROJECT_DIR", str(again))
         summary = nas_search(stage="search", search=SearchSettings(num_candidates=2))
-    assert summary["search"]["num_candidates"] == 2
+    assert summary["search"].num_candidates == 2
     table = pd.read_parquet(again / "artifacts/results/tiny/search/candidates.parquet")
     assert set(table["id"]) == {record.id for record in records(whole)[:2]}
 
