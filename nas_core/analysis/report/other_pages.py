@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from nas_core.analysis.comparison import WINDOW, ComparisonReport, Spread, bands
-from nas_core.analysis.rank_agreement import FidelityReport
 from nas_core.analysis.report import charts
 from nas_core.analysis.report.page import REPORT_FILE, number, write_page
 from nas_core.analysis.verification import VerificationReport, claim_rows, class_rows
 from nas_core.base.times import duration
+
+if TYPE_CHECKING:
+    from nas_core.analysis.rank_agreement import FidelityReport  # brings torch
 
 NUM_POINTS = 200
 
