@@ -40,9 +40,9 @@ from nas_core.space.claims import SOURCE, find_claim
 from nas_core.space.genotype import Genotype
 from nas_core.training.record import Training
 from tasks.dataset import prepare_dataset
-from tasks.results import write_verification
 from tasks.search_log import flatten
 from tasks.tracking.store import patiently
+from tasks.verification_report import write_verification
 
 hide_tracebacks_of_user_errors()
 repeat_lost_signals()

@@ -12,9 +12,7 @@ from matplotlib.transforms import Bbox
 
 from nas_core.analysis.leaderboard import SearchMetrics, leaderboard
 from nas_core.analysis.pareto import pareto_front, pareto_fronts
-from nas_core.analysis.report.other_pages import write_verification_page
-from nas_core.analysis.verification import VerificationReport, class_table, render
-from nas_core.base.files import write_atomically, write_bytes
+from nas_core.base.files import write_atomically
 from nas_core.base.paths import results_folder
 from nas_core.config import Settings
 from nas_core.search.journal import Record
@@ -100,15 +98,6 @@ def _write_ids(panel: Axes, ids: pd.Series, costs: pd.Series, qualities: pd.Seri
             text.remove()
         else:
             written.append(box)
-
-
-def write_verification(place: Path, report: VerificationReport) -> list[Path]:
-    """verify.json, classes.csv, verify.md and report.html; returns their paths."""
-    paths = [place / name for name in ("verify.json", "classes.csv", "verify.md")]
-    report.write(paths[0])
-    write_table(paths[1], class_table(report.architectures))
-    write_bytes(paths[2], render(report).encode())
-    return [*paths, write_verification_page(place, report)]
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -86,10 +86,10 @@ def _names(pairs: Collection[Pair]) -> dict[str, str]:
 
 def other_lists(root: Path, pairs: Collection[Pair], assigned: Mapping[str, str]) -> list[str]:
     """What is wrong with text files beside the lists: they name images that no list has."""
-    names = _names(pairs)
+    names, lists = _names(pairs), find_lists(root).values()
     problems = []
     for path in sorted(root.iterdir()):
-        if path.suffix.lower() != ".txt" or path in find_lists(root).values():
+        if path.suffix.lower() != ".txt" or path in lists:
             continue
         try:
             lines = read_text(path, _MAX_LIST_BYTES).splitlines()

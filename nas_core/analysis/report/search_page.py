@@ -148,11 +148,11 @@ def _trained_in_words(facts: SearchFacts) -> str:
     if own is None:
         return ""
     split = facts.data.final_split if facts.data else "final"
-    words = f"; trained fully, {own.label} scores {spread(_scores(own))} {split} mIoU"
+    words = f"; trained fully, {own.label} scores {spread(own.scores)} {split} mIoU"
     named = [one for one in scored if one.id not in ids and _recipe(one) == _recipe(own)]
     if named:
         other = named[0]
-        gap = 100 * (_mean(_scores(own)) - _mean(_scores(other)))
+        gap = 100 * (_mean(own.scores) - _mean(other.scores))
         words += f", {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} {other.label}"
     return words
 
@@ -206,7 +206,7 @@ def _tiles(facts: SearchFacts) -> list[tuple[str, ...]]:
     for one in facts.trained[:1]:
         if one.scored:
             split = facts.data.final_split if facts.data else "final"
-            mean = percent(_mean(_scores(one)))
+            mean = percent(_mean(one.scores))
             tiles.append((f"{split} mIoU", mean, f"{one.label}, trained fully"))
     failed = sum(record.status == "failed" for record in done)
     stopped = sum(record.status == "stopped early" for record in done)
@@ -333,15 +333,11 @@ def _trained_row(one: Trained) -> tuple[str, ...]:
         number(content.num_parameters),
         number(content.macs / 1e9, ".2f"),
         spread(val),
-        spread(_scores(one)) if one.scored else "not scored yet",
+        spread(one.scores) if one.scored else "not scored yet",
         str(len(one.trainings)),
         content.splits,
         str(len(content.history)),
     )
-
-
-def _scores(trained: Trained) -> list[float]:
-    return [one.test.mean_iou for one in trained.scored if one.test]
 
 
 def _recipe(trained: Trained) -> tuple[str, Recipe | None]:

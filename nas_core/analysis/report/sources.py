@@ -62,6 +62,11 @@ class Trained:
     def scored(self) -> list[FullTraining]:
         return [one for one in self.trainings if one.test]
 
+    @property
+    def scores(self) -> list[float]:
+        """The mean IoU of each that was scored."""
+        return [one.test.mean_iou for one in self.trainings if one.test]
+
 
 @dataclass(frozen=True)
 class SearchFacts:
@@ -253,7 +258,7 @@ def _trained(
 
 
 def _mean_iou(trained: Trained) -> float:
-    scores = [one.test.mean_iou for one in trained.scored if one.test]
+    scores = trained.scores
     return math.fsum(scores) / len(scores) if scores else -1.0
 
 
