@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -51,33 +50,37 @@ def raised() -> Iterator[None]:
 
 
 @contextmanager
-def not_kept_by_a_lost_server(answers: Callable[[], bool], message: str) -> Iterator[None]:
-    """A signal ends the process also where the Prefect server is gone.
+def insistent(answers: Callable[[], bool], message: str) -> Iterator[None]:
+    """A signal ends the process also where its exception is lost, or the Prefect server is gone.
 
-    Prefect tries for minutes to tell it of the end. From `SECONDS_TO_TELL` after a signal on, the
-    process ends at once, after `message`, when `answers` says no.
+    A library may turn the exception that a handler raises into an error of its own, as safetensors
+    does, after which the program goes on. So the signal is sent again every `SECONDS_TO_TELL`.
+
+    Prefect tries for minutes to tell a server that is gone of the end. When `answers` says no, the
+    process ends at once, after `message`.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     # Whose handler it is that the signal finds, Prefect's, Python's or ours, does not matter here.
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    ended = threading.Event()
 
     def watch() -> None:
         # The reader stays open: later signals are written too.
         while (received := reader.recv(1)) and received[0] not in (SIGINT, SIGTERM, SIGHUP):
             continue
-        if not received:
-            return
-        time.sleep(SECONDS_TO_TELL)
-        while answers():
-            time.sleep(1)
-        print(message, file=sys.stderr, flush=True)
-        os._exit(128 + received[0])
+        while received and not ended.wait(SECONDS_TO_TELL):
+            if not answers():
+                print(message, file=sys.stderr, flush=True)
+                os._exit(128 + received[0])
+            if not ended.is_set():
+                os.kill(os.getpid(), received[0])
 
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
+        ended.set()
         signal.set_wakeup_fd(before)
         writer.close()
 

@@ -485,7 +485,7 @@ def _stoppable() -> Iterator[None]:
             orphans.mark_processes()
             with (
                 prefect_server.for_command() as url,
-                signals.not_kept_by_a_lost_server(lambda: prefect_server.answers(url), untold),
+                signals.insistent(lambda: prefect_server.answers(url), untold),
             ):
                 with get_client(sync_client=True) as client:
                     for run in orphans.crash_runs(client):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that strike a finaliser. In processes, for pytest has a hook of its own."""
+"""Ctrl-C and SIGTERM whose exception is lost. In processes, for pytest has a hook of its own."""
 
 import subprocess
 import sys
@@ -38,3 +38,40 @@ def test_a_signal_in_a_finaliser_is_not_lost(number: int, repeated: str, outcome
     command = [sys.executable, "-c", PROGRAM, str(number), repeated]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.stdout.startswith(outcome), result.stdout + result.stderr
+
+
+LOSING = """
+import os, signal, sys, time
+from flows import signals
+
+signals.SECONDS_TO_TELL = 0.2
+
+def lost():
+    try:
+        os.kill(os.getpid(), int(sys.argv[1]))
+        time.sleep(0.05)
+    except BaseException:  # as a library that has its own error for all
+        pass
+
+try:
+    with signals.raised(), signals.insistent(lambda: sys.argv[2] == "yes", "the server is gone"):
+        lost()
+        time.sleep(20)
+        print("went on")
+except KeyboardInterrupt as error:
+    time.sleep(0.5)  # after the end it is not sent again
+    print("ended by", signals.signal_of(error).name)
+"""
+
+
+@pytest.mark.parametrize(("number", "name"), [(2, "SIGINT"), (15, "SIGTERM"), (1, "SIGHUP")])
+def test_a_signal_whose_exception_is_lost_comes_again(number: int, name: str) -> None:
+    command = [sys.executable, "-c", LOSING, str(number), "yes"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.stdout == f"ended by {name}\n", result.stdout + result.stderr
+
+
+def test_without_its_server_a_process_ends_at_once() -> None:
+    command = [sys.executable, "-c", LOSING, "15", "no"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stderr) == (143, "the server is gone\n"), result.stdout
