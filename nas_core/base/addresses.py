@@ -80,7 +80,9 @@ def _split(uri: str) -> tuple[str, str]:
     credentials, at, place = "", "", rest
     if "@" in authority or (port and not port.isdecimal() and not authority.startswith("[")):
         credentials, at, place = rest.rpartition("@")
-    if _PLACE.fullmatch(place):
+    # A slash in a password: what looks like host and port may be its user and its beginning.
+    is_doubtful = port and not at and "@" in rest
+    if _PLACE.fullmatch(place) and not is_doubtful:
         return start + place, credentials + at
     return f"{start}...", rest
 

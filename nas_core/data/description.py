@@ -199,6 +199,13 @@ def description_file(root: Path) -> Path | None:
     return root / LABELMAP if has_labelmap else None
 
 
+def check_name(root: Path) -> None:
+    """Raises DataError: a file without effect has nearly the name that is read."""
+    for path in sorted(root.iterdir()) if root.is_dir() else []:
+        if path.name != DESCRIPTION and path.name.lower() in (DESCRIPTION, "dataset.yml"):
+            raise DataError(f"{path}: rename it to {DESCRIPTION}, which is what is read")
+
+
 def read_description(root: Path) -> Description:
     """What dataset.yaml says or, where there is none, the labelmap.txt of Pascal VOC.
 
@@ -207,6 +214,7 @@ def read_description(root: Path) -> Description:
     """
     path = description_file(root)
     if path is None:
+        check_name(root)
         raise DataError(
             f"{root / DESCRIPTION} does not exist: it names the classes (docs/your_data.md); "
             "`nas data check` writes a draft"
@@ -231,9 +239,13 @@ def undescribed(root: Path) -> Places | None:
     """What is said of where things lie, as long as no file names classes; None if one does.
 
     A dataset.yaml that is not valid counts as one that does: `read_description` says what is wrong.
+
+    Raises:
+        DataError: see `check_name`.
     """
     path = description_file(root)
     if path is None:
+        check_name(root)
         return Places()
     if path.name == LABELMAP:
         return None

@@ -50,7 +50,17 @@ def by_split(root: Path, places: Places) -> Arrangement | None:
         for split, names in splits.items()
     }
     found = _of_splits(root, layout, folders, ("{}/images", "{}/masks"), places)
-    return replace(found, problems=(*_other_splits(root), *found.problems))
+    strays = [problem for names in splits.values() for problem in _strays(root / names[0])]
+    return replace(found, problems=(*_other_splits(root), *strays, *found.problems))
+
+
+def _strays(folder: Path) -> list[str]:
+    """Images in the folder of a split that lie beside its images/, where nobody would use them."""
+    return [
+        f"{folder.name}/{path.name}: lies beside {folder.name}/images/: move it there, or away"
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and path.name[0] != "."
+    ]
 
 
 def _other_splits(root: Path) -> list[str]:

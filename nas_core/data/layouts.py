@@ -7,7 +7,7 @@ from pathlib import Path
 from nas_core.base.errors import DataError
 from nas_core.config import DatasetKind, DatasetSettings
 from nas_core.data import camvid, cityscapes, folder, synthetic
-from nas_core.data.description import description_file
+from nas_core.data.description import check_name, description_file
 from nas_core.data.listing import Listing
 
 
@@ -51,6 +51,7 @@ def find_kind(root: Path) -> DatasetKind:
         raise DataError(f"{root} is no folder")
     if folder.has_layout(root):
         return "folder"
+    check_name(root)
     raise DataError(
         f"{root}: no known layout: expected dataset.yaml with images and masks, or with patterns "
         "for where they lie (docs/your_data.md), leftImg8bit/ and gtFine/ of Cityscapes, or "

@@ -100,6 +100,18 @@ def test_a_process_of_its_own(project: Path, arguments: list[bytes], message: st
     assert snapshot(project) == before
 
 
+def test_a_terminal_without_a_size() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from flows.cli.main import main; main()", "--help"],
+        capture_output=True,
+        timeout=100,
+        env={**os.environ, "COLUMNS": "0"},
+        text=True,
+        check=True,
+    )
+    assert "Usage: nas" in done.stdout
+
+
 def test_a_name_that_is_no_text_can_be_written_to(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -165,7 +165,8 @@ def test_a_list_of_trainings_names_no_other_folder(name: str) -> None:
     ("uri", "shown"),
     [
         ("https://user:p@ss@host:1/path", "https://host:1/path"),
-        ("https://host:1/path@x", "https://host:1/path@x"),
+        ("https://host/path@x", "https://host/path@x"),
+        ("https://user:1234/5@host", "https://..."),
         ("https://host/path", "https://host/path"),
         ("sqlite:////folder@x/m.db", "sqlite:////folder@x/m.db"),
         ("postgresql://u:hunter2@host/db", "postgresql://host/db"),

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from nas_core.base.errors import DataError
-from nas_core.data.description import VOC_VOID_COLOUR, read_description
+from nas_core.data.description import VOC_VOID_COLOUR, read_description, undescribed
 from nas_core.data.folder import has_layout, list_dataset
 from nas_core.data.layouts import find_kind
 from nas_core.data.listing import Listing
@@ -333,4 +333,27 @@ def test_patterns_that_find_nothing_or_one_mask_twice(tmp_path: Path) -> None:
     describe(tmp_path, **{**TILES, "masks": "Tile */gt/{stem}.png"}, split={"val": 0.3})
     assert list_dataset(tmp_path).problems[0] == (
         "Tile 1/images/part_1.jpg: no mask Tile 1/gt/part_1.png"
+    )
+
+
+@pytest.mark.parametrize("name", ["dataset.yml", "Dataset.yaml", "DATASET.YML"])
+def test_a_description_of_nearly_the_right_name(tmp_path: Path, name: str) -> None:
+    both(tmp_path, "images", "masks", "a", "b")
+    (tmp_path / name).write_text("classes: [a, b, c]")
+    for read in (read_description, undescribed):
+        with pytest.raises(DataError, match=f"{name}: rename it to dataset.yaml"):
+            read(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / name).write_text("classes: [a, b, c]")
+    with pytest.raises(DataError, match=f"{name}: rename it to dataset.yaml"):
+        find_kind(tmp_path / "elsewhere")
+
+
+def test_images_beside_the_folder_of_images_are_named(tmp_path: Path) -> None:
+    describe(tmp_path)
+    for split in ("train", "val"):
+        both(tmp_path, f"{split}/images", f"{split}/masks", "a")
+    image(tmp_path / "train/b.jpg")
+    assert list_dataset(tmp_path).problems == (
+        "train/b.jpg: lies beside train/images/: move it there, or away",
     )
