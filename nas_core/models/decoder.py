@@ -155,4 +155,6 @@ def resize(features: Tensor, size: torch.Size) -> Tensor:
     """Bilinear to `size` (height, width); the tensor itself where it has that size."""
     if features.shape[2:] == size:
         return features
+    if features.is_meta:  # else torch computes with what is not there, for longer than all the rest
+        return features.new_empty(*features.shape[:2], *size)
     return functional.interpolate(features, size=size, mode="bilinear", align_corners=False)
