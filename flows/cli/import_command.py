@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,19 +9,10 @@ import typer
 
 from flows.cli.data_commands import console, progress_bar
 from nas_core.base.errors import printable, some_of
+from nas_core.data.importing import Format, Unlabelled
 
 if TYPE_CHECKING:
     from nas_core.data.importing.dataset import Imported
-
-
-class Format(StrEnum):
-    coco = "coco"
-    labelme = "labelme"
-
-
-class Unlabelled(StrEnum):
-    background = "background"
-    ignore = "ignore"
 
 
 def import_annotations(
@@ -41,7 +31,7 @@ def import_annotations(
     unlabelled: Annotated[
         Unlabelled,
         typer.Option(help="What pixels without a shape are: a class background, or not counted."),
-    ] = Unlabelled.background,
+    ] = "background",
     copy: Annotated[
         bool,
         typer.Option(
@@ -67,12 +57,12 @@ def import_annotations(
     from nas_core.data.importing.dataset import check_target, import_dataset, read_plan
 
     check_target(out)
-    plan = read_plan(source, form.value)
+    plan = read_plan(source, form)
     with progress_bar(2 * len(plan.pictures)) as on_done:  # each is drawn, then written
         done = import_dataset(
             plan,
             out.resolve(),
-            unlabelled=unlabelled.value,
+            unlabelled=unlabelled,
             skip_bad_shapes=skip_bad_shapes,
             copy=copy,
             advance=on_done,

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, count, dropwhile
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,7 @@ from nas_core.base.files import check_writable, read_limited
 from nas_core.data.containers import MAX_BYTES, PNG
 from nas_core.data.description import DESCRIPTION
 from nas_core.data.images import IMAGE_SUFFIXES, decode_image
+from nas_core.data.importing import Format, Unlabelled
 from nas_core.data.importing.coco import read_coco
 from nas_core.data.importing.labelme import read_labelme
 from nas_core.data.importing.plan import Findings, Picture, Plan, Shape, split_of
@@ -35,9 +35,6 @@ from nas_core.data.importing.shapes import ShapeError
 from nas_core.data.inspection import Size
 from nas_core.data.labels import IGNORED, MAX_CLASSES
 from nas_core.data.listing import report
-
-Format = Literal["coco", "labelme"]
-Unlabelled = Literal["background", "ignore"]
 
 SHARES = {"val": 0.15, "test": 0.15}
 """Of the images, where the source does not divide them."""
