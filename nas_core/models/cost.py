@@ -117,8 +117,9 @@ def _count_macs(network: nn.Module, inputs: Any) -> tuple[int, Any]:
 
     def convolve(module: nn.Conv2d, features: Tensor) -> Tensor:
         nonlocal macs
+        assert not isinstance(module.padding, str)
         size = (
-            (length + 2 * int(padding) - dilation * (kernel - 1) - 1) // stride + 1
+            (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
             for length, padding, dilation, kernel, stride in zip(
                 features.shape[2:],
                 module.padding,
@@ -137,7 +138,7 @@ def _count_macs(network: nn.Module, inputs: Any) -> tuple[int, Any]:
         if isinstance(module, nn.Conv2d):
             module.forward = partial(convolve, module)  # type: ignore[method-assign]
         elif isinstance(module, nn.BatchNorm2d | nn.ReLU | nn.ReLU6):
-            module.forward = _same  # type: ignore[method-assign]
+            module.forward = _same  # type: ignore[method-assign, assignment]
     with torch.no_grad():
         outputs = network(inputs)
     return macs, outputs
