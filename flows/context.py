@@ -12,7 +12,6 @@ from torch import Tensor
 
 from flows.servers.processes import service_address
 from nas_core.analysis.drawing import draw
-from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.base.addresses import redacted
 from nas_core.base.errors import ServiceError, SettingsError
 from nas_core.base.logs import Logger
@@ -22,6 +21,7 @@ from nas_core.data.prepared import PreparedData
 from nas_core.models.compute import Compute
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.search.loop import Search
+from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
 from tasks.search_log import SearchLog

@@ -15,13 +15,14 @@ from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import naming, train
 from nas_core.analysis import rank_agreement as fidelity
-from nas_core.analysis.leaderboard import read_search, searched_genotypes
+from nas_core.analysis.leaderboard import read_search
 from nas_core.base.errors import RunError, SettingsError
 from nas_core.base.files import digest_of, write_json
 from nas_core.base.paths import fidelity_folder, results_folder, searches_folder
 from nas_core.base.seeds import derive_seed
 from nas_core.config import ProxySettings, Settings, project_dir
 from nas_core.models.state import state_digest
+from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
 from nas_core.training.record import Training

@@ -12,9 +12,9 @@ from flows.logs import hide_tracebacks_of_user_errors
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate, register, train
-from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.base.paths import searches_folder
 from nas_core.config import Settings, project_dir
+from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import find_architecture
 from nas_core.training.record import FinalScores, Training
 from tasks.dataset import prepare_dataset

@@ -13,7 +13,6 @@ from flows.logs import hide_tracebacks_of_user_errors
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate, naming, train
-from nas_core.analysis.leaderboard import searched_genotypes
 from nas_core.analysis.verification import (
     ScoredModel,
     VerificationReport,
@@ -35,6 +34,7 @@ from nas_core.config import (
     check_once,
     project_dir,
 )
+from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import ARCHITECTURES, find_architecture
 from nas_core.space.claims import SOURCE, find_claim
 from nas_core.space.genotype import Genotype

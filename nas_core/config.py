@@ -65,7 +65,8 @@ def _is_path(value: str) -> str:
 
 Text = Annotated[str, AfterValidator(_is_text)]
 DatasetKind = Literal["camvid", "cityscapes", "folder", "synthetic"]
-StrategyName = Literal["ppo", "reinforce", "evolution", "random"]
+Cost = Literal["parameters", "macs", "latency_ms"]
+StrategyName = Literal["ppo", "reinforce", "evolution", "pareto", "random"]
 PathText = Annotated[Text, AfterValidator(_is_path)]
 
 
@@ -124,7 +125,7 @@ class EncoderSettings(Section):
 
 
 class ControllerSettings(Section):
-    """The LSTM controller. No effect on the strategies evolution and random."""
+    """The LSTM controller. No effect on the strategies evolution, pareto and random."""
 
     autoregressive: bool = Field(
         True,
@@ -166,6 +167,27 @@ class EvolutionSettings(Section):
         return self
 
 
+class ParetoSettings(Section):
+    """The strategy pareto. No effect on the other strategies."""
+
+    population_size: int = Field(
+        12, ge=2, le=10_000, description="The best candidates, which parents are chosen from."
+    )
+    costs: tuple[Cost, ...] = Field(
+        ("parameters",),
+        min_length=1,
+        strict=False,  # JSON and YAML have lists
+        description="What is to be small beside a large reward: parameters, macs, latency_ms.",
+    )
+
+    @field_validator("costs")
+    @classmethod
+    def costs_once(cls, costs: tuple[Cost, ...]) -> tuple[Cost, ...]:
+        if len(set(costs)) < len(costs):
+            raise ValueError("a cost is given twice: name each once")
+        return costs
+
+
 class ConstraintSettings(Section):
     """Limits on the network as it is shipped: a candidate over one is refused untrained."""
 
@@ -192,7 +214,7 @@ class ConstraintSettings(Section):
 class RewardSettings(Section):
     """The reward: quality * (cost / target) ** exponent (MnasNet, arXiv 1807.11626)."""
 
-    cost: Literal["none", "parameters", "macs", "latency_ms"] = Field(
+    cost: Cost | Literal["none"] = Field(
         "none", description="The cost that the reward includes. none: the reward is the quality."
     )
     target: float = Field(
@@ -271,7 +293,14 @@ class SearchSettings(Section):
 
     strategy: StrategyName = Field(
         "ppo",
-        description="Who proposes: the controller, trained by ppo or reinforce; evolution; random.",
+        description="Who proposes: the controller, trained by ppo or reinforce; evolution; pareto, "
+        "which weighs quality and costs itself; random.",
+    )
+    start_from: tuple[PathText, ...] = Field(
+        (),
+        strict=False,
+        description="Networks that are trained first, by name, id or JSON file; the strategy "
+        "learns from them as from its own.",
     )
     num_candidates: int = Field(
         32, ge=1, le=1_000_000, description="Candidates to train. Raising it continues a search."
@@ -294,11 +323,21 @@ class SearchSettings(Section):
     )
     controller: ControllerSettings = ControllerSettings()
     evolution: EvolutionSettings = EvolutionSettings()
+    pareto: ParetoSettings = ParetoSettings()
     constraints: ConstraintSettings = ConstraintSettings()
     reward: RewardSettings = RewardSettings()
     meta_val: MetaValSettings = MetaValSettings()
     proxy: ProxySettings = ProxySettings()
     early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
+
+    @model_validator(mode="after")
+    def costs_count_once(self) -> Self:
+        if self.strategy == "pareto" and self.reward.cost != "none":
+            raise ValueError(
+                f"strategy pareto weighs costs itself: name {self.reward.cost} in pareto.costs and "
+                "leave reward.cost at none"
+            )
+        return self
 
 
 class NetworkSettings(Section):

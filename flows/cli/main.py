@@ -145,7 +145,7 @@ def compare(
         typer.Option(
             metavar="NAME",
             help="ppo, ppo-independent (decisions do not see each other), reinforce, evolution or "
-            "random; again for more. All if left out.",
+            "random; again for more. All of these if left out. Or pareto.",
         ),
     ] = None,
     seed: Annotated[
@@ -497,8 +497,8 @@ def _stoppable() -> Iterator[None]:
 
 
 def _find(reference: str) -> tuple[str, Any]:
-    from nas_core.analysis.leaderboard import searched_genotypes
     from nas_core.base.paths import searches_folder
+    from nas_core.search.searched import searched_genotypes
     from nas_core.space.architectures import ARCHITECTURES, find_architecture
 
     if reference in ARCHITECTURES or reference.endswith(".json"):

@@ -24,6 +24,8 @@ from nas_core.search.journal import Record
 # What can be compared, and its search.strategy. ppo-independent is ppo with the authors'
 # controller, whose decisions are independent of each other.
 STRATEGIES = {"ppo": "ppo", "ppo-independent": "ppo", **{n: n for n in get_args(StrategyName)}}
+# It looks for more than the best.
+_BY_NAME_ONLY = {"pareto"}
 SEEDS = (0, 1)
 # The running mean is over this many candidates with a reward.
 WINDOW = 20
@@ -138,14 +140,14 @@ def plan_searches(
     """The searches of a comparison, seed by seed, so that a part of them compares all strategies.
 
     Args:
-        strategies: keys of `STRATEGIES`; all if empty.
+        strategies: keys of `STRATEGIES`; all but pareto if empty.
         seeds: `SEEDS` if empty.
 
     Raises:
         SettingsError: a strategy is unknown, something is given twice, a seed is out of range, or
             there are too few candidates to compare.
     """
-    strategies, seeds = tuple(strategies) or tuple(STRATEGIES), tuple(seeds) or SEEDS
+    strategies, seeds = tuple(strategies) or _all(), tuple(seeds) or SEEDS
     for strategy in strategies:
         if strategy not in STRATEGIES:
             raise SettingsError(f"strategy {strategy!r}: there are {', '.join(STRATEGIES)}")
@@ -169,6 +171,10 @@ def plan_searches(
         for seed in seeds
         for strategy in strategies
     ]
+
+
+def _all() -> tuple[str, ...]:
+    return tuple(name for name in STRATEGIES if name not in _BY_NAME_ONLY)
 
 
 def compare_searches(searches: Sequence[ComparedSearch], num_candidates: int) -> Comparison:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +14,10 @@ from pyarrow.lib import ArrowException
 from pydantic import Field
 
 from nas_core.base.documents import Document
-from nas_core.base.errors import GenotypeError, RunError, first_line, shown, some_of
+from nas_core.base.errors import RunError, first_line, shown, some_of
 from nas_core.search.journal import Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, read_latencies, with_latencies
+from nas_core.search.searched import journals, readable
 from nas_core.space.genotype import Genotype
 
 log = logging.getLogger(__name__)
@@ -128,59 +128,24 @@ def read_search(searches: Path, name: str | None = None) -> tuple[str, list[Reco
     Raises:
         RunError: there is none, or none of this name, or its journal or latencies cannot be read.
     """
-    journals = {path.parent.name: path for path in _journals(searches)}
-    if not journals:
+    paths = {path.parent.name: path for path in journals(searches)}
+    if not paths:
         raise RunError(f"{searches}: no search yet; start one with `nas search`")
     if name is None:
-        latest = sorted(journals.values(), key=lambda path: path.stat().st_mtime, reverse=True)
-        found = next(_readable(latest), None)
+        latest = sorted(paths.values(), key=lambda path: path.stat().st_mtime, reverse=True)
+        found = next(readable(latest), None)
         if found is None:
             raise RunError(
                 f"{searches}: no journal.jsonl there can be read; start a search with `nas search`"
             )
         path, candidates = found
-    elif name in journals:
-        path = journals[name]
+    elif name in paths:
+        path = paths[name]
         candidates = Journal.read(path).candidates
     else:
-        raise RunError(f"{searches}: no search {shown(name)}; there are: {some_of(journals)}")
+        raise RunError(f"{searches}: no search {shown(name)}; there are: {some_of(paths)}")
     latencies = read_latencies(path.parent / LATENCY_FILE)
     return path.parent.name, with_latencies(candidates, latencies)
-
-
-def searched_genotypes(searches: Path) -> dict[str, Genotype]:
-    """Every architecture that a search trained, by id.
-
-    A search whose journal cannot be read is left out, with a warning.
-    """
-    return {
-        record.id: Genotype.from_dict(record.genotype)
-        for _, candidates in _readable(_journals(searches))
-        for record in candidates
-    }
-
-
-def _journals(searches: Path) -> list[Path]:
-    return sorted(searches.glob("*/journal.jsonl"))
-
-
-def _readable(paths: Iterable[Path]) -> Iterator[tuple[Path, list[Record]]]:
-    """The journals that can be read, with their trained candidates."""
-    for path in paths:
-        try:
-            candidates = Journal.read(path).candidates
-            for record in candidates:
-                Genotype.from_dict(record.genotype, f"{path}, record {record.index}")
-        except (RunError, GenotypeError) as error:
-            _warn_of_left_out(f"{error}; this search is left out")
-        else:
-            yield path, candidates
-
-
-@cache
-def _warn_of_left_out(message: str) -> None:
-    """Once in a process: one command may look at the searches several times."""
-    log.warning("%s", message)
 
 
 def _order(record: Record) -> tuple[float, int]:

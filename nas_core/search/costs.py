@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from nas_core.base.errors import RunError
-from nas_core.config import ConstraintSettings, NetworkSettings, RewardSettings, SearchSettings
+from nas_core.config import (
+    ConstraintSettings,
+    Cost,
+    NetworkSettings,
+    RewardSettings,
+    SearchSettings,
+)
 from nas_core.models.compute import Compute
 from nas_core.models.cost import count_parameters, encoder_cost, measure_cost
 from nas_core.models.latency import measure_encoder_latency, measure_latency
@@ -31,6 +37,17 @@ class CandidateCost:
     num_parameters: int
     macs: int
     latency_ms: float | None
+
+    def of(self, name: Cost) -> float:
+        """One of them, by its name in the settings."""
+        match name:
+            case "parameters":
+                return self.num_parameters
+            case "macs":
+                return self.macs
+            case "latency_ms":
+                assert self.latency_ms is not None, "see `needs_latency`"
+                return self.latency_ms
 
 
 class Costs:
@@ -152,21 +169,17 @@ def _no_room(key: str, most: float, least: str) -> str:
 
 
 def needs_latency(settings: SearchSettings) -> bool:
-    """Whether what a search finds depends on latency: by a limit, or by the reward."""
-    return settings.constraints.max_latency_ms is not None or settings.reward.cost == "latency_ms"
+    """Whether what a search finds depends on latency: by a limit, the reward or the strategy."""
+    return (
+        settings.constraints.max_latency_ms is not None
+        or settings.reward.cost == "latency_ms"
+        or (settings.strategy == "pareto" and "latency_ms" in settings.pareto.costs)
+    )
 
 
 def shaped_reward(quality: float, cost: CandidateCost, settings: RewardSettings) -> float:
     """quality * (cost / target) ** exponent: Tan et al., "MnasNet", arXiv 1807.11626, equation 2,
     with one exponent on both sides of the target. The quality itself with `cost: none`."""
-    match settings.cost:
-        case "none":
-            return quality
-        case "parameters":
-            value: float = cost.num_parameters
-        case "macs":
-            value = cost.macs
-        case "latency_ms":
-            assert cost.latency_ms is not None
-            value = cost.latency_ms
-    return float(quality * (value / settings.target) ** settings.exponent)
+    if settings.cost == "none":
+        return quality
+    return float(quality * (cost.of(settings.cost) / settings.target) ** settings.exponent)

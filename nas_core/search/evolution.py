@@ -18,8 +18,7 @@ class Evolution(Strategy):
     """The population is the last `population_size` candidates with a reward: the oldest dies.
 
     Until it is full, proposals are uniform. Then each is a mutation of a parent, the best of
-    `sample_size` drawn from the population. A mutation changes one decision, and goes on until
-    the network is another: many changes, such as that of an unused template, make no difference.
+    `sample_size` drawn from the population.
 
     Diagnostics of `tell`: `population_mean`, the mean reward of the population.
     """
@@ -31,9 +30,6 @@ class Evolution(Strategy):
         self.settings = settings
         self._generator = np.random.default_rng(seed)
         self._population: list[tuple[Proposal, float]] = []
-        # Decisions with a choice: the others cannot mutate.
-        sizes = [decision.num_choices for decision in space.decisions]
-        self._mutable = [index for index, size in enumerate(sizes) if size > 1]
 
     def _draw(self, num: int) -> list[Proposal]:
         return [self._draw_one() for _ in range(num)]
@@ -45,18 +41,7 @@ class Evolution(Strategy):
             len(self._population), self.settings.sample_size, replace=False
         )
         parent, _ = max((self._population[index] for index in drawn), key=lambda member: member[1])
-        return self._mutate(parent)
-
-    def _mutate(self, parent: Proposal) -> Proposal:
-        child = parent
-        while child.genotype.id == parent.genotype.id:
-            choices = list(child.choices)
-            index = int(self._generator.choice(self._mutable))
-            # Another one than the present, all others with the same probability.
-            other = int(self._generator.integers(self.space.decisions[index].num_choices - 1))
-            choices[index] = other + (other >= choices[index])
-            child = self._propose(choices)
-        return child
+        return self._propose(mutate(parent.choices, self.space, self._generator))
 
     def _learn(self, results: Sequence[Result]) -> dict[str, float]:
         scored = [(r.proposal, r.reward) for r in results if r.reward is not None]
@@ -76,3 +61,21 @@ class Evolution(Strategy):
         if not all(math.isfinite(reward) for _, reward in population):
             raise ValueError("population has a reward that is not finite")
         self._population = population
+
+
+def mutate(choices: Sequence[int], space: Space, generator: np.random.Generator) -> tuple[int, ...]:
+    """Choices that make another network.
+
+    One decision is changed, and then another, until the network is another: many changes, such as
+    that of an unused template, make no difference.
+    """
+    # The others have one choice.
+    mutable = [index for index, one in enumerate(space.decisions) if one.num_choices > 1]
+    parent = space.decode(choices).id
+    child = list(choices)
+    while space.decode(child).id == parent:
+        index = int(generator.choice(mutable))
+        # Another one than the present, all others with the same probability.
+        other = int(generator.integers(space.decisions[index].num_choices - 1))
+        child[index] = other + (other >= child[index])
+    return tuple(child)

@@ -20,21 +20,31 @@ from nas_core.base.seeds import derive_seed
 from nas_core.config import SearchSettings, Settings
 from nas_core.models.compute import Compute
 from nas_core.search.journal import Record
+from nas_core.space.genotype import Genotype
 from nas_core.training.early_stopping import stopping_thresholds
 
 # Settings of a search that may change between its beginning and its end.
-UNBINDING = {"num_candidates", "max_failures"}
+UNBINDING = {"num_candidates", "max_failures", "start_from"}
 
 Identity = dict[str, JsonValue]
 """All that decides a result."""
 
 
 def search_identity(
-    settings: Settings, data_hash: str, encoder_digest: str, compute: Compute
+    settings: Settings,
+    data_hash: str,
+    encoder_digest: str,
+    compute: Compute,
+    start: Sequence[Genotype],
 ) -> Identity:
-    """All that decides what a search finds."""
+    """All that decides what a search finds.
+
+    Args:
+        start: the networks of `search.start_from`, which may have several names.
+    """
     return {
         **conditions(settings, data_hash, encoder_digest, compute, SEARCH),
+        "start": [genotype.id for genotype in start],
         "network": settings.network.model_dump(mode="json"),
         "search": settings.search.model_dump(mode="json", exclude=UNBINDING),
     }

@@ -42,7 +42,8 @@ from nas_core.search.identity import (
 )
 from nas_core.search.journal import FORMAT, Header, Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, with_latencies
-from nas_core.search.rounds import Rounds
+from nas_core.search.rounds import Rounds, costs_of
+from nas_core.search.start import check_start, start_networks
 from nas_core.space.genotype import Genotype
 from nas_core.training.proxy import divide
 from nas_core.workers.local import Workers, make_workers
@@ -122,9 +123,11 @@ class Search(Closing):
         journal: Journal,
         costs: Costs,
         workers: Workers,
+        start: Sequence[Genotype] = (),
     ) -> None:
         """See `open`."""
         self.settings, self.root, self.folder = settings, root, folder
+        self.start = start
         self.journal, self.costs, self.workers = journal, costs, workers
         self.begins_anew: str | None = None
         """A warning, if one with the same settings is there and cannot be gone on with."""
@@ -139,13 +142,15 @@ class Search(Closing):
                 settings name if not given.
 
         Raises:
-            NasError: the dataset is not prepared, the encoder's weights or the device are not
-                there, or another process works on this search.
+            NasError: the dataset is not prepared, the encoder's weights, the device or a network
+                of search.start_from are not there, one of these is over a limit, or another process
+                works on this search.
         """
         compute = Compute.from_settings(settings.compute)
         data = PreparedData.open(prepared_folder(root, settings))
         encoder = state_digest(load_encoder_weights(settings.encoder.weights, root))
-        identity = search_identity(settings, data.search_hash, encoder, compute)
+        start = start_networks(settings.search, root)
+        identity = search_identity(settings, data.search_hash, encoder, compute, start)
         folder = search_folder(searches_folder(root), settings.name, identity)
         if workers is None:
             # A GPU that is named, as cuda:1, is for all.
@@ -160,9 +165,10 @@ class Search(Closing):
                 (data.height, data.width),
                 compute,
             )
+            check_start(start, settings.search, costs)
             begins = not (folder / "journal.jsonl").exists()
             journal = _open_journal(folder / "journal.jsonl", settings, identity)
-            search = cls(settings, root, folder, journal, costs, workers)
+            search = cls(settings, root, folder, journal, costs, workers, start)
             if begins:
                 search.begins_anew = _why_anew(folder, settings.name, identity)
             return search
@@ -177,7 +183,8 @@ class Search(Closing):
 
     @cached_property
     def rounds(self) -> Rounds:
-        return Rounds(self.folder, self.settings.search, self.settings.seed, self.costs)
+        settings = self.settings
+        return Rounds(self.folder, settings.search, settings.seed, self.costs, self.start)
 
     @property
     def meta_val(self) -> MetaVal:
@@ -238,7 +245,11 @@ class Search(Closing):
 
     def learn(self, number: int) -> dict[str, float]:
         """Teach the strategy the rewards of the current round; returns its diagnostics."""
-        return self.rounds.learn([record.reward for record in self.of_round(number)])
+        records = self.of_round(number)
+        return self.rounds.learn(
+            [record.reward for record in records],
+            [costs_of(record, self.settings.search) for record in records],
+        )
 
     def rebuild_diagnostics(self) -> list[str]:
         """Make the diagnostics of the rounds again, where they are lost; returns warnings."""

@@ -61,6 +61,11 @@ class PolicyGradient(Strategy):
         drawn = zip(choices.tolist(), log_probs.tolist(), strict=True)
         return [self._propose(*proposal) for proposal in drawn]
 
+    def _given(self, choices: Sequence[int]) -> Proposal:
+        with torch.no_grad():
+            log_probs, _ = self.controller.evaluate(torch.tensor([list(choices)]))
+        return self._propose(choices, log_probs[0].tolist())
+
     def _learn(self, results: Sequence[Result]) -> dict[str, float]:
         known = [result.proposal for result in results if result.reward is not None]
         values = [result.reward for result in results if result.reward is not None]

@@ -21,9 +21,11 @@ from pydantic import TypeAdapter, ValidationError
 from nas_core.base.errors import RunError, first_line, shown
 from nas_core.base.files import MAX_JSON, append_line, read_limited, write_bytes
 from nas_core.config import SearchSettings
-from nas_core.search.costs import Costs
+from nas_core.search.costs import CandidateCost, Costs
 from nas_core.search.journal import Record, Value, load_state, save_state
 from nas_core.search.strategy import Proposal, Result, Strategy, make_strategy
+from nas_core.space.decisions import encode
+from nas_core.space.genotype import Genotype
 
 STATE_FILE = "strategy.pt"
 ROUNDS_FILE = "rounds.jsonl"
@@ -38,15 +40,27 @@ class Rounds:
         diagnostics: what `learn` returned for each earlier round, by number, as far as finite.
     """
 
-    def __init__(self, folder: Path, settings: SearchSettings, seed: int, costs: Costs) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: SearchSettings,
+        seed: int,
+        costs: Costs,
+        start: Sequence[Genotype] = (),
+    ) -> None:
         """Go on from what the folder of the search holds; it may be empty.
+
+        Args:
+            start: networks that are proposed first.
 
         Raises:
             RunError: a file in it is damaged, or of another strategy.
         """
         self.settings, self.seed, self.costs = settings, seed, costs
+        self._start = [encode(genotype) for genotype in start]
         self._state_path, self.path = folder / STATE_FILE, folder / ROUNDS_FILE
         self.current, self.strategy = restore(folder, settings, seed)
+        self.strategy.start_from(self._start)
         self.diagnostics, self._size = _read_rounds(self.path, self.current)
 
     def propose(self, number: int) -> list[Proposal]:
@@ -60,8 +74,13 @@ class Rounds:
         self._open(self.strategy, index + 1)
         return self.strategy.open_rounds[index]
 
-    def learn(self, rewards: Sequence[float | None]) -> dict[str, float]:
+    def learn(
+        self, rewards: Sequence[float | None], costs: Sequence[tuple[float, ...]] | None = None
+    ) -> dict[str, float]:
         """Close the current round with a reward for each proposal, None for a failed one.
+
+        Args:
+            costs: what the strategy weighs against each reward, see `costs_of`.
 
         Returns:
             The strategy's diagnostics.
@@ -70,8 +89,7 @@ class Rounds:
             RunError: the disk does not take it; then another `Rounds` goes on from before.
         """
         self._open(self.strategy, self.settings.rounds_ahead + 1)
-        pairs = zip(self.strategy.open_rounds[0], rewards, strict=True)
-        found = self.strategy.tell([Result(*pair) for pair in pairs])
+        found = _tell(self.strategy, rewards, costs)
         # First, so that no closed round lacks them. After a crash between the two the round is
         # closed again, with the same diagnostics.
         self.diagnostics[self.current] = _finite(found)
@@ -100,6 +118,7 @@ class Rounds:
             How many rounds have diagnostics again.
         """
         strategy = make_strategy(self.settings, self.seed)
+        strategy.start_from(self._start)
         rebuilt: dict[int, dict[str, float]] = {}
         for number in range(self.current):
             self._open(strategy, self.settings.rounds_ahead + 1)
@@ -107,8 +126,13 @@ class Rounds:
             known = [record for record in records if record.round == number]
             if [proposal.genotype.id for proposal in proposals] != [record.id for record in known]:
                 break
-            pairs = zip(proposals, known, strict=True)
-            rebuilt[number] = _finite(strategy.tell([Result(p, r.reward) for p, r in pairs]))
+            rebuilt[number] = _finite(
+                _tell(
+                    strategy,
+                    [record.reward for record in known],
+                    [costs_of(record, self.settings) for record in known],
+                )
+            )
         without: dict[int, dict[str, float]] = {number: {} for number in range(self.current)}
         self.diagnostics = {**without, **rebuilt, **self.diagnostics}
         content = b"".join(_line(*item) for item in self.diagnostics.items())
@@ -123,6 +147,26 @@ class Rounds:
             strategy.ask(
                 self.settings.batch_size, lambda genotype: self.costs.refusal(genotype, limits)
             )
+
+
+def _tell(
+    strategy: Strategy,
+    rewards: Sequence[float | None],
+    costs: Sequence[tuple[float, ...]] | None,
+) -> dict[str, float]:
+    costs = [()] * len(rewards) if costs is None else costs
+    proposals = strategy.open_rounds[0]
+    return strategy.tell(
+        [Result(*one) for one in zip(proposals, rewards, costs, strict=True)],
+    )
+
+
+def costs_of(record: Record, settings: SearchSettings) -> tuple[float, ...]:
+    """What the strategy weighs against the reward itself: of pareto, its costs."""
+    if settings.strategy != "pareto":
+        return ()
+    cost = CandidateCost(record.num_parameters, record.macs, record.latency_ms)
+    return tuple(cost.of(name) for name in settings.pareto.costs)
 
 
 def restore(folder: Path, settings: SearchSettings, seed: int) -> tuple[int, Strategy]:

@@ -46,6 +46,8 @@ class Result:
 
     proposal: Proposal
     reward: float | None
+    costs: tuple[float, ...] = ()
+    """What else is to be small, for a strategy that weighs it itself."""
 
     def __post_init__(self) -> None:
         if self.reward is not None and not math.isfinite(self.reward):
@@ -77,6 +79,12 @@ class Strategy(ABC):
         self.space = space
         self._open: deque[_Round] = deque()
         self._known: set[str] = set()
+        self._start: list[tuple[int, ...]] = []
+        self._num_started = 0
+
+    def start_from(self, choices: Sequence[Sequence[int]]) -> None:
+        """Propose these first, before anything is drawn; see `Search.start_from`."""
+        self._start = [tuple(one) for one in choices]
 
     @property
     def open_rounds(self) -> list[list[Proposal]]:
@@ -102,6 +110,10 @@ class Strategy(ABC):
         refused: Counter[str] = Counter()
         known: list[Proposal] = []
         most = MAX_DRAWS * num_proposals
+        for choices in self._start[self._num_started :][:num_proposals]:
+            kept.append(self._given(choices))
+            kept_ids.add(kept[-1].genotype.id)
+            self._num_started += 1
         while len(kept) < num_proposals:
             if refused.total() + len(kept) >= most:
                 num_missing = num_proposals - len(kept)
@@ -176,6 +188,7 @@ class Strategy(ABC):
             "strategy": self.name,
             "open": opened,
             "known": sorted(self._known),
+            "num_started": self._num_started,
             **copy.deepcopy(self._state()),
         }
 
@@ -197,6 +210,7 @@ class Strategy(ABC):
             if not isinstance(known, list) or not all(isinstance(name, str) for name in known):
                 raise TypeError("known is no list of ids")
             self._known = set(known)
+            self._num_started = int(state.get("num_started", 0))
         except _MALFORMED as error:
             raise RunError(
                 f"the state of strategy {self.name} is malformed ({first_line(error)}): restore it "
@@ -205,6 +219,10 @@ class Strategy(ABC):
 
     def _propose(self, choices: Sequence[int], log_probs: Sequence[float] = ()) -> Proposal:
         return Proposal(self.space.decode(choices), tuple(choices), tuple(log_probs))
+
+    def _given(self, choices: Sequence[int]) -> Proposal:
+        """A proposal that was not drawn."""
+        return self._propose(choices)
 
     def _round_of(self, state: Mapping[str, Any]) -> _Round:
         pairs = list(zip(state["choices"], state["log_probs"], strict=True))
@@ -233,6 +251,7 @@ def make_strategy(settings: SearchSettings, seed: int, space: Space = SPACE) -> 
     """The strategy that the settings name, for networks of `space`."""
     # Here, since these modules import this one.
     from nas_core.search.evolution import Evolution
+    from nas_core.search.pareto import Pareto
     from nas_core.search.ppo import PPO
     from nas_core.search.random_search import RandomSearch
     from nas_core.search.reinforce import Reinforce
@@ -244,6 +263,8 @@ def make_strategy(settings: SearchSettings, seed: int, space: Space = SPACE) -> 
             return Reinforce(settings.controller, seed, space)
         case "evolution":
             return Evolution(settings.evolution, seed, space)
+        case "pareto":
+            return Pareto(settings.pareto, seed, space)
         case "random":
             return RandomSearch(seed, space)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import pareto
 from benchmarks.strategies import NUM_NETWORKS, NUM_ROUNDS, KnownSpace, play, read_tables
 from nas_core.base.errors import RunError
 from nas_core.config import SearchSettings
@@ -93,6 +94,16 @@ def test_rows(folder: Path) -> None:
         assert len(row["curve"]) == NUM_NETWORKS
         assert row["curve"] == sorted(row["curve"], reverse=True)
         assert row["curve"][-1] == 1 + row["better_left"]
+
+
+def test_a_front_is_compared_with_that_of_the_whole_table(folder: Path) -> None:
+    assert pareto.hypervolume([(1, 4), (3, 6), (2, 3), (9, 9)], 5, 1) == 4 * 3 + 2 * 2
+    for table, known in read_tables(folder).items():
+        shares = {
+            name: pareto.play(table, known, SearchSettings.model_validate({"strategy": name}), 0, 1)
+            for name in ("pareto", "random")
+        }
+        assert 0 < shares["random"] < shares["pareto"] <= 1
 
 
 def test_tables_that_cannot_be_used(folder: Path, tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from nas_core.analysis.leaderboard import leaderboard, read_search, searched_genotypes
+from nas_core.analysis.leaderboard import leaderboard, read_search
 from nas_core.base.errors import RunError
 from nas_core.search.journal import Header, Journal, Record
+from nas_core.search.searched import searched_genotypes
 from nas_core.space.genotype import Genotype
 
 GENOTYPE = {

@@ -33,13 +33,14 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("reinforce", {}),
     ("reinforce", {"autoregressive": False}),
     ("evolution", {"population_size": 6, "sample_size": 3}),
+    ("pareto", {"population_size": 6}),
     ("random", {}),
 ]
 
 
 def settings_of(name: str, **changes: Any) -> SearchSettings:
     """The settings of a strategy, with changes to its own section."""
-    section = "evolution" if name == "evolution" else "controller"
+    section = name if name in ("evolution", "pareto") else "controller"
     return SearchSettings.model_validate({"strategy": name, section: changes})
 
 
@@ -63,7 +64,7 @@ def play(strategy: Strategy, num_rounds: int, size: int = 4) -> list[Any]:
     for _ in range(num_rounds):
         proposals = strategy.ask(size)
         results = [
-            Result(proposal, None if index == 1 else share_of_zeros(proposal))
+            Result(proposal, None if index == 1 else share_of_zeros(proposal), (len(seen) + index,))
             for index, proposal in enumerate(proposals)
         ]
         seen.append((proposals, strategy.tell(results)))
