@@ -49,6 +49,7 @@ from nas_core.search.identity import (
 )
 from nas_core.search.journal import Confirmation, Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, with_latencies
+from nas_core.search.ranking import Ranked, ranking
 from nas_core.search.rounds import Rounds
 from nas_core.space.genotype import Genotype
 from nas_core.training.proxy import divide
@@ -204,13 +205,18 @@ class Search(Closing):
         """The first `search.num_candidates` networks that were trained."""
         return self.journal.candidates[: self.settings.search.num_candidates]
 
+    @property
+    def ranked(self) -> list[Ranked]:
+        """These, the best first, by the mean of their rewards where they are confirmed."""
+        return ranking(self.candidates, self.journal.confirmations)
+
     def run(self, observers: Sequence[Observer] = (), steps: Steps | None = None) -> list[Record]:
         """Go on until `search.num_candidates` networks are trained and the best of them confirmed.
 
         After an interruption, another that is opened goes on from the last line of the journal.
 
         Returns:
-            The candidates; `ranking.ranking` orders them by what confirmed them.
+            The candidates, in the order of their training; see `ranked`.
 
         Raises:
             RunError: too many candidates failed in a row, nothing new is proposed any more, or the
