@@ -47,7 +47,10 @@ PARAMS = {
     },
     "encoder": {"weights": "none"},
     "network": {"agg_size": 8, "sep_repeats": 1},
-    "search": {"proxy": {"height": 32, "width": 32, "agg_size": 8}},
+    "search": {
+        "proxy": {"height": 32, "width": 32, "agg_size": 8},
+        "confirm": {"candidates": 0},
+    },
     "compute": {"device": "cpu", "precision": "fp32", "threads": 1},
 }
 PARTS = 10

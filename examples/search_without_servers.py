@@ -41,8 +41,8 @@ def main(root: Path) -> None:
     settings = validate_settings(SETTINGS, "SETTINGS")
     prepare(settings.dataset, root, prepared_folder(root, settings))
     with Search.open(settings, root, InProcessWorkers()) as search:
-        candidates = search.run([Progress(), LiveReport()])
-    best = max((c for c in candidates if c.is_scored), key=lambda c: c.reward or 0.0)
+        search.run([Progress(), LiveReport()])
+        best = search.ranked[0].record
     training = train_architecture(settings, root, best.id, Genotype.from_dict(best.genotype))
     test = evaluate_architecture(settings, root, best.id, training)
     print(f"{best.id}: {best.num_parameters:,} parameters, test mIoU {test.mean_iou:.4f}")

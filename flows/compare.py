@@ -68,7 +68,7 @@ def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> 
     report = ComparisonReport(
         name=settings.name,
         data_hash=context.data.data_hash,
-        search=search.model_dump(mode="json", exclude={"strategy", "num_candidates"}),
+        search=search.model_dump(mode="json", exclude={"strategy", "num_candidates", "confirm"}),
         **dict(comparison.figures),
     )
     files = write_comparison(place, report, comparison.curves)

@@ -38,6 +38,7 @@ from nas_core.search.progress import Progress
 from nas_core.training.record import EvaluateMetrics, TrainMetrics
 from tasks.dataset import prepare_dataset
 from tasks.results import write_search_results
+from tasks.search_log import final_metrics
 from tasks.search_steps import TaskSteps, measure_latencies
 from tasks.tracking.store import patiently
 
@@ -121,7 +122,7 @@ def run_stages(settings: Settings, root: Path, stage: Stage) -> Summary:
 
 
 def search_architectures(context: Context) -> SearchMetrics:
-    """Search, and leave the results of the stage search; see `write_search_results`.
+    """Search, confirm the best, and leave the results of the stage; see `write_search_results`.
 
     Those of a candidate with all its scores include its latency, which is measured last, when
     nothing is in training.
@@ -132,13 +133,16 @@ def search_architectures(context: Context) -> SearchMetrics:
     with context.open_search() as search:
         run_search(context, search)
         candidates = measure_latencies(search)
-    metrics = write_search_results(context.root, context.settings, search.folder, candidates)
+    confirmations = search.journal.confirmations
+    metrics = write_search_results(
+        context.root, context.settings, search.folder, candidates, confirmations
+    )
     place = results_folder(context.root, context.settings, "search")
     patiently(
         lambda: context.tracker.log_search_results(
             search.folder.name,
             sorted(place.iterdir()),
-            {record.candidate: record.latency_ms for record in candidates if record.candidate},
+            final_metrics(candidates, confirmations),
         ),
         get_run_logger(),
     )

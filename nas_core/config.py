@@ -288,6 +288,24 @@ class EarlyStoppingSettings(Section):
     )
 
 
+class ConfirmSettings(Section):
+    """The best candidates race, seed by seed, before any is trained fully."""
+
+    candidates: int = Field(
+        12,
+        ge=0,
+        le=1000,
+        description="The best that race, by their reward; a quarter of all at most. 0: none.",
+    )
+    max_seeds: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="Most further proxy trainings of each, with other seeds. The race ends sooner "
+        "where train.top are told apart from the rest.",
+    )
+
+
 class SearchSettings(Section):
     """The search for architectures."""
 
@@ -329,6 +347,7 @@ class SearchSettings(Section):
     meta_val: MetaValSettings = MetaValSettings()
     proxy: ProxySettings = ProxySettings()
     early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
+    confirm: ConfirmSettings = ConfirmSettings()
 
     @model_validator(mode="after")
     def costs_count_once(self) -> Self:

@@ -15,7 +15,7 @@ from nas_core.analysis.pareto import pareto_front, pareto_fronts
 from nas_core.base.files import write_atomically
 from nas_core.base.paths import results_folder
 from nas_core.config import Settings
-from nas_core.search.journal import Record
+from nas_core.search.journal import Confirmation, Record
 
 # How each cost is shown: its name with the unit, and the unit's size.
 COST_AXES = {
@@ -26,15 +26,22 @@ COST_AXES = {
 
 
 def write_search_results(
-    root: Path, settings: Settings, folder: Path, candidates: Sequence[Record]
+    root: Path,
+    settings: Settings,
+    folder: Path,
+    candidates: Sequence[Record],
+    confirmations: Sequence[Confirmation] = (),
 ) -> SearchMetrics:
     """candidates.parquet, progress.csv, pareto.csv, pareto.png, metrics.json of the stage search.
+
+    progress.csv has the one reward of each candidate that the strategy learned from, all others the
+    mean where there are several; see `leaderboard`.
 
     Returns:
         metrics.json.
     """
     place = results_folder(root, settings, "search")
-    table = leaderboard(candidates)
+    table = leaderboard(candidates, confirmations)
     write_table(place / "candidates.parquet", table)
     scored = [record for record in candidates if record.reward is not None]
     rewards = pd.Series([record.reward for record in scored], dtype=float)
@@ -58,12 +65,18 @@ def write_search_results(
         num_repeats=candidates[-1].index + 1 - len(candidates) if candidates else 0,
         num_failed=sum(record.status == "failed" for record in candidates),
         num_stopped_early=sum(record.status == "stopped early" for record in candidates),
-        best_reward=float(rewards.max()) if scored else None,
+        num_confirmed=int((table["seeds"] > 1).sum()),
+        best_reward=float(table["reward"].iloc[0]) if scored else None,
+        best_reward_error=_number(table["reward_error"].iloc[0]) if scored else None,
         mean_reward=float(rewards.mean()) if scored else None,
         best=str(table["id"].iloc[0]) if scored else None,
     )
     metrics.write(place / "metrics.json")
     return metrics
+
+
+def _number(value: float) -> float | None:
+    return None if pd.isna(value) else float(value)
 
 
 def pareto_picture(finished: pd.DataFrame) -> Figure:

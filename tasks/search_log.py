@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from nas_core.base.files import write_bytes
 from nas_core.base.logs import Logger
 from nas_core.search.candidate_files import Losses, candidate_files, drawing_file
 from nas_core.search.candidates import damaged_files
-from nas_core.search.journal import Record
+from nas_core.search.journal import Confirmation, Record
 from nas_core.search.loop import Observer, Search
+from nas_core.search.ranking import ranking
 from nas_core.space.genotype import Genotype
 from tasks.tracking.store import patiently
-from tasks.tracking.tracker import LATENCY, CandidateEntry, Tracker
+from tasks.tracking.tracker import LATENCY, SEEDS, CandidateEntry, Tracker
 
 # Metrics of the parent run that count what is recorded completely: a search that goes on records
 # the rest.
@@ -172,6 +173,28 @@ def _metrics(record: Record) -> dict[str, float]:
     """Scores and cost; `reward` is what the strategy learned from, cost included."""
     known = {"reward": record.reward, "quality": record.quality, LATENCY: record.latency_ms}
     return record.metrics | {name: value for name, value in known.items() if value is not None}
+
+
+def final_metrics(
+    candidates: Sequence[Record], confirmations: Sequence[Confirmation]
+) -> dict[int, dict[str, float]]:
+    """What a candidate's run gets at the end of the search, by its number.
+
+    That is its latency and, where it is confirmed, the means that are in the place of its first
+    scores from then on, with `reward_error` and `seeds`.
+    """
+    found: dict[int, dict[str, float]] = {}
+    for one in ranking(candidates, confirmations):
+        values = {LATENCY: one.record.latency_ms}
+        if one.is_confirmed:
+            names = dict.fromkeys(name for run in one.runs for name in run.metrics)
+            values |= {name: one.metric(name) for name in names}
+            values |= {"reward": one.reward, "quality": one.quality}
+            values |= {"reward_error": one.reward_error, SEEDS: float(len(one.runs))}
+        if one.record.candidate is not None:
+            known = {name: value for name, value in values.items() if value is not None}
+            found[one.record.candidate] = known
+    return found
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

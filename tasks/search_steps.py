@@ -1,4 +1,4 @@
-"""The steps of a search as tasks of Prefect: sample, train on the proxy task, learn."""
+"""The steps of a search as tasks of Prefect: sample, train on the proxy task, learn, confirm."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from nas_core.search.candidates import Outcome
+from nas_core.search.confirming import ConfirmingRun
 from nas_core.search.costs import CandidateCost
 from nas_core.search.journal import Record
 from nas_core.search.loop import Candidate, Search, Steps
@@ -32,6 +33,16 @@ def aggregate_rewards(search: Search, number: int) -> dict[str, float]:
     return search.learn(number)
 
 
+@task(
+    name="confirm candidate",
+    task_run_name="confirm {run.short_id} · seed {run.number}",
+    cache_policy=NO_CACHE,
+    cache_result_in_memory=False,
+)
+def confirm_on_proxy(search: Search, run: ConfirmingRun) -> Outcome:
+    return search.confirm(run)
+
+
 @task(name="rebuild diagnostics", cache_policy=NO_CACHE)
 def rebuild_diagnostics(search: Search) -> list[str]:
     return search.rebuild_diagnostics()
@@ -53,6 +64,9 @@ class TaskSteps(Steps):
 
     def learn(self, search: Search, number: int) -> dict[str, float]:
         return aggregate_rewards(search, number)
+
+    def confirm(self, search: Search, run: ConfirmingRun) -> Outcome:
+        return confirm_on_proxy(search, run)
 
     def rebuild_diagnostics(self, search: Search) -> list[str]:
         return rebuild_diagnostics(search)

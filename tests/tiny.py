@@ -19,6 +19,7 @@ _TINY: dict[str, Any] = {
             "height": 40, "width": 56, "batch_size": 4, "epochs_a": 1, "epochs_b": 1,
             "agg_size": 8,
         },
+        "confirm": {"candidates": 0},
     },
     "network": {"agg_size": 8, "sep_repeats": 1},
     "train": {

@@ -327,8 +327,7 @@ def leaderboard(
     from nas_core.analysis import leaderboard as boards
     from nas_core.base.paths import searches_folder
 
-    name, candidates = boards.read_search(searches_folder(project_dir()), run)
-    table = boards.leaderboard(candidates)
+    name, table = boards.read_ranking(searches_folder(project_dir()), run)
     for path in filter(None, (csv, parquet)):
         from tasks.results import write_table  # brings matplotlib
 

@@ -23,8 +23,9 @@ from nas_core.base.locks import holder
 from nas_core.base.paths import artifacts_folder, searches_folder, trainings_folder
 from nas_core.base.times import duration, moment
 from nas_core.config import project_dir
-from nas_core.search.about import search_state
+from nas_core.search.about import is_confirming, search_state
 from nas_core.search.journal import Journal, Record
+from nas_core.search.ranking import ranking
 
 # pandas, plotly and torch take seconds to import: commands import what they need themselves.
 
@@ -91,13 +92,15 @@ def _search(folder: Path) -> Iterator[tuple[str, str]]:
     else:
         yield "search", f"{folder.name} is stopped: the command that began it goes on from here"
     yield "progress", _progress(state, done, planned, journal.header.settings)
-    scored = [record for record in done if record.is_scored and record.reward is not None]
-    if scored:
-        best = max(scored, key=lambda record: record.reward or 0.0)
-        iou = best.metrics.get("mean_iou")
+    if is_confirming(folder, journal):
+        yield "confirming", f"{len(journal.confirmations)} further trainings of the best so far"
+    first = next(iter(ranking(done, journal.confirmations)), None)
+    if first and first.reward is not None:
+        best, iou = first.record, first.metric("mean_iou")
+        seeds = f" (mean of {len(first.runs)} seeds)" if first.is_confirmed else ""
         yield (
             "best",
-            f"{best.id}: reward {best.reward:.4f}"
+            f"{best.id}: reward {first.reward:.4f}{seeds}"
             + (f", mIoU {100 * iou:.1f} %" if iou is not None else "")
             + f", {best.num_parameters / 1e3:.0f}K parameters, {best.macs / 1e9:.2f} GMACs",
         )

@@ -29,7 +29,7 @@ SCORES = ("mean_iou", "frequency_weighted_iou", "mean_accuracy")
 
 
 def candidates_table(name: str, candidates: pd.DataFrame, top: int) -> Table:
-    """The first rows of a leaderboard."""
+    """The first rows of a leaderboard; a mean has its standard error and number of seeds."""
     shown = f": the best {top} of {len(candidates)}" if len(candidates) > top else ""
     table = Table(title=f"{name}{shown}", title_justify="left")
     for heading in ("rank", "reward", "mIoU", "params", "GMACs", "seconds"):
@@ -40,9 +40,19 @@ def candidates_table(name: str, candidates: pd.DataFrame, top: int) -> Table:
         scores = [row["reward"], row["mean_iou"]]
         failed = row["status"] == "failed"
         note = "" if row["status"] == "finished" else f", {row['status']}"
+        if row.get("failed_seeds", 0):
+            note = f", {row['failed_seeds']} failed{note}"
+        # Tables of older versions have no seeds.
+        error = ""
+        if row.get("seeds", 0) > 1:
+            note = f", {row['seeds']} seeds{note}"
+            error = f"±{row['reward_error']:.4f}"
         table.add_row(
             "" if failed else str(row["rank"]),
-            *("" if failed else f"{score:.4f}" for score in scores),
+            *(
+                "" if failed else f"{score:.4f}{more}"
+                for score, more in zip(scores, (error, ""), strict=True)
+            ),
             f"{row['num_parameters'] / 1e3:.0f}K",
             f"{row['macs'] / 1e9:.2f}",
             f"{row['seconds']:.0f}",

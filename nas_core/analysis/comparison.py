@@ -248,6 +248,8 @@ def _settings_of(settings: Settings, strategy: str, seed: int) -> Settings:
     values["search"]["strategy"] = STRATEGIES[strategy]
     if strategy == "ppo-independent":
         values["search"]["controller"]["autoregressive"] = False
+    # It is the searches that are compared, and confirming comes after them.
+    values["search"]["confirm"]["candidates"] = 0
     return validate_settings(values, source="nas compare")
 
 

@@ -15,8 +15,9 @@ from pydantic import Field
 
 from nas_core.base.documents import Document
 from nas_core.base.errors import RunError, first_line, shown, some_of
-from nas_core.search.journal import Journal, Record
+from nas_core.search.journal import Confirmation, Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, read_latencies, with_latencies
+from nas_core.search.ranking import ranking
 from nas_core.search.searched import journals, readable
 from nas_core.space.genotype import Genotype
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 METRICS = ("mean_iou", "frequency_weighted_iou", "mean_accuracy")
 COUNTS = ("rank", "candidate", "num_parameters", "macs")
+SEEDS = ("seeds", "failed_seeds")
 SHOWN = {"id", "status", "reward", "mean_iou", "seconds", "genotype", *COUNTS}
 """The columns that readers rely on."""
 
@@ -40,40 +42,57 @@ class SearchMetrics(Document):
     """Older ones lack it."""
     num_failed: int
     num_stopped_early: int
+    num_confirmed: int | None = None
+    """Older ones lack it."""
     best_reward: float | None
+    """The mean, if the best is confirmed."""
+    best_reward_error: float | None = None
+    """The mean's standard error."""
     mean_reward: float | None
     best: str | None
     """Id of the best candidate."""
 
 
-def leaderboard(candidates: Iterable[Record]) -> pd.DataFrame:
-    """A row for each trained candidate, by reward; equal ones by age, failed ones at the end.
+def leaderboard(
+    candidates: Iterable[Record], confirmations: Iterable[Confirmation] = ()
+) -> pd.DataFrame:
+    """A row for each trained candidate, in the order of `ranking`: confirmed ones, others, failed.
 
-    Columns: rank (missing if failed), candidate, id, status, reward, quality, mean_iou,
-    frequency_weighted_iou, mean_accuracy, num_parameters, macs, latency_ms, seconds (all of its
-    training), genotype (JSON in the paper's encoding).
+    Columns: rank (missing if failed), candidate, id, status, reward, reward_error (its standard
+    error, missing for a single one), seeds (rewards that it is the mean of), failed_seeds (that
+    were to confirm it), quality, mean_iou, frequency_weighted_iou, mean_accuracy (means as the
+    reward), num_parameters, macs, latency_ms, seconds (all of its training on the proxy task),
+    genotype (JSON in the paper's encoding).
     """
-    rows = sorted(candidates, key=_order)
+    confirmations = list(confirmations)
+    ranked = ranking(candidates, confirmations)
+    rows = [one.record for one in ranked]
+    seconds: dict[str, float] = {}
+    for run in confirmations:
+        seconds[run.confirms] = seconds.get(run.confirms, 0.0) + math.fsum(run.seconds.values())
     table = pd.DataFrame(
         {
             "rank": [rank if row.is_scored else None for rank, row in enumerate(rows, start=1)],
             "candidate": [row.candidate for row in rows],
             "id": [row.id for row in rows],
             "status": [row.status for row in rows],
-            "reward": [row.reward for row in rows],
-            "quality": [row.quality for row in rows],
-            **{metric: [row.metrics.get(metric) for row in rows] for metric in METRICS},
+            "reward": [one.reward for one in ranked],
+            "reward_error": [one.reward_error for one in ranked],
+            "seeds": [len(one.runs) for one in ranked],
+            "failed_seeds": [one.num_failed_runs for one in ranked],
+            "quality": [one.quality for one in ranked],
+            **{metric: [one.metric(metric) for one in ranked] for metric in METRICS},
             "num_parameters": [row.num_parameters for row in rows],
             "macs": [row.macs for row in rows],
             "latency_ms": [row.latency_ms for row in rows],
-            "seconds": [math.fsum(row.seconds.values()) for row in rows],
+            "seconds": [math.fsum(row.seconds.values()) + seconds.get(row.id, 0.0) for row in rows],
             "genotype": [json.dumps(row.genotype) for row in rows],
         }
     )
-    floats = ("reward", "quality", *METRICS, "latency_ms", "seconds")
+    floats = ("reward", "reward_error", "quality", *METRICS, "latency_ms", "seconds")
     texts = ("id", "status", "genotype")
     return table.astype(
-        dict.fromkeys(COUNTS, "Int64")
+        dict.fromkeys((*COUNTS, *SEEDS), "Int64")
         | dict.fromkeys(floats, "float64")
         | dict.fromkeys(texts, "str")
     )
@@ -128,6 +147,21 @@ def read_search(searches: Path, name: str | None = None) -> tuple[str, list[Reco
     Raises:
         RunError: there is none, or none of this name, or its journal or latencies cannot be read.
     """
+    path, journal = _find_search(searches, name)
+    return path.parent.name, _with_latencies(path, journal)
+
+
+def read_ranking(searches: Path, name: str | None = None) -> tuple[str, pd.DataFrame]:
+    """As `read_search`: the name of a search and its `leaderboard`."""
+    path, journal = _find_search(searches, name)
+    return path.parent.name, leaderboard(_with_latencies(path, journal), journal.confirmations)
+
+
+def _with_latencies(path: Path, journal: Journal) -> list[Record]:
+    return with_latencies(journal.candidates, read_latencies(path.parent / LATENCY_FILE))
+
+
+def _find_search(searches: Path, name: str | None) -> tuple[Path, Journal]:
     paths = {path.parent.name: path for path in journals(searches)}
     if not paths:
         raise RunError(f"{searches}: no search yet; start one with `nas search`")
@@ -138,16 +172,7 @@ def read_search(searches: Path, name: str | None = None) -> tuple[str, list[Reco
             raise RunError(
                 f"{searches}: no journal.jsonl there can be read; start a search with `nas search`"
             )
-        path, candidates = found
-    elif name in paths:
-        path = paths[name]
-        candidates = Journal.read(path).candidates
-    else:
+        return found
+    if name not in paths:
         raise RunError(f"{searches}: no search {shown(name)}; there are: {some_of(paths)}")
-    latencies = read_latencies(path.parent / LATENCY_FILE)
-    return path.parent.name, with_latencies(candidates, latencies)
-
-
-def _order(record: Record) -> tuple[float, int]:
-    reward = -math.inf if record.reward is None else record.reward
-    return -reward, record.index
+    return paths[name], Journal.read(paths[name])

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from nas_core.base.files import read_json, write_json
 from nas_core.base.locks import holder
 from nas_core.search.journal import Journal
+from nas_core.search.racing import Race
 
 ABOUT_FILE = "about.json"
 
 State = Literal["running", "complete", "stopped"]
 
 
-def write_about(folder: Path, began: float, num_candidates: int, more: Mapping[str, Any]) -> None:
+def write_about(
+    folder: Path,
+    began: float,
+    num_candidates: int,
+    more: Mapping[str, Any],
+    race: Race | None = None,
+) -> None:
     """Keep what a search's journal does not tell; the time of its first beginning stays.
 
     Args:
         began: seconds since the epoch.
         num_candidates: that it is to train.
         more: as the commit of the code.
+        race: that confirms the best of them; None: they are not confirmed.
     """
     first = read_about(folder).get("began", began)
-    write_json(folder / ABOUT_FILE, {**more, "began": first, "num_candidates": num_candidates})
+    written = {**more, "began": first, "num_candidates": num_candidates}
+    write_json(folder / ABOUT_FILE, written | ({"race": asdict(race)} if race else {}))
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -40,6 +50,17 @@ def read_about(folder: Path) -> dict[str, Any]:
     return about if whole and isinstance(planned, int) and planned > 0 else {}
 
 
+def is_confirming(folder: Path, journal: Journal) -> bool:
+    """Whether the search has all its candidates, and its best are not confirmed yet."""
+    about, done = read_about(folder), journal.candidates
+    planned, values = about.get("num_candidates"), about.get("race")
+    if not planned or len(done) < planned or not isinstance(values, dict):
+        return False
+    if {*values} != {*Race.__annotations__} or any(type(one) is not int for one in values.values()):
+        return False
+    return bool(Race(**values).open_runs(done[:planned], journal.confirmations))
+
+
 def search_state(folder: Path, journal: Journal) -> tuple[State, str | None, int]:
     """State, the process that works on it, and the number of candidates that it is to train."""
     about, done = read_about(folder), len(journal.candidates)
@@ -47,6 +68,6 @@ def search_state(folder: Path, journal: Journal) -> tuple[State, str | None, int
     begun = search.get("num_candidates") if isinstance(search, Mapping) else None
     planned = about.get("num_candidates") or (begun if type(begun) is int else done)
     held_by = holder(folder)
-    if done >= planned:
+    if done >= planned and not is_confirming(folder, journal):
         return "complete", held_by, planned
     return ("running" if held_by else "stopped"), held_by, planned

@@ -22,7 +22,7 @@ from nas_core.models.encoder import load_encoder_weights
 from nas_core.search.candidate_files import Losses, candidate_files
 from nas_core.search.identity import candidate_seed
 from nas_core.space.genotype import Genotype
-from nas_core.training.proxy import ProxyTask, build_proxy_task, train_candidate
+from nas_core.training.proxy import ProxyResult, ProxyTask, build_proxy_task, train_candidate
 
 
 @dataclass(frozen=True)
@@ -49,27 +49,44 @@ def score_candidate(
     Raises:
         CandidateError: see `train_candidate`.
     """
-    task = shared_task()
-    device = Compute.from_settings(settings.compute).device  # sets the number of threads, too
-    if device != task.compute.device:
-        task = task.to(device)
-    result = train_candidate(
-        task, genotype, seed=candidate_seed(settings.seed, genotype.id), thresholds=thresholds
-    )
+    task = _task_on_device(shared_task, settings)
+    seed = candidate_seed(settings.seed, genotype.id)
+    result = train_candidate(task, genotype, seed=seed, thresholds=thresholds)
     proxy = task.settings
     card = NetworkCard(genotype, task.classes, task.palette, proxy.agg_size, proxy.sep_repeats)
-    metrics = {**result.confusion.metrics(), "skipped_steps": float(result.num_skipped_steps)}
-    outcome = Outcome(tuple(result.scores), metrics, result.seconds, result.stopped_early)
     files = {
         "genotype": json_bytes(genotype.to_dict()),
         "losses": Losses(result.losses).to_bytes(),
         "confusion_matrix": result.confusion.csv_bytes(task.classes),
         "weights": segmenter_bytes(result.segmenter, card),
     }
-    if device.type == "cuda":
+    return _outcome(task, result), files
+
+
+def confirm_candidate(
+    shared_task: Callable[[], ProxyTask], settings: Settings, genotype: Genotype, seed: int
+) -> Outcome:
+    """As `score_candidate`, with another seed, to its end and without files.
+
+    Raises:
+        CandidateError: see `train_candidate`.
+    """
+    task = _task_on_device(shared_task, settings)
+    return _outcome(task, train_candidate(task, genotype, seed=seed))
+
+
+def _task_on_device(shared_task: Callable[[], ProxyTask], settings: Settings) -> ProxyTask:
+    task = shared_task()
+    device = Compute.from_settings(settings.compute).device  # sets the number of threads, too
+    return task if device == task.compute.device else task.to(device)
+
+
+def _outcome(task: ProxyTask, result: ProxyResult) -> Outcome:
+    if task.compute.device.type == "cuda":
         # Another process may share the GPU.
         torch.cuda.empty_cache()
-    return outcome, files
+    metrics = {**result.confusion.metrics(), "skipped_steps": float(result.num_skipped_steps)}
+    return Outcome(tuple(result.scores), metrics, result.seconds, result.stopped_early)
 
 
 def keep_files(folder: Path, genotype_id: str, files: Mapping[str, bytes]) -> None:

@@ -2,7 +2,7 @@
 
 The folder's name ends in a digest of data, encoder weights, seed, precision, the settings of the
 search and the code that carries it out. The number of candidates is not part of it: raising it
-continues the search.
+continues the search; nor is how its best are confirmed, which changes no proposal.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import torch
 from pydantic import JsonValue
 
 from nas_core.base.code import SEARCH, code_digest
+from nas_core.base.errors import RunError
 from nas_core.base.files import digest_of
 from nas_core.base.seeds import derive_seed
 from nas_core.config import SearchSettings, Settings
 from nas_core.models.compute import Compute
-from nas_core.search.journal import Record
+from nas_core.search.journal import FORMAT, Header, Journal, Record
 from nas_core.space.genotype import Genotype
 from nas_core.training.early_stopping import stopping_thresholds
 
 # Settings of a search that may change between its beginning and its end.
-UNBINDING = {"num_candidates", "max_failures", "start_from"}
+UNBINDING = {"num_candidates", "max_failures", "start_from", "confirm"}
 
 Identity = dict[str, JsonValue]
 """All that decides a result."""
@@ -93,6 +94,44 @@ def _leaves(values: JsonValue, key: str = "") -> Iterator[tuple[str, JsonValue]]
         return
     for name, value in values.items():
         yield from _leaves(value, f"{key}.{name}")
+
+
+def open_journal(path: Path, settings: Settings, identity: Identity) -> Journal:
+    """Begin the journal of a search, or go on with it; see `Journal`."""
+    if path.exists():
+        return Journal.open(path)
+    header = Header(format=FORMAT, settings=settings.model_dump(mode="json"), identity=identity)
+    return Journal.create(path, header)
+
+
+# What a user has not set himself.
+_REASONS = {
+    "data": "the prepared data",
+    "encoder": "the encoder's weights",
+    "bf16": "the precision",
+    "device": "the kind of device",
+    "torch": "torch's version",
+    "code": "the code of the search",
+    "settings": "the settings that there are",
+}
+
+
+def why_anew(folder: Path, name: str, identity: Identity) -> str | None:
+    """A warning, if there is a search that differs in nothing but what the user did not set."""
+    others = [p for p in folder.parent.glob(f"{name}-*/journal.jsonl") if p.parent != folder]
+    for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            other = Journal.read(path).header.identity
+        except RunError:
+            continue
+        changed = changed_parts(other, identity)
+        if changed <= _REASONS.keys():
+            reasons = " and ".join(words for key, words in _REASONS.items() if key in changed)
+            return (
+                f"{folder.name} begins anew beside {path.parent.name}, which cannot be gone on "
+                f"with: {reasons} changed since"
+            )
+    return None
 
 
 def candidate_seed(seed: int, genotype_id: str) -> int:

@@ -1,8 +1,9 @@
 """The truth of a search on disk: its journal, and the state of its strategy.
 
-A journal is a file of JSON lines: a header, then one record for each proposal, in order. Lines are
-only ever added, and each is on the disk before `append` returns. The last entry of a line is a
-checksum of what stands before it; older journals have lines without one.
+A journal is a file of JSON lines: a header, then one record for each proposal, in order, and after
+those that they concern one confirmation for each further training of a candidate. Lines are only
+ever added, and each is on the disk before `append` returns. The last entry of a line is a checksum
+of what stands before it; older journals have lines without one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import hashlib
 import io
 import logging
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -38,6 +41,7 @@ Seconds = Annotated[float, Field(ge=0, le=1e9)]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")]
 
 _ADVICE = "restore the journal from a copy, or remove its folder to search anew"
+_CONFIRMATION = b'{"confirms":'
 _CHECKSUM = re.compile(rb'(\{.*),"checksum":"([0-9a-f]{8})"\}\s*')
 
 
@@ -104,10 +108,42 @@ class Record(Line):
         return self.status in ("finished", "stopped early")
 
 
+class Confirmation(Line):
+    """What became of a further training of a candidate, with another seed and to its end."""
+
+    confirms: Id
+    """The candidate."""
+    run: Annotated[int, Field(ge=1, lt=2**63)]
+    """Number of the seed, from 1: the candidate's own training is before it."""
+    status: Literal["finished", "failed"]
+    reward: Value | None = None
+    """None if failed."""
+    scores: tuple[Value, ...] = ()
+    """As in a `Record`; so are those that follow."""
+    metrics: dict[str, Value] = {}
+    seed: Count
+    seconds: dict[str, Seconds] = {}
+    reason: str = ""
+
+    @model_validator(mode="after")
+    def is_consistent(self) -> Self:
+        if (self.status == "failed") != (self.reward is None) or (
+            (self.status == "failed") != bool(self.reason)
+        ):
+            raise ValueError("reward: one that failed has a reason and none, any other has one")
+        if self.status == "finished" and not self.scores:
+            raise ValueError("scores: missing, but the status is 'finished'")
+        return self
+
+
 class Journal(Closing):
     """The records of a search, in order. `create` and `open` hold the run's folder; `read` doesn't.
 
     Use as a context manager, or `close`.
+
+    Attributes:
+        records: of the proposals.
+        confirmations: of further trainings of candidates.
     """
 
     def __init__(self, path: Path, lock: RunLock | None) -> None:
@@ -116,7 +152,9 @@ class Journal(Closing):
         self._lock = lock
         self._candidates: list[Record] = []
         self._num_seen = 0
-        self.header, self.records, self._size, half_written = _parse(path)
+        content = _parse(path)
+        self.header, self._size, half_written = content.header, content.size, content.half_written
+        self.records, self.confirmations = content.records, content.confirmations
         if half_written and lock:
             log.warning(
                 "%s: the last line is half written (%d bytes), as after a crash; it is dropped",
@@ -186,18 +224,23 @@ class Journal(Closing):
         self._num_seen = len(self.records)
         return self._candidates
 
-    def append(self, record: Record) -> None:
-        """Add a record; it is on the disk when this returns.
+    def append(self, new: Record | Confirmation) -> None:
+        """Add a record or a confirmation; it is on the disk when this returns.
 
         Raises:
-            RunError: the record is not the next one, or the disk does not take it. Then the
-                journal is as before.
+            RunError: it is not the next one, or the disk does not take it. Then the journal is as
+                before.
         """
         if self._lock is None:
             raise ValueError(f"{self.path} is not open for writing")
-        _check_order(record, self.records, f"{self.path}")
-        self._size = append_line(self.path, self._size, _line(record))
-        self.records.append(record)
+        if isinstance(new, Confirmation):
+            _check_confirmation(new, self.records, self.confirmations, f"{self.path}")
+            self._size = append_line(self.path, self._size, _line(new))
+            self.confirmations.append(new)
+        else:
+            _check_order(new, self.records, f"{self.path}")
+            self._size = append_line(self.path, self._size, _line(new))
+            self.records.append(new)
 
     def close(self) -> None:
         if self._lock:
@@ -251,8 +294,18 @@ def _check_exists(path: Path) -> None:
         raise RunError(f"{path} does not exist: no search has begun there")
 
 
-def _parse(path: Path) -> tuple[Header, list[Record], int, int]:
-    """Header, records, the size of their lines in bytes, and that of what follows them."""
+@dataclass(frozen=True)
+class _Content:
+    header: Header
+    records: list[Record]
+    confirmations: list[Confirmation]
+    size: int
+    """Of their lines in bytes."""
+    half_written: int
+    """Bytes that follow these."""
+
+
+def _parse(path: Path) -> _Content:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -268,15 +321,21 @@ def _parse(path: Path) -> tuple[Header, list[Record], int, int]:
             f"{FORMAT}: go on with the version that wrote it"
         )
     records: list[Record] = []
+    confirmations: list[Confirmation] = []
     for number, line in enumerate(lines[1:], start=2):
         where = f"{path}, line {number}"
-        record, is_checked = _parse_line(Record, line, where)
-        _check_order(record, records, where)
+        if line.startswith(_CONFIRMATION):
+            confirmation, is_checked = _parse_line(Confirmation, line, where)
+            _check_confirmation(confirmation, records, confirmations, where)
+            confirmations.append(confirmation)
+        else:
+            record, is_checked = _parse_line(Record, line, where)
+            _check_order(record, records, where)
+            records.append(record)
         if has_checksum and not is_checked:
             raise RunError(_changed(where, "has lost its checksum"))
         has_checksum = is_checked
-        records.append(record)
-    return header, records, len(content) - len(rest), len(rest)
+    return _Content(header, records, confirmations, len(content) - len(rest), len(rest))
 
 
 def _line(content: Line) -> bytes:
@@ -316,4 +375,18 @@ def _check_order(record: Record, earlier: list[Record], where: str) -> None:
     if record.candidate is not None and record.candidate != num_trained + 1:
         raise RunError(
             f"{where}: candidate {record.candidate}, expected {num_trained + 1}; {_ADVICE}"
+        )
+
+
+def _check_confirmation(
+    new: Confirmation, records: Sequence[Record], earlier: Sequence[Confirmation], where: str
+) -> None:
+    if not any(record.id == new.confirms and record.status == "finished" for record in records):
+        raise RunError(
+            f"{where}: confirms {new.confirms}, which is no candidate that finished; {_ADVICE}"
+        )
+    expected = sum(one.confirms == new.confirms for one in earlier) + 1
+    if new.run != expected:
+        raise RunError(
+            f"{where}: confirmation {new.run} of {new.confirms}, expected {expected}; {_ADVICE}"
         )

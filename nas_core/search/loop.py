@@ -30,18 +30,26 @@ from nas_core.data.prepared import PreparedData
 from nas_core.models.compute import Compute, visible_gpus
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.models.state import state_digest
-from nas_core.search.candidates import Outcome, keep_files, proxy_task, score_candidate
+from nas_core.search.candidates import (
+    Outcome,
+    confirm_candidate,
+    keep_files,
+    proxy_task,
+    score_candidate,
+)
+from nas_core.search.confirming import ConfirmingRun, confirm_best
 from nas_core.search.costs import CandidateCost, Costs, needs_latency, shaped_reward
 from nas_core.search.identity import (
-    Identity,
     candidate_seed,
     candidate_thresholds,
-    changed_parts,
+    open_journal,
     search_folder,
     search_identity,
+    why_anew,
 )
-from nas_core.search.journal import FORMAT, Header, Journal, Record
+from nas_core.search.journal import Confirmation, Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, with_latencies
+from nas_core.search.ranking import Ranked, ranking
 from nas_core.search.rounds import Rounds, costs_of
 from nas_core.search.start import check_start, start_networks
 from nas_core.space.genotype import Genotype
@@ -82,14 +90,18 @@ class Observer:
     def on_round(self, number: int, diagnostics: dict[str, float]) -> None:
         """The strategy has learned from a round."""
 
+    def on_confirmation(self, confirmation: Confirmation) -> None:
+        """A further training of one of the best is in the journal."""
+
     def on_end(self) -> None:
-        """All candidates are trained."""
+        """All candidates are trained, and the best confirmed."""
 
 
 class Steps:
     """How the steps of a search are carried out: here at once. To be overridden.
 
-    `train` is called from several threads, in a copy of the context of the search's thread.
+    `train` and `confirm` are called from several threads, in copies of the context of the search's
+    thread.
     """
 
     def sample(self, search: Search, number: int) -> list[tuple[Genotype, CandidateCost]]:
@@ -100,6 +112,9 @@ class Steps:
 
     def learn(self, search: Search, number: int) -> dict[str, float]:
         return search.learn(number)
+
+    def confirm(self, search: Search, run: ConfirmingRun) -> Outcome:
+        return search.confirm(run)
 
     def rebuild_diagnostics(self, search: Search) -> list[str]:
         return search.rebuild_diagnostics()
@@ -167,10 +182,10 @@ class Search(Closing):
             )
             check_start(start, settings.search, costs)
             begins = not (folder / "journal.jsonl").exists()
-            journal = _open_journal(folder / "journal.jsonl", settings, identity)
+            journal = open_journal(folder / "journal.jsonl", settings, identity)
             search = cls(settings, root, folder, journal, costs, workers, start)
             if begins:
-                search.begins_anew = _why_anew(folder, settings.name, identity)
+                search.begins_anew = why_anew(folder, settings.name, identity)
             return search
         except BaseException:
             workers.close()
@@ -197,23 +212,35 @@ class Search(Closing):
         """The first `search.num_candidates` networks that were trained."""
         return self.journal.candidates[: self.settings.search.num_candidates]
 
-    def run(self, observers: Sequence[Observer] = (), steps: Steps | None = None) -> list[Record]:
-        """Go on until `search.num_candidates` networks are trained; returns them.
+    @property
+    def ranked(self) -> list[Ranked]:
+        """These, the best first, by the mean of their rewards where they are confirmed."""
+        return ranking(self.candidates, self.journal.confirmations)
 
-        After an interruption, another that is opened goes on from the last record.
+    def run(self, observers: Sequence[Observer] = (), steps: Steps | None = None) -> list[Record]:
+        """Go on until `search.num_candidates` networks are trained and the best of them confirmed.
+
+        After an interruption, another that is opened goes on from the last line of the journal.
+
+        Returns:
+            The candidates, in the order of their training; see `ranked`.
 
         Raises:
             RunError: too many candidates failed in a row, nothing new is proposed any more, or the
                 disk is full.
         """
+        steps = steps or Steps()
         with self.workers.waiting_room() as threads:
-            loop = _Loop(self, observers, steps or Steps(), threads)
+            loop = _Loop(self, observers, steps, threads)
             try:
                 loop.run()
+                confirm_best(self, observers, steps, threads)
             except BaseException:
                 # Else the threads would wait for what is in training.
                 self.workers.close()
                 raise
+        for observer in observers:
+            observer.on_end()
         return self.candidates
 
     def of_round(self, number: int) -> list[Record]:
@@ -242,6 +269,15 @@ class Search(Closing):
         )
         keep_files(self.folder, candidate.genotype.id, files)
         return outcome
+
+    def confirm(self, run: ConfirmingRun) -> Outcome:
+        """Train a candidate again, with another seed and to its end.
+
+        Raises:
+            NasError: see `train_candidate` and `Workers.call`.
+        """
+        shared = self.workers.share(proxy_task, self.settings, self.root)
+        return self.workers.call(confirm_candidate, shared, self.settings, run.genotype, run.seed)
 
     def learn(self, number: int) -> dict[str, float]:
         """Teach the strategy the rewards of the current round; returns its diagnostics."""
@@ -332,8 +368,6 @@ class _Loop:
             observer.on_begin(self.search)
         while self._run_round(self.search.rounds.current):
             pass
-        for observer in self.observers:
-            observer.on_end()
 
     def _run_round(self, number: int) -> bool:
         """Run the oldest open round to its end; False when the search is complete."""
@@ -446,43 +480,6 @@ class _Loop:
             metrics=outcome.metrics,
             seconds=outcome.seconds,
         )
-
-
-def _open_journal(path: Path, settings: Settings, identity: Identity) -> Journal:
-    if path.exists():
-        return Journal.open(path)
-    header = Header(format=FORMAT, settings=settings.model_dump(mode="json"), identity=identity)
-    return Journal.create(path, header)
-
-
-# What a user has not set himself.
-_REASONS = {
-    "data": "the prepared data",
-    "encoder": "the encoder's weights",
-    "bf16": "the precision",
-    "device": "the kind of device",
-    "torch": "torch's version",
-    "code": "the code of the search",
-    "settings": "the settings that there are",
-}
-
-
-def _why_anew(folder: Path, name: str, identity: Identity) -> str | None:
-    """A warning, if there is a search that differs in nothing but what the user did not set."""
-    others = [p for p in folder.parent.glob(f"{name}-*/journal.jsonl") if p.parent != folder]
-    for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            other = Journal.read(path).header.identity
-        except RunError:
-            continue
-        changed = changed_parts(other, identity)
-        if changed <= _REASONS.keys():
-            reasons = " and ".join(words for key, words in _REASONS.items() if key in changed)
-            return (
-                f"{folder.name} begins anew beside {path.parent.name}, which cannot be gone on "
-                f"with: {reasons} changed since"
-            )
-    return None
 
 
 def _check_failures(journal: Journal, most: int) -> None:

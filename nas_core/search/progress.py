@@ -7,8 +7,10 @@ import time
 from datetime import timedelta
 
 from nas_core.base.logs import Logger
-from nas_core.search.journal import Record
+from nas_core.search.confirming import race_of
+from nas_core.search.journal import Confirmation, Record
 from nas_core.search.loop import Observer, Search
+from nas_core.search.ranking import ranking
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,7 @@ class Progress(Observer):
 
     def on_begin(self, search: Search) -> None:
         done = search.journal.candidates
+        self.search, self.race = search, race_of(search.settings)
         self.num_candidates = search.settings.search.num_candidates
         self.num_done = len(done)
         self.best = max((r for r in done if r.is_scored), key=_reward, default=None)
@@ -35,6 +38,19 @@ class Progress(Observer):
 
     def on_record(self, record: Record) -> None:
         self.logger.info("%s", self.line(record))
+
+    def on_confirmation(self, confirmation: Confirmation) -> None:
+        self.logger.info("%s", self.confirming_line(confirmation))
+
+    def confirming_line(self, confirmation: Confirmation) -> str:
+        """Describe a new confirmation, with what the candidate's rewards are by now."""
+        journal, one = self.search.journal, confirmation
+        what = f"confirming {one.confirms[:6]} · seed {one.run} of {self.race.max_seeds} at most"
+        if one.status == "failed":
+            return f"{what} · FAILED: {one.reason}"
+        candidates = [record for record in journal.candidates if record.id == one.confirms]
+        (ranked,) = ranking(candidates, journal.confirmations)
+        return f"{what} · reward {one.reward:.4f} · mean of {len(ranked.runs)} {ranked.reward:.4f}"
 
     def line(self, record: Record) -> str:
         """Take a new record into account and describe it."""

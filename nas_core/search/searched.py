@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from nas_core.base.errors import GenotypeError, RunError
-from nas_core.search.journal import Journal, Record
+from nas_core.search.journal import Journal
 from nas_core.space.genotype import Genotype
 
 log = logging.getLogger(__name__)
@@ -21,8 +21,8 @@ def searched_genotypes(searches: Path) -> dict[str, Genotype]:
     """
     return {
         record.id: Genotype.from_dict(record.genotype)
-        for _, candidates in readable(journals(searches))
-        for record in candidates
+        for _, journal in readable(journals(searches))
+        for record in journal.candidates
     }
 
 
@@ -30,17 +30,17 @@ def journals(searches: Path) -> list[Path]:
     return sorted(searches.glob("*/journal.jsonl"))
 
 
-def readable(paths: Iterable[Path]) -> Iterator[tuple[Path, list[Record]]]:
-    """The journals that can be read, with their trained candidates."""
+def readable(paths: Iterable[Path]) -> Iterator[tuple[Path, Journal]]:
+    """The journals that can be read."""
     for path in paths:
         try:
-            candidates = Journal.read(path).candidates
-            for record in candidates:
+            journal = Journal.read(path)
+            for record in journal.candidates:
                 Genotype.from_dict(record.genotype, f"{path}, record {record.index}")
         except (RunError, GenotypeError) as error:
             _warn_of_left_out(f"{error}; this search is left out")
         else:
-            yield path, candidates
+            yield path, journal
 
 
 @cache

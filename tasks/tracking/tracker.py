@@ -32,6 +32,7 @@ CANDIDATE_TAG = "nas.candidate"
 REPORT_TAG = "nas.report"
 FAILURE_TAG = "failure"
 LATENCY = "latency_ms"
+SEEDS = "seeds"
 
 # Limits of one request to MLflow, and of a tag.
 MAX_METRICS = 1000
@@ -176,23 +177,31 @@ class Tracker:
             )
 
     def log_search_results(
-        self, identity: str, files: Iterable[Path], latencies: Mapping[int, float | None]
+        self, identity: str, files: Iterable[Path], metrics: Mapping[int, Mapping[str, float]]
     ) -> None:
         """Record files of a search under their own names; again, it replaces them.
 
         Args:
             identity: as `start_search` took it.
-            latencies: milliseconds by the number of a candidate, whose run gets them as the
-                metric `latency_ms`; None if not measured.
+            metrics: by the number of a candidate, whose run gets those that have another value
+                there, or none, at the step `seeds`.
         """
         run_id = self.search_run(identity)
         assert run_id is not None, f"search {identity} has not begun"
         with service_errors(self.uri):
             self.log_files(run_id, files)
             for run in self.find_runs({PARENT_TAG: run_id, KIND_TAG: "candidate"}, "FINISHED"):
-                latency = latencies.get(int(run.data.tags[CANDIDATE_TAG]))
-                if latency is not None and LATENCY not in run.data.metrics:
-                    self.client.log_metric(run.info.run_id, LATENCY, latency)
+                values = metrics.get(int(run.data.tags[CANDIDATE_TAG]), {})
+                at, step = milliseconds(time.time()), int(values.get(SEEDS, 0))
+                known = run.data.metrics
+                self.log_metrics(
+                    run.info.run_id,
+                    [
+                        Metric(name, value, at, step)
+                        for name, value in values.items()
+                        if known.get(name) != value
+                    ],
+                )
 
     def log_search_file(self, run_id: str, path: Path) -> None:
         """Record a file of a search under its own name; again, it replaces it."""

@@ -16,6 +16,8 @@ from nas_core.analysis.report.sources import SearchFacts, read_search_facts
 from nas_core.base.errors import NasError, first_line
 from nas_core.base.logs import Logger
 from nas_core.search.about import write_about
+from nas_core.search.confirming import race_of
+from nas_core.search.journal import Confirmation
 from nas_core.search.loop import Observer, Search
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ LARGEST_SHARE = 0.05
 
 
 class LiveReport(Observer):
-    """Writes the page of a search at its beginning, after rounds, and at its end.
+    """Writes the page of a search at its beginning, now and then, and at its end.
 
     A page that cannot be written is told of, and the search goes on.
     """
@@ -41,12 +43,18 @@ class LiveReport(Observer):
 
     def on_begin(self, search: Search) -> None:
         self.search = search
-        planned = search.settings.search.num_candidates
+        planned, race = search.settings.search.num_candidates, race_of(search.settings)
         with self._telling():
-            write_about(search.folder, time.time(), planned, self.about)
+            write_about(search.folder, time.time(), planned, self.about, race)
         self.write(search.root, search.folder)
 
     def on_round(self, number: int, diagnostics: dict[str, float]) -> None:
+        self._write_now_and_then()
+
+    def on_confirmation(self, confirmation: Confirmation) -> None:
+        self._write_now_and_then()
+
+    def _write_now_and_then(self) -> None:
         if time.monotonic() >= self._not_before:
             self.write(self.search.root, self.search.folder)
 

@@ -94,6 +94,7 @@ def search_content(facts: SearchFacts) -> dict[str, Any]:
         if facts.state == "running"
         else "nas search trains the best; nas train ID any of them.",
         "final_split": facts.data.final_split if facts.data else "the final split",
+        "confirming": _confirming(facts),
         "stopping": _stopping(facts),
         "failures": failures[:MAX_FAILURES],
         "num_more_failures": max(0, len(failures) - MAX_FAILURES),
@@ -106,10 +107,11 @@ def search_content(facts: SearchFacts) -> dict[str, Any]:
 
 def state_words(facts: SearchFacts) -> str:
     done = len(facts.candidates)
+    confirming = ", confirming the best" if facts.is_confirming else ""
     return {
-        "running": f"running, {done} of {facts.num_planned}",
+        "running": f"running, {done} of {facts.num_planned}{confirming}",
         "complete": "complete",
-        "stopped": f"stopped at {done} of {facts.num_planned}",
+        "stopped": f"stopped at {done} of {facts.num_planned}{confirming}",
     }[facts.state]
 
 
@@ -123,7 +125,7 @@ def summary(facts: SearchFacts) -> str:
             f"A search with {by} for compact segmentation networks on {where}. No candidate has "
             "come to its end yet."
         )
-    seconds = sum(sum(record.seconds.values()) for record in done)
+    seconds = sum(sum(run.seconds.values()) for run in facts.trainings)
     what = (
         f"With {by}, {len(done)} {'network was' if len(done) == 1 else 'networks were'} tried on "
         f"{where}, in {duration(seconds)} of training."
@@ -132,8 +134,9 @@ def summary(facts: SearchFacts) -> str:
         return f"{what} All of them failed, for the reasons below."
     best = _rows(facts.best)[0]
     latency = "" if best["latency_ms"] is None else f", {best['latency_ms']:.0f} ms an image"
+    seeds = f"{_over_seeds(best)}, " if best["seeds"] > 1 else ""
     found = (
-        f"The best, {best['id']}, has a reward of {best['reward']:.4f} (mIoU "
+        f"The best, {best['id']}, has a reward of {best['reward']:.4f} ({seeds}mIoU "
         f"{percent(best['mean_iou'])} on held-out training images) with "
         f"{best['num_parameters']:,} parameters, {best['macs'] / 1e9:.2f} GMACs{latency}"
     )
@@ -282,6 +285,7 @@ def _cards(facts: SearchFacts) -> list[dict[str, Any]]:
     return [
         {
             **{key: row[key] for key in ("rank", "id", "candidate", "status")},
+            "confirmed": _over_seeds(row),
             "facts": [
                 (name, written(row[column]), row[column] is not None and row[column] == top)
                 for name, column, _, written in CARD_FACTS
@@ -291,6 +295,11 @@ def _cards(facts: SearchFacts) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def _over_seeds(row: Mapping[str, Any]) -> str:
+    """That a reward is a mean, and its standard error; empty if it is none."""
+    return f"mean of {row['seeds']} seeds ± {row['reward_error']:.4f}" if row["seeds"] > 1 else ""
 
 
 def _front(finished: pd.DataFrame) -> list[dict[str, Any]]:
@@ -304,7 +313,9 @@ def _in_a_line(row: Mapping[str, Any]) -> str:
     if row["status"] != "finished":
         parts.append(row["status"])
     if row["reward"] is not None:
-        parts += [f"reward {row['reward']:.4f}", f"mIoU {percent(row['mean_iou'])}"]
+        parts.append(f"reward {row['reward']:.4f}")
+        parts += filter(None, [_over_seeds(row)])
+        parts.append(f"mIoU {percent(row['mean_iou'])}")
     parts += [f"{row['num_parameters']:,} parameters", f"{row['macs'] / 1e9:.2f} GMACs"]
     if row["latency_ms"] is not None:
         parts.append(f"{row['latency_ms']:.0f} ms")
@@ -368,11 +379,29 @@ def _stopping(facts: SearchFacts) -> str:
     return f"{words} {failed or 'None'} of the candidates failed."
 
 
+def _confirming(facts: SearchFacts) -> str:
+    """What became of the race between the best; empty if there was none."""
+    confirmed = int((facts.table["seeds"] > 1).sum())
+    if not facts.confirmations:
+        return ""
+    failed = sum(one.status == "failed" for one in facts.confirmations)
+    return (
+        f"{confirmed} of the best were trained again with other seeds, in "
+        f"{len(facts.confirmations)} trainings, {failed or 'none'} of which failed. They stand "
+        "before all others, by the mean of their rewards; what was clearly worse got fewer seeds."
+    )
+
+
 def _failures(facts: SearchFacts) -> list[tuple[str, str, str]]:
+    numbers = {record.id: record.candidate for record in facts.candidates}
     return [
         (str(record.candidate), record.id, record.reason)
         for record in facts.candidates
         if record.status == "failed"
+    ] + [
+        (f"{numbers.get(one.confirms, '')}, seed {one.run}", one.confirms, one.reason)
+        for one in facts.confirmations
+        if one.status == "failed"
     ]
 
 
@@ -404,8 +433,8 @@ def _origin(facts: SearchFacts) -> list[tuple[str, str]]:
     if began := about.get("began"):
         rows.append(("begun", moment(began)))
     parts: dict[str, float] = {}
-    for record in facts.candidates:
-        for part, seconds in record.seconds.items():
+    for run in facts.trainings:
+        for part, seconds in run.seconds.items():
             parts[part] = parts.get(part, 0.0) + seconds
     if parts:
         told = ", ".join(f"{part.replace('_', ' ')} {duration(s)}" for part, s in parts.items())

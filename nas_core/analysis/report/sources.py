@@ -21,9 +21,9 @@ from nas_core.base.files import read_limited, write_bytes
 from nas_core.base.paths import artifacts_folder, trainings_folder
 from nas_core.config import validate_settings
 from nas_core.data.prepared import PreparedData
-from nas_core.search.about import State, read_about, search_state
+from nas_core.search.about import State, is_confirming, read_about, search_state
 from nas_core.search.candidate_files import Losses, candidate_files, drawing_file
-from nas_core.search.journal import Journal, Record
+from nas_core.search.journal import Confirmation, Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, read_latencies, with_latencies
 from nas_core.space.genotype import Genotype
 from nas_core.training.record import FinalScores, Training
@@ -76,6 +76,7 @@ class SearchFacts:
         state: stopped: not at its end, and no process works on it.
         held_by: the process that works on it.
         num_planned: the candidates that it is to train.
+        is_confirming: it has them all, and its best are not confirmed yet.
         about: the content of the search's about.json; empty if it never did.
         table: its candidates as `leaderboard` has them.
         data: the prepared dataset, if it is still the one of this search.
@@ -98,6 +99,8 @@ class SearchFacts:
     losses: Mapping[str, Mapping[str, Sequence[float]]]
     drawings: Mapping[str, bytes]
     trained: Sequence[Trained]
+    confirmations: Sequence[Confirmation] = ()
+    is_confirming: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -107,6 +110,11 @@ class SearchFacts:
     @property
     def candidates(self) -> list[Record]:
         return [record for record in self.records if record.candidate is not None]
+
+    @property
+    def trainings(self) -> list[Record | Confirmation]:
+        """Those on the proxy task."""
+        return [*self.candidates, *self.confirmations]
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -136,7 +144,9 @@ def read_search_facts(root: Path, folder: Path) -> SearchFacts:
     state, held_by, planned = search_state(folder, journal)
     latencies = read_latencies(folder / LATENCY_FILE)
     records = with_latencies(journal.records, latencies)
-    table = leaderboard(record for record in records if record.candidate is not None)
+    table = leaderboard(
+        (record for record in records if record.candidate is not None), journal.confirmations
+    )
     settings, identity = journal.header.settings, journal.header.identity
     data = _prepared(root, settings, identity)
     facts = SearchFacts(
@@ -150,6 +160,8 @@ def read_search_facts(root: Path, folder: Path) -> SearchFacts:
         records=records,
         table=table,
         data=data,
+        confirmations=journal.confirmations,
+        is_confirming=is_confirming(folder, journal),
         losses={},
         drawings={},
         trained=_trained(root, settings, data, {*table["id"]}, notes),

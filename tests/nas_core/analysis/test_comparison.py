@@ -248,7 +248,7 @@ def test_all_strategies_and_two_seeds_unless_named() -> None:
         assert search.controller.autoregressive == (one.strategy != "ppo-independent")
     (only,) = plan_searches(Settings(), ["evolution"], [7])
     assert only.settings == validate_settings(
-        {"seed": 7, "search": {"strategy": "evolution"}}, source=""
+        {"seed": 7, "search": {"strategy": "evolution", "confirm": {"candidates": 0}}}, source=""
     )
 
 

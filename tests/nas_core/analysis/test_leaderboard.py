@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -8,12 +9,21 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
-from nas_core.analysis.leaderboard import leaderboard, read_search
+from flows.cli.tables import candidates_table
+from nas_core.analysis.leaderboard import (
+    leaderboard,
+    read_leaderboard,
+    read_ranking,
+    read_search,
+)
 from nas_core.base.errors import RunError
-from nas_core.search.journal import Header, Journal, Record
+from nas_core.config import Settings
+from nas_core.search.journal import Confirmation, Header, Journal, Record
 from nas_core.search.searched import searched_genotypes
 from nas_core.space.genotype import Genotype
+from tasks.results import write_search_results
 
 GENOTYPE = {
     "templates": [[3, 0, 1], [4, 1, 1], [3, 1, 1]],
@@ -25,6 +35,9 @@ COLUMNS = [
     "id",
     "status",
     "reward",
+    "reward_error",
+    "seeds",
+    "failed_seeds",
     "quality",
     "mean_iou",
     "frequency_weighted_iou",
@@ -115,6 +128,68 @@ def test_columns_and_types_do_not_depend_on_the_rows(
     table.to_parquet(tmp_path / "table.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "table.parquet"), table)
     assert table.to_csv(index=False).count("\n") == len(rows) + 1
+
+
+def confirm(folder: Path, *confirmations: tuple[str, int, float | None]) -> None:
+    with Journal.open(folder / "journal.jsonl") as journal:
+        for one, run, reward in confirmations:
+            known = {} if reward is None else {"reward": reward, "scores": (reward,)}
+            journal.append(
+                Confirmation(
+                    confirms=one,
+                    run=run,
+                    status="failed" if reward is None else "finished",
+                    metrics={} if reward is None else {"mean_iou": 0.5},
+                    seed=run,
+                    seconds={"a": 1.0},
+                    reason="it broke" if reward is None else "",
+                    **known,
+                )
+            )
+
+
+def test_confirmed_ones_are_ranked_by_their_means(tmp_path: Path) -> None:
+    rows: list[tuple[str, float | None]] = [("finished", 0.5), ("finished", 0.4), ("finished", 0.3)]
+    make_table(tmp_path / "one", rows)
+    confirm(tmp_path / "one", ("id0", 1, 0.3), ("id1", 1, 0.44), ("id1", 2, None))
+    name, table = read_ranking(tmp_path)
+    assert name == "one"
+    assert table["id"].tolist() == ["id1", "id0", "id2"]
+    assert table["rank"].tolist() == [1, 2, 3]
+    assert table["reward"].tolist() == pytest.approx([0.42, 0.4, 0.3])
+    assert table["seeds"].tolist() == [2, 2, 1]
+    assert table["failed_seeds"].tolist() == [1, 0, 0]
+    pooled = ((2 * 0.02**2 + 2 * 0.1**2) / 2) ** 0.5
+    assert table["reward_error"].tolist()[:2] == pytest.approx([pooled / 2**0.5] * 2)
+    assert pd.isna(table["reward_error"].iloc[2])
+    assert table["mean_iou"].tolist() == pytest.approx([0.4, 0.4, 0.3])
+    assert table["seconds"].tolist() == pytest.approx([5.75, 4.75, 3.75])
+
+
+def test_what_is_trained_fully_is_chosen_by_the_mean(tmp_path: Path) -> None:
+    make_table(tmp_path / "one", [("finished", 0.5), ("finished", 0.4)])
+    confirm(tmp_path / "one", ("id0", 1, 0.2), ("id1", 1, 0.4))
+    _, table = read_ranking(tmp_path)
+    table.to_parquet(tmp_path / "candidates.parquet")
+    assert read_leaderboard(tmp_path / "candidates.parquet")["id"].iloc[0] == "id1"
+    settings, folder = Settings(name="one"), tmp_path / "one"
+    journal = Journal.read(folder / "journal.jsonl")
+    metrics = write_search_results(
+        tmp_path, settings, folder, journal.candidates, journal.confirmations
+    )
+    assert (metrics.best, metrics.best_reward, metrics.num_confirmed) == ("id1", 0.4, 2)
+    assert metrics.best_reward_error and metrics.mean_reward == pytest.approx(0.45)
+
+
+def test_a_mean_is_shown_with_its_error(tmp_path: Path) -> None:
+    make_table(tmp_path / "one", [("finished", 0.5), ("finished", 0.4)])
+    confirm(tmp_path / "one", ("id0", 1, 0.46), ("id0", 2, None))
+    console = Console(width=80, file=io.StringIO())
+    console.print(candidates_table(*read_ranking(tmp_path), top=5))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "0.4800±0.0200" in text and "2 seeds" in text and "1 failed" in text
+    assert "0.4000 " in text
 
 
 def test_searches_are_found_by_name_or_the_latest(tmp_path: Path) -> None:

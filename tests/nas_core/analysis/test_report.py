@@ -30,8 +30,9 @@ from nas_core.data.prepared import prepare
 from nas_core.search import loop
 from nas_core.search.about import write_about
 from nas_core.search.candidate_files import candidate_files
-from nas_core.search.journal import FORMAT, Header, Journal
+from nas_core.search.journal import FORMAT, Confirmation, Header, Journal
 from nas_core.search.loop import Search
+from nas_core.search.racing import Race
 from nas_core.workers.local import InProcessWorkers
 from tests.nas_core.analysis.searches import (
     ROOT,
@@ -44,6 +45,18 @@ from tests.nas_core.analysis.searches import (
 
 ROWS = real_candidates(12)
 BEST = max(ROWS, key=lambda row: row["quality"])
+
+
+def confirmation(identifier: str, run: int, reward: float | None) -> Confirmation:
+    return Confirmation(
+        confirms=identifier,
+        run=run,
+        status="failed" if reward is None else "finished",
+        reward=reward,
+        scores=() if reward is None else (reward,),
+        seed=run,
+        reason="no luck" if reward is None else "",
+    )
 
 
 def page_of(root: Path, folder: Path) -> str:
@@ -136,6 +149,38 @@ def test_a_search_in_which_all_failed(tmp_path: Path) -> None:
 def test_a_search_with_one_candidate(tmp_path: Path) -> None:
     text = words(page_of(tmp_path, write_search(tmp_path, [record_of(BEST, 0)])))
     assert "1 network was tried" in text and "The best one side by side" not in text
+
+
+def test_what_was_confirmed_and_how(tmp_path: Path) -> None:
+    records = [record_of(row, index) for index, row in enumerate(ROWS[:8])]
+    folder = write_search(tmp_path, records)
+    first, second = sorted(records, key=lambda record: -(record.reward or 0.0))[:2]
+    assert first.reward and second.reward
+    worse = first.reward - 0.2
+    write_about(folder, 1.7e9, 8, {}, Race(candidates=2, max_seeds=3, top=1))
+    with Journal.open(folder / "journal.jsonl") as journal:
+        text = words(page_of(tmp_path, folder))
+        assert "running, 8 of 8, confirming the best" in text
+        journal.append(confirmation(first.id, 1, worse))
+    text = words(page_of(tmp_path, folder))
+    assert "stopped at 8 of 8, confirming the best" in text
+    with Journal.open(folder / "journal.jsonl") as journal:
+        journal.append(confirmation(second.id, 1, None))
+        for run in (2, 3):
+            journal.append(confirmation(first.id, run, worse))
+            journal.append(confirmation(second.id, run, second.reward))
+    text = words(page_of(tmp_path, folder))
+    assert "complete" in text and "confirming" not in text
+    # The second has the better mean.
+    assert f"The best, {second.id}, has a reward of {second.reward:.4f}" in text
+    assert "2 of the best were trained again with other seeds, in 6 trainings, 1 of which" in text
+    assert f"{second.index + 1}, seed 1 {second.id} no luck" in text
+    assert re.search(r"mean of 4 seeds ± 0\.0\d+", text) and "mean of 3 seeds ±" in text
+
+
+def test_a_search_that_was_not_confirmed_says_nothing_of_it(tmp_path: Path, whole: Path) -> None:
+    text = words(page_of(tmp_path, whole))
+    assert "trained again" not in text and "seeds ±" not in text
 
 
 def test_many_failures_are_counted(tmp_path: Path) -> None:

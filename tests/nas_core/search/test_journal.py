@@ -5,7 +5,7 @@ import logging
 import re
 import resource
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,14 @@ from pydantic import ValidationError
 
 from nas_core.base.errors import RunError
 from nas_core.config import SearchSettings
-from nas_core.search.journal import Header, Journal, Record, load_state, save_state
+from nas_core.search.journal import (
+    Confirmation,
+    Header,
+    Journal,
+    Record,
+    load_state,
+    save_state,
+)
 from nas_core.search.strategy import make_strategy
 from nas_core.space.decisions import sample
 from nas_core.space.genotype import Genotype
@@ -51,7 +58,27 @@ def make_record(index: int, status: str = "finished", **changes: Any) -> Record:
     return Record(**{**values, **changes})
 
 
-def write_journal(path: Path, records: list[Record]) -> None:
+def make_confirmation(index: int, run: int, **changes: Any) -> Confirmation:
+    values: dict[str, Any] = {
+        "confirms": make_record(index).id,
+        "run": run,
+        "status": "finished",
+        "reward": 0.5,
+        "scores": (0.4, 0.5),
+        "metrics": {"mean_iou": 1 / 3},
+        "seed": run,
+        "seconds": {"a": 1.5},
+    }
+    return Confirmation(**{**values, **changes})
+
+
+FAILED_RUN: dict[str, Any] = {
+    "status": "failed", "reward": None, "scores": (), "metrics": {}, "seconds": {},
+    "reason": "no result after 3600 s",
+}  # fmt: skip
+
+
+def write_journal(path: Path, records: Sequence[Record | Confirmation]) -> None:
     with Journal.create(path, HEADER) as journal:
         for record in records:
             journal.append(record)
@@ -215,6 +242,93 @@ def test_full_disk_leaves_the_journal_as_it_was(path: Path) -> None:
 
 def line_of(record: Record, **changes: Any) -> str:
     return json.dumps({**record.model_dump(mode="json"), **changes})
+
+
+def test_confirmations_come_back_beside_the_records(path: Path) -> None:
+    first, second = make_record(0), make_record(1)
+    further = [
+        make_confirmation(0, 1),
+        make_confirmation(1, 1),
+        make_confirmation(0, 2, **FAILED_RUN),
+    ]
+    write_journal(path, [first, second, *further])
+    with Journal.open(path) as journal:
+        assert journal.records == journal.candidates == [first, second]
+        assert journal.confirmations == further
+        # A search that goes on has its later proposals after them.
+        journal.append(make_record(2))
+        journal.append(make_confirmation(0, 3))
+    again = Journal.read(path)
+    assert again.records == [first, second, make_record(2)]
+    assert again.confirmations == [*further, make_confirmation(0, 3)]
+
+
+@pytest.mark.parametrize("cut", [1, 40])
+def test_a_half_written_confirmation_is_dropped(path: Path, cut: int) -> None:
+    write_journal(path, [make_record(0), make_confirmation(0, 1), make_confirmation(0, 2)])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    with Journal.open(path) as journal:
+        assert journal.confirmations == [make_confirmation(0, 1)]
+        journal.append(make_confirmation(0, 2))
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        (make_confirmation(0, 1), "confirmation 1 of .*, expected 2"),
+        (make_confirmation(0, 3), "confirmation 3 of .*, expected 2"),
+        (make_confirmation(5, 1), "which is no candidate that finished"),
+        (make_confirmation(1, 1), "which is no candidate that finished"),
+    ],
+    ids=["twice", "one left out", "of nothing", "of one that stopped early"],
+)
+def test_a_confirmation_out_of_order_is_named(path: Path, bad: Confirmation, problem: str) -> None:
+    records = [make_record(0), make_record(1, "stopped early"), make_confirmation(0, 1)]
+    write_journal(path, records)
+    with Journal.open(path) as journal, pytest.raises(RunError, match=problem):
+        journal.append(bad)
+    path.write_text(
+        re.sub(r',"checksum":"\w+"', "", path.read_text()) + bad.model_dump_json() + "\n"
+    )
+    with pytest.raises(RunError, match=rf"journal\.jsonl, line 5: .*{problem}"):
+        Journal.read(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('"reward":0.5', '"reward":0.6', "checksum"),
+        ('"run":1', '"run":"1"', "not a confirmation of a journal: run"),
+        ('"status":"finished","reward":0.5', '"status":"finished","reward":null', "reward: one"),
+    ],
+)
+def test_a_changed_confirmation_is_named(path: Path, old: str, new: str, problem: str) -> None:
+    write_journal(path, [make_record(0), make_confirmation(0, 1)])
+    before, changed, after = path.read_text().rpartition(old)
+    assert changed
+    path.write_text(before + new + after)
+    with pytest.raises(RunError, match=rf"line 3.*{problem}"):
+        Journal.read(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reward": None},
+        {"reason": "none"},
+        {"scores": ()},
+        {**FAILED_RUN, "reason": ""},
+        {**FAILED_RUN, "reward": 0.0},
+        {"status": "stopped early"},
+        {"run": 0},
+        {"reward": float("nan")},
+    ],
+)
+def test_inconsistent_confirmation(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Confirmation(**{**make_confirmation(0, 1).model_dump(), **changes})
 
 
 BAD_LINES = {

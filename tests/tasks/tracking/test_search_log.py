@@ -16,16 +16,16 @@ from nas_core.models.compute import Compute
 from nas_core.search.candidate_files import candidate_files
 from nas_core.search.candidates import keep_files
 from nas_core.search.costs import Costs
-from nas_core.search.journal import Header, Journal, Record
+from nas_core.search.journal import Confirmation, Header, Journal, Record
 from nas_core.search.latencies import LATENCY_FILE
 from nas_core.search.loop import Search
 from nas_core.space.decisions import sample
 from nas_core.space.genotype import Genotype
 from nas_core.training.metrics import ConfusionMatrix
 from nas_core.workers.local import InProcessWorkers
-from tasks.search_log import SearchLog
+from tasks.search_log import SearchLog, final_metrics
 from tasks.tracking import store
-from tasks.tracking.tracker import Tracker
+from tasks.tracking.tracker import CANDIDATE_TAG, PARENT_TAG, Tracker
 
 LOGGER = logging.getLogger(__name__)
 REWARDS = [0.4, 0.6, None, 0.5, 0.7, 0.3]
@@ -193,3 +193,32 @@ def test_each_candidate_has_its_drawing_and_a_failed_one_nothing_else(
         assert files == {"architecture.svg"} | expected
         path = tracker.client.download_artifacts(run.info.run_id, "architecture.svg")
         assert run.data.params["id"] in Path(path).read_text()
+
+
+def test_the_run_of_a_confirmed_candidate_gets_its_means(tracker: Tracker, search: Search) -> None:
+    records = candidates(search.folder)
+    for record in records:
+        search.journal.append(record)
+    best = records[4]
+    further = [
+        Confirmation(confirms=best.id, run=run, status="finished", reward=reward, scores=(reward,),
+                     metrics={"mean_iou": reward}, seed=run)
+        for run, reward in ((1, 0.5), (2, 0.3))
+    ]  # fmt: skip
+    log = SearchLog(tracker, search, LOGGER, drawn)
+    search_name = search.folder.name
+    for confirmations in (further[:1], further, further):
+        tracker.log_search_results(search_name, [], final_metrics(records, confirmations))
+    runs = tracker.find_runs({PARENT_TAG: log.run_id}, "FINISHED")
+    metrics = {int(run.data.tags[CANDIDATE_TAG]): run.data.metrics for run in runs}
+    assert metrics[5]["reward"] == pytest.approx(0.5) and metrics[5]["seeds"] == 3
+    assert metrics[5]["mean_iou"] == pytest.approx(0.4)
+    assert metrics[5]["reward_error"] == pytest.approx(0.2 / 3**0.5)
+    assert metrics[2]["reward"] == 0.6 and "seeds" not in metrics[2]
+    (run_id,) = (run.info.run_id for run in runs if run.data.tags[CANDIDATE_TAG] == "5")
+    history = tracker.client.get_metric_history(run_id, "reward")
+    assert sorted((one.step, round(one.value, 6)) for one in history) == [
+        (0, 0.7),
+        (2, 0.6),
+        (3, 0.5),
+    ]
