@@ -30,16 +30,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_they_are_within_the_limits_and_more_begin_with_the_same(root: Path) -> None:
-    settings = settings_with(62_000)
+    settings = settings_with(10**9)
     data = PreparedData.open(prepared_folder(root, settings))
-    drawn = sample_architectures(settings, root, data, 6)
-    assert len(drawn) == 6
-    for genotype in drawn.values():
-        number = count_parameters(genotype, num_classes=11, agg_size=8, sep_repeats=1)
-        assert number <= 62_000
-    assert list(sample_architectures(settings, root, data, 9))[:6] == list(drawn)
-    # Without the limit some of the first are others: so it refused some.
-    assert list(sample_architectures(settings_with(10**9), root, data, 6)) != list(drawn)
+    free = sample_architectures(settings, root, data, 4)
+    assert list(sample_architectures(settings, root, data, 6))[:4] == list(free)
+    numbers = [
+        count_parameters(one, num_classes=11, agg_size=8, sep_repeats=1) for one in free.values()
+    ]
+    assert min(numbers) < max(numbers)
+    limited = sample_architectures(settings_with(max(numbers) - 1), root, data, 4)
+    assert len(limited) == 4
+    kept = [name for name, number in zip(free, numbers, strict=True) if number < max(numbers)]
+    assert list(limited)[: len(kept)] == kept
 
 
 def test_a_limit_that_none_meets_is_named(root: Path) -> None:
