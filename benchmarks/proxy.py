@@ -40,10 +40,9 @@ from nas_core.base.paths import prepared_folder
 from nas_core.config import Settings, load_settings, project_dir
 from nas_core.data.prepared import PreparedData, prepare
 from nas_core.models.compute import Compute
-from nas_core.models.cost import measure_cost
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.search.candidates import proxy_task
-from nas_core.search.random_search import RandomSearch
+from nas_core.search.sampling import sample_architectures
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.genotype import Genotype
 from nas_core.training.proxy import train_candidate
@@ -81,7 +80,7 @@ def measure(settings: Settings, root: Path, num_sampled: int, compare: bool) -> 
             os.environ["THP_MEM_ALLOC_ENABLE"] = wanted
         data = prepare(settings.dataset, root, prepared_folder(root, settings))
         paper = {name: ARCHITECTURES[name] for name in ("arch0", "arch1")}
-        architectures = paper | sample_architectures(settings, data, num_sampled)
+        architectures = paper | sample_architectures(settings, root, data, num_sampled)
         for kind in kinds:
             seconds = _in_each(workers[kind], _set_up, kind, settings, root)
             figures[f"{PREFIXES[kind]}set_up_seconds"] = max(seconds)
@@ -150,25 +149,6 @@ def _baseline_task(settings: Settings, root: Path) -> BaselineTask:
         meta_val=settings.search.meta_val,
         seed=settings.seed,
     )
-
-
-def sample_architectures(settings: Settings, data: PreparedData, num: int) -> dict[str, Genotype]:
-    """Random architectures within search.constraints.max_parameters, by id."""
-    limit = settings.search.constraints.max_parameters
-
-    def refusal(genotype: Genotype) -> str | None:
-        cost = measure_cost(
-            genotype,
-            num_classes=data.num_classes,
-            agg_size=settings.network.agg_size,
-            sep_repeats=settings.network.sep_repeats,
-            input_size=(data.height, data.width),
-        )
-        within = limit is None or cost.num_parameters <= limit
-        return None if within else "max_parameters"
-
-    proposals = RandomSearch(settings.seed).ask(num, refusal)
-    return {proposal.genotype.id: proposal.genotype for proposal in proposals}
 
 
 def _summary(candidates: list[dict[str, Any]], compare: bool) -> dict[str, float]:

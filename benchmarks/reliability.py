@@ -24,7 +24,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.proxy import sample_architectures
 from nas_core.analysis.rank_agreement import proxy_identity
 from nas_core.analysis.reliability import reliability
 from nas_core.base.errors import NasError
@@ -38,6 +37,7 @@ from nas_core.models.encoder import load_encoder_weights
 from nas_core.models.state import state_digest
 from nas_core.search.candidates import proxy_task
 from nas_core.search.identity import candidate_seed
+from nas_core.search.sampling import sample_architectures
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import evaluate
 from nas_core.training.proxy import ProxyTask, train_candidate
@@ -53,7 +53,7 @@ def measure(settings: Settings, root: Path, num: int, num_seeds: int) -> dict[st
             or a training failed.
     """
     data = prepare(settings.dataset, root, prepared_folder(root, settings))
-    architectures = sample_architectures(settings, data, num)
+    architectures = sample_architectures(settings, root, data, num)
     folder = _folder(settings, root, data)
     task = proxy_task(settings, root)
     val = resized(data.split("val"), settings.search.proxy.height, settings.search.proxy.width)

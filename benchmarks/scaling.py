@@ -24,13 +24,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.proxy import sample_architectures
 from nas_core.base.errors import NasError
 from nas_core.base.paths import prepared_folder
 from nas_core.config import RunnerSettings, Settings, load_settings, project_dir
 from nas_core.data.prepared import prepare
 from nas_core.models.compute import Compute
 from nas_core.search.candidates import proxy_task, score_candidate
+from nas_core.search.sampling import sample_architectures
 from nas_core.space.genotype import Genotype
 from nas_core.workers.local import ProcessWorkers, Workers
 from nas_core.workers.ray_cluster import RayWorkers
@@ -46,7 +46,7 @@ def measure(settings: Settings, root: Path, num_pairs: int) -> dict[str, Any]:
     """
     threads = settings.compute.threads
     data = prepare(settings.dataset, root, prepared_folder(root, settings))
-    genotypes = sample_architectures(settings, data, num_pairs)
+    genotypes = sample_architectures(settings, root, data, num_pairs)
     seconds: dict[tuple[str, int], float] = defaultdict(float)
     runner = RunnerSettings(kind="ray", workers=NUM_WORKERS)
     with (

@@ -87,7 +87,7 @@ def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> 
                 f"{figure}/{strategy}": spread.mean
                 for strategy, over_seeds in report.strategies.items()
                 for figure, spread in over_seeds.equal_time.items()
-                if spread.mean is not None
+                if spread is not None
             },
             files,
         ),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from prefect import flow, get_run_logger
@@ -15,13 +18,13 @@ from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import naming, train
 from nas_core.analysis import rank_agreement as fidelity
-from nas_core.analysis.leaderboard import read_search
 from nas_core.base.errors import RunError, SettingsError
 from nas_core.base.files import digest_of, write_json
 from nas_core.base.paths import fidelity_folder, results_folder, searches_folder
 from nas_core.base.seeds import derive_seed
 from nas_core.config import ProxySettings, Settings, project_dir
 from nas_core.models.state import state_digest
+from nas_core.search.sampling import sample_architectures
 from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
@@ -30,8 +33,8 @@ from tasks.dataset import prepare_dataset
 from tasks.fidelity_report import train_to_proxy_end, write_fidelity
 from tasks.search_log import flatten
 from tasks.tracking.store import patiently
+from tasks.training import evaluate_architecture
 
-LEAST_ARCHITECTURES = 4
 ENOUGH_ARCHITECTURES = 12
 
 hide_tracebacks_of_user_errors()
@@ -43,17 +46,18 @@ def nas_fidelity(
     settings: Settings,
     genotypes: Sequence[str] = (),
     variants: Sequence[ProxySettings] = (),
-    num: int = ENOUGH_ARCHITECTURES,
-    search: str | None = None,
+    num: int = 40,
+    num_proxy_seeds: int = 1,
 ) -> fidelity.FidelityReport:
     """Train architectures on the proxy task and fully, and compare how the two rank them.
 
     What is trained already is taken as it is, so after an interruption the same call goes on.
 
     Args:
-        genotypes: names, ids or JSON files; if empty, `num` candidates of a search.
+        genotypes: names, ids or JSON files; if empty, `num` random ones within
+            search.constraints.
         variants: settings of the proxy that are tried beside search.proxy.
-        search: the folder name of that search; the latest if None.
+        num_proxy_seeds: how often each is trained on each proxy; the first is a search's training.
 
     Returns:
         fidelity.json.
@@ -65,21 +69,26 @@ def nas_fidelity(
             f"train.splits is {settings.train.splits!r}: a network trained on val has no score "
             "there to compare with; set train.splits=train"
         )
-    architectures = _choose(root, genotypes, num, search)
+    architectures = _named(root, genotypes) if genotypes else {}
+    if not genotypes:
+        _check_number("num", num)
     context = Context.check(settings, root)
     prepare_dataset(settings, root, settings.name)
     tracker = context.tracker  # one that cannot be used is refused before any training
+    if not architectures:
+        architectures = sample_architectures(settings, root, context.data, num)
+        _check_number("search.constraints", len(architectures))
 
     # Short ones first: what is wrong with a variant shows early.
-    rows, proxies = _train_on_proxies(context, architectures, [settings.search.proxy, *variants])
-    trainings = {}
+    variants = [settings.search.proxy, *variants]
+    rows, proxies = _train_on_proxies(context, architectures, variants, num_proxy_seeds)
+    trained = {}
     for label, genotype in architectures.items():
         with naming(label):
-            folder = train(context, label, genotype)
-            trainings[genotype.id] = Training.read(folder / "training.json")
+            trained[genotype.id] = _trained_fully(context, label, genotype)
 
-    table = _table(architectures, rows, trainings)
-    report = _report(context, table, proxies)
+    table = _table(rows, trained)
+    report = _report(context, table, proxies, num_proxy_seeds)
     place = results_folder(root, settings, "fidelity")
     files = write_fidelity(place, report, table, settings.name)
     included = {"dataset", "encoder", "network", "train", "seed"}
@@ -99,44 +108,52 @@ def nas_fidelity(
     return report
 
 
-def _choose(
-    root: Path, references: Sequence[str], num: int, search: str | None
-) -> dict[str, Genotype]:
+def _named(root: Path, references: Sequence[str]) -> dict[str, Genotype]:
     """Different architectures by label."""
-    searches = searches_folder(root)
-    if references and search:
-        raise SettingsError(
-            f"--search {search} and {references[0]} both say which architectures: give one"
-        )
-    if references:
-        known = searched_genotypes(searches)
-        found = [find_architecture(reference, known) for reference in references]
-        source = "the command"
-    else:
-        source, candidates = read_search(searches, search)
-        chosen = fidelity.spread_by_rank(candidates, num)
-        found = [(record.id, Genotype.from_dict(record.genotype)) for record in chosen]
+    known = searched_genotypes(searches_folder(root))
     by_id: dict[str, tuple[str, Genotype]] = {}
-    for label, genotype in found:
+    for label, genotype in (find_architecture(reference, known) for reference in references):
         by_id.setdefault(genotype.id, (label, genotype))
-    architectures = dict(by_id.values())
-    if len(architectures) < LEAST_ARCHITECTURES:
+    _check_number("the command", len(by_id))
+    return dict(by_id.values())
+
+
+def _check_number(source: str, num: int) -> None:
+    if num < fidelity.LEAST_RANKED:
         raise RunError(
-            f"{source} gives {len(architectures)} different architectures: a ranking needs "
-            f"{LEAST_ARCHITECTURES} or more, and {ENOUGH_ARCHITECTURES} or more to say much"
+            f"{source} gives {num} different architectures: a ranking needs "
+            f"{fidelity.LEAST_RANKED} or more, and {ENOUGH_ARCHITECTURES} or more to say much"
         )
-    if len(architectures) < ENOUGH_ARCHITECTURES:
+    if num < ENOUGH_ARCHITECTURES:
         get_run_logger().warning(
-            f"{len(architectures)} architectures: with fewer than {ENOUGH_ARCHITECTURES} the "
-            "correlations are very uncertain"
+            f"{num} architectures: with fewer than {ENOUGH_ARCHITECTURES} the correlations are "
+            "very uncertain"
         )
-    return architectures
+
+
+def _trained_fully(context: Context, label: str, genotype: Genotype) -> dict[str, Any]:
+    """The columns of the table that are of the full training."""
+    folder = train(context, label, genotype)
+    training = Training.read(folder / "training.json")
+    row = {
+        "name": label,
+        "num_parameters": training.num_parameters,
+        "macs": training.macs,
+        "val_mean_iou": training.val["mean_iou"],
+    }
+    if context.settings.dataset.held_out:
+        found = evaluate_architecture(context.settings, context.root, label, folder)
+        row["held_out_mean_iou"] = found.mean_iou
+    return row
 
 
 def _train_on_proxies(
-    context: Context, architectures: dict[str, Genotype], variants: Sequence[ProxySettings]
+    context: Context,
+    architectures: dict[str, Genotype],
+    variants: Sequence[ProxySettings],
+    num_seeds: int,
 ) -> tuple[list[fidelity.ProxyRow], dict[str, fidelity.Difference]]:
-    """A row for each architecture and proxy, and what distinguishes each proxy by its name."""
+    """A row for each architecture, proxy and seed, and what distinguishes each proxy, by name."""
     default = context.settings.search.proxy
     rows: list[fidelity.ProxyRow] = []
     proxies: dict[str, fidelity.Difference] = {}
@@ -148,11 +165,13 @@ def _train_on_proxies(
             continue
         settings = _with_proxy(context.settings, variant)
         folder = _open_folder(context, settings)
-        for label, genotype in architectures.items():
-            what = f"{label} on {list(named)[-1]}"
+        for number, (label, genotype) in product(range(num_seeds), architectures.items()):
+            again = f", again ({number})" if number else ""
+            what = f"{label} on {list(named)[-1]}{again}"
             with naming(what):
-                outcome = train_to_proxy_end(folder, settings, context.root, what, genotype)
-            rows += [row for row in fidelity.proxy_rows(outcome, list(named)) if row.proxy in new]
+                outcome = train_to_proxy_end(folder, settings, context.root, what, genotype, number)
+            found = fidelity.proxy_rows(outcome, number, list(named))
+            rows += [row for row in found if row.proxy in new]
         proxies |= {name: named[name] for name in named if name in new}
     return rows, proxies
 
@@ -172,39 +191,38 @@ def _open_folder(context: Context, settings: Settings) -> Path:
     return folder
 
 
-def _table(
-    architectures: dict[str, Genotype],
-    rows: list[fidelity.ProxyRow],
-    trainings: dict[str, Training],
-) -> pd.DataFrame:
-    names = {genotype.id: label for label, genotype in architectures.items()}
-    return pd.DataFrame(
-        [
-            {
-                "id": row.id,
-                "name": names[row.id],
-                "num_parameters": trainings[row.id].num_parameters,
-                "macs": trainings[row.id].macs,
-                "proxy": row.proxy,
-                "reward": row.reward,
-                "seconds": row.seconds,
-                "val_mean_iou": trainings[row.id].val["mean_iou"],
-            }
-            for row in rows
-        ]
-    )
+def _table(rows: list[fidelity.ProxyRow], trained: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame([asdict(row) | trained[row.id] for row in rows])
 
 
 def _report(
-    context: Context, table: pd.DataFrame, proxies: dict[str, fidelity.Difference]
+    context: Context,
+    table: pd.DataFrame,
+    proxies: dict[str, fidelity.Difference],
+    num_proxy_seeds: int,
 ) -> fidelity.FidelityReport:
     settings = context.settings
     seed = derive_seed(settings.seed, "bootstrap")
     found = fidelity.agreement_by_proxy(table, proxies, seed=seed)
     (default,) = [row for row in found if not row.settings]
+    num = table["id"].nunique()
+    held_out = None
+    if settings.dataset.held_out:
+        score = "held_out_mean_iou"
+        (judged,) = fidelity.agreement_by_proxy(table, {default.proxy: {}}, seed=seed, score=score)
+        held_out = fidelity.HeldOutAgreement(
+            **_agreement(judged),
+            num_architectures=num,
+            groups=list(settings.dataset.held_out),
+            baselines=fidelity.baselines(table, seed=seed, score=score),
+        )
     return fidelity.FidelityReport(
-        **default.model_dump(exclude={"settings", "seconds"}),
-        num_architectures=table["id"].nunique(),
+        **_agreement(default),
+        proxy=default.proxy,
+        num_architectures=num,
+        num_proxy_seeds=num_proxy_seeds,
+        baselines=fidelity.baselines(table, seed=seed),
+        held_out=held_out,
         proxies=found,
         proxy_settings=settings.search.proxy.model_dump(mode="json"),
         train=settings.train.model_dump(mode="json", exclude={"top", "also"}),
@@ -212,11 +230,17 @@ def _report(
     )
 
 
+def _agreement(row: fidelity.ProxyAgreement) -> dict[str, Any]:
+    return row.model_dump(include={*fidelity.RewardAgreement.model_fields})
+
+
 def _metrics(report: fidelity.FidelityReport) -> dict[str, float]:
     metrics: dict[str, float] = {"num_architectures": report.num_architectures}
     for name, value, interval in (
         ("kendall_tau", report.kendall_tau, report.kendall_tau_interval),
         ("spearman_rho", report.spearman_rho, report.spearman_rho_interval),
+        ("upper_half_tau", report.upper_half_tau, report.upper_half_tau_interval),
+        ("reliability", report.reliability, report.reliability_interval),
     ):
         if value is not None and interval is not None:
             metrics |= {name: value, f"{name}_low": interval[0], f"{name}_high": interval[1]}

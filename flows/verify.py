@@ -17,11 +17,13 @@ from nas_core.analysis.verification import (
     ScoredModel,
     VerificationReport,
     claim_rows,
+    compare_pairs,
     compare_with_claim,
 )
 from nas_core.base.errors import SettingsError
 from nas_core.base.files import digest_of
 from nas_core.base.paths import results_folder, searches_folder
+from nas_core.base.seeds import derive_seed
 from nas_core.config import (
     ComputeSettings,
     DatasetSettings,
@@ -38,6 +40,8 @@ from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import ARCHITECTURES, find_architecture
 from nas_core.space.claims import SOURCE, find_claim
 from nas_core.space.genotype import Genotype
+from nas_core.training.lifecycle import counts_by_image
+from nas_core.training.looks import count_looks
 from nas_core.training.record import Training
 from tasks.dataset import prepare_dataset
 from tasks.search_log import flatten
@@ -92,8 +96,8 @@ def verify(
 ) -> VerificationReport:
     """Train, score and compare. What is trained or scored already is taken as it is.
 
-    Leaves verify.json, classes.csv, verify.md and report.html under verify/ in the results, and a
-    run with them in MLflow.
+    Leaves verify.json, claims.csv, classes.csv, verify.md and report.html under verify/ in the
+    results, and a run with them in MLflow.
 
     Returns:
         verify.json.
@@ -156,7 +160,7 @@ def _trained_and_scored(context: Context, label: str, genotype: Genotype) -> Sco
     test = evaluate(context, folder)
     # Which may have been trained by another name.
     training = Training.read(folder / "training.json").model_copy(update={"label": label})
-    return ScoredModel(folder.name, training, test)
+    return ScoredModel(folder.name, training, test, counts_by_image(folder))
 
 
 def _report(
@@ -165,7 +169,16 @@ def _report(
     models: Mapping[str, Sequence[ScoredModel]],
 ) -> VerificationReport:
     settings, data = context.settings, context.data
-    where = (settings.dataset.kind, data.final_split, data.height, data.width)
+    seed = derive_seed(0, "bootstrap")  # one for all, whatever the networks' seeds
+    reports = []
+    for label, genotype in architectures.items():
+        claim, looks = None, None
+        if not settings.dataset.held_out:
+            where = (settings.dataset.kind, data.final_split, data.height, data.width)
+            claim = find_claim(genotype, settings.network, *where)
+            if data.final_split == "test":
+                looks = count_looks(context.root, genotype.id, data.data_hash)
+        reports.append(compare_with_claim(models[label], claim, looks, seed=seed))
     return VerificationReport(
         name=settings.name,
         data_hash=data.data_hash,
@@ -174,10 +187,8 @@ def _report(
         splits=settings.train.splits,
         claims_source=SOURCE,
         classes=list(data.classes),
-        architectures=[
-            compare_with_claim(models[label], find_claim(genotype, settings.network, *where))
-            for label, genotype in architectures.items()
-        ],
+        architectures=reports,
+        differences=compare_pairs(models, seed=seed),
         network=settings.network.model_dump(mode="json"),
         train=settings.train.model_dump(mode="json", exclude={"top", "also"}),
     )
@@ -189,4 +200,6 @@ def _metrics(report: VerificationReport) -> dict[str, float]:
         metrics |= {f"{report.split}_mean_iou/{one.name}": one.measured.mean}
         if one.claimed is not None:
             metrics |= {f"claimed_mean_iou/{one.name}": one.claimed}
+        if one.looks is not None:
+            metrics |= {f"looks/{one.name}": one.looks}
     return metrics

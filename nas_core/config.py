@@ -111,6 +111,12 @@ class DatasetSettings(Section):
         "they are not there yet.",
     )
     path: PathText = Field("data", description="Folder of the dataset, relative to params.yaml.")
+    held_out: tuple[Text, ...] = Field(
+        (),
+        strict=False,  # JSON and YAML have lists
+        description="Groups of the training split, as recordings, that no network is trained on: "
+        "they take the place of test.",
+    )
     synthetic: SyntheticSettings = SyntheticSettings()
 
 

@@ -12,8 +12,10 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from nas_core.analysis.rank_agreement import FidelityReport, ProxyOutcome
+from nas_core.analysis.ranking_table import mean_rewards
 from nas_core.analysis.report.other_pages import write_fidelity_page
 from nas_core.base.files import write_atomically
+from nas_core.base.seeds import derive_seed
 from nas_core.config import Settings
 from nas_core.search.candidates import proxy_task
 from nas_core.search.identity import candidate_seed
@@ -29,21 +31,24 @@ from tasks.results import write_table
     cache_result_in_memory=False,
 )
 def train_to_proxy_end(
-    folder: Path, settings: Settings, root: Path, what: str, architecture: Genotype
+    folder: Path, settings: Settings, root: Path, what: str, architecture: Genotype, number: int
 ) -> ProxyOutcome:
     """Train one architecture on the proxy task without early stopping.
 
     Args:
         folder: named by `proxy_identity` of the settings.
         what: the architecture and the proxy, for the log.
+        number: of the training's seed; 0 is that of a search.
 
     Returns:
         Its outcome, which is kept in `folder`. One that is there is taken as it is.
     """
-    path = folder / f"{architecture.id}.json"
+    path = folder / f"{architecture.id}{f'-{number}' if number else ''}.json"
     if path.exists():
         return ProxyOutcome.read(path)
     seed = candidate_seed(settings.seed, architecture.id)
+    if number:
+        seed = derive_seed(seed, "again", number)
     result = train_candidate(proxy_task(settings, root), architecture, seed=seed)
     outcome = ProxyOutcome(
         id=architecture.id,
@@ -77,7 +82,7 @@ def fidelity_picture(report: FidelityReport, table: pd.DataFrame) -> Figure:
     proxies = [proxy for proxy in proxies if proxy.kendall_tau is not None]
     figure = Figure(figsize=(12, max(4.5, 1.5 + 0.25 * len(proxies))), layout="constrained")
     scatter, taus = figure.subplots(1, 2)
-    rows = table[table["proxy"] == report.proxy]
+    rows = mean_rewards(table[table["proxy"] == report.proxy])
     scatter.scatter(rows["reward"], rows["val_mean_iou"], s=16)
     for row in rows.to_dict("records"):
         label = row["id"][:6] if row["name"] == row["id"] else row["name"]

@@ -88,6 +88,12 @@ def encoder_weights() -> Path:
     return _named_by("NAS_ENCODER_WEIGHTS", "a file with the encoder's ImageNet weights")
 
 
+@pytest.fixture(scope="session")
+def benchmark_tables() -> Path:
+    """The folder with tables of other people's networks."""
+    return _named_by("NAS_BENCHMARKS_DIR", "a folder with nasbench_mr_cityscapes.csv")
+
+
 def _named_by(variable: str, content: str) -> Path:
     named = os.environ.get(variable)
     if not named:

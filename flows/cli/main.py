@@ -175,18 +175,21 @@ def fidelity(
     genotypes: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[GENOTYPE]...", help="Names, ids or JSON files; else candidates of a search."
+            metavar="[GENOTYPE]...",
+            help="Names, ids or JSON files; else random ones within search.constraints.",
         ),
     ] = None,
     profile: Profile = "camvid",
     overrides: Overrides = None,
     num: Annotated[
-        int, typer.Option(min=4, help="Candidates taken from a search, evenly spaced by rank.")
-    ] = 12,
-    search: Annotated[
-        str | None,
-        typer.Option(help="Folder name of that search in artifacts/searches, else the latest."),
-    ] = None,
+        int, typer.Option(min=4, max=10_000, help="Random architectures that are drawn.")
+    ] = 40,
+    proxy_seeds: Annotated[
+        int,
+        typer.Option(
+            min=1, max=1000, help="Trainings of each on a proxy: several show its reliability."
+        ),
+    ] = 1,
     proxy: Annotated[
         list[str] | None,
         typer.Option(
@@ -206,7 +209,7 @@ def fidelity(
     from flows.fidelity import nas_fidelity
 
     with _stoppable():
-        report = nas_fidelity(settings, genotypes or [], variants, num, search)
+        report = nas_fidelity(settings, genotypes or [], variants, num, proxy_seeds)
     tables.print_fidelity(console, project_dir(), settings, report)
 
 

@@ -71,6 +71,7 @@ def predict(
     from nas_core.data import cityscapes
     from nas_core.data.pictures import find_pictures
     from nas_core.deploy.predict import Predictor, predict_files
+    from nas_core.deploy.test_images import note_scored
 
     pictures = find_pictures(images)
     predictor = Predictor.load(model)
@@ -91,6 +92,10 @@ def predict(
         f"{report.num_written} of {len(pictures)} images predicted into {out}", markup=False
     )
     if report.metrics:
+        for line in note_scored(
+            project_dir(), pictures, predictor.card, model, report.metrics.mean_iou
+        ):
+            console.print(line, markup=False)
         tables.print_class_metrics(console, report.metrics)
     if report.problems:
         shown = report.problems[:SHOWN_PROBLEMS]

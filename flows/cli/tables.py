@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # pandas takes a while to import
     from flows.train import TrainingSummary
     from nas_core.analysis.comparison import ComparisonReport
     from nas_core.analysis.rank_agreement import FidelityReport
+    from nas_core.analysis.uncertainty import Spread
     from nas_core.analysis.verification import VerificationReport
     from nas_core.deploy.bench import Latency
     from nas_core.deploy.predict import PredictionScores
@@ -123,15 +124,14 @@ def print_comparison(
             for search in comparison.searches
             if search.strategy == strategy
         ]
-        has_spread = len(numbers) > 1 and best.mean is not None
-        spread = f" [{_score(best.min)}..{_score(best.max)}]" if has_spread else ""
+        spread = f" [{best.min:.4f}..{best.max:.4f}]" if len(numbers) > 1 and best else ""
         table.add_row(
             strategy,
             ", ".join(str(seed) for seed in over_seeds.seeds),
             "..".join(str(number) for number in sorted({min(numbers), max(numbers)})),
-            _score(best.mean) + spread,
-            _score(mean.mean),
-            _score(last.mean),
+            _score(best) + spread,
+            _score(mean),
+            _score(last),
         )
     console.print(table)
     place = results_folder(root, settings, "compare")
@@ -144,67 +144,97 @@ def print_comparison(
         console.print(f"{what:<36} {where}", soft_wrap=True, highlight=False)
 
 
-def _score(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4f}"
+def _score(values: Spread | None) -> str:
+    return "none" if values is None else f"{values.mean:.4f}"
 
 
 def print_fidelity(
     console: Console, root: Path, settings: Settings, report: FidelityReport
 ) -> None:
-    """How each proxy ranks, and where the figures are."""
-    title = f"ranking of {report.num_architectures} architectures"
-    table = Table(title=title, title_justify="left")
-    table.add_column("proxy", overflow="fold")
-    for heading in ("seconds", "Kendall's tau", "Spearman's rho"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in report.proxies:
-        table.add_row(
-            row.proxy,
-            f"{row.seconds:.1f}",
-            _estimate(row.kendall_tau, row.kendall_tau_interval),
-            _estimate(row.spearman_rho, row.spearman_rho_interval),
+    """How each proxy and the sizes rank, and where the figures are."""
+    from nas_core.analysis.ranking_table import WORDS, held_out_rows, ranking_rows
+
+    console.print(
+        _cells(
+            f"ranking of {report.num_architectures} architectures, against val mIoU of full "
+            "training",
+            [_narrow(row) for row in ranking_rows(report)],
+            WORDS,
         )
-    console.print(table)
+    )
     for reason in sorted({row.reason for row in report.proxies if row.reason}):
         console.print(reason)
+    if report.held_out is not None:
+        title = f"against mIoU on {', '.join(report.held_out.groups)}"
+        console.print(_cells(title, [_narrow(row) for row in held_out_rows(report)], WORDS))
     place = results_folder(root, settings, "fidelity")
-    console.print("with 95 % intervals, against val mIoU of full training")
+    console.print("Kendall's tau with 95 % intervals; Spearman's rho is on the page")
     console.print(f"as configured: {report.proxy}")
     console.print(f"figures and picture: {place}", soft_wrap=True, highlight=False)
     console.print(f"on one page: {place / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def _narrow(row: Mapping[str, str]) -> dict[str, str]:
+    """What fits a terminal."""
+    left_out = {"rho", "rho, upper half", "reliability, upper half"}
+    return {heading: cell for heading, cell in row.items() if heading not in left_out}
 
 
 def print_verification(
     console: Console, root: Path, settings: Settings, report: VerificationReport
 ) -> None:
     """Claimed and measured, the IoU of each class, and where the files are."""
-    from nas_core.analysis.verification import NUMBERS, claim_rows, class_rows
+    from nas_core.analysis.verification import WORDS, claim_rows, class_rows, difference_rows
 
     height, width = report.size
     rows = claim_rows(report)
-    table = Table(
-        title=f"{report.name}: {rows[0]['metric']} at {width}x{height}, per cent; "
-        f"trained on {report.splits}, {rows[0]['epochs']} epochs",
-        title_justify="left",
+    seeds = " or ".join(sorted({row["seeds"] for row in rows}))
+    title = (
+        f"{report.name}: {rows[0]['metric']} at {width}x{height}, per cent; trained on "
+        f"{report.splits}, {rows[0]['epochs']} epochs, seeds: {seeds}"
     )
-    # They stand in the title: a terminal is narrow.
-    numbers = [heading for heading in NUMBERS if heading != "epochs"]
-    for heading in ("model", *numbers, "claim"):
-        table.add_column(heading, justify="right" if heading in numbers else "left", no_wrap=True)
-    for row in rows:
-        # Rich would take a spread in brackets for markup.
-        table.add_row(row["model"], *(Text(row[heading]) for heading in numbers), row["claim"])
-    console.print(table)
+    # A terminal is narrow: the rest stands in the title and with the classes.
+    shown = ("model", "claimed", "measured", "95 % by seeds", "95 % by images", "looks", "claim")
+    cells = [{heading: row[heading] for heading in shown} for row in rows]
+    for shown_row, one in zip(cells, report.architectures, strict=True):
+        shown_row["measured"] = f"{100 * one.measured.mean:.2f}"
+    console.print(_cells(title, cells, WORDS))
+    if report.differences:
+        console.print(_cells("differences, points of mIoU", difference_rows(report), WORDS))
     classes = Table("class", title="IoU of each class, per cent", title_justify="left")
     for one in report.architectures:
         classes.add_column(one.name, justify="right")
-    for cells in class_rows(report):
-        classes.add_row(*map(Text, cells))
+    for values in class_rows(report):
+        classes.add_row(*map(Text, values))
+    classes.add_section()
+    for heading in ("parameters", "GMACs"):
+        classes.add_row(heading, *(row[heading] for row in rows))
     console.print(classes)
     place = results_folder(root, settings, "verify")
     console.print(f"claims: {report.claims_source}")
     console.print(f"figures: {place}", soft_wrap=True, highlight=False)
     console.print(f"on one page: {place / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+def _cells(title: str, rows: Sequence[Mapping[str, str]], words: Sequence[str]) -> Table:
+    """Rows by heading; columns that are not in `words` hold numbers."""
+    table = Table(title=title, title_justify="left", collapse_padding=True)
+    for heading in rows[0]:
+        table.add_column(
+            heading,
+            justify="left" if heading in words else "right",
+            min_width=_longest_word(row[heading] for row in rows),
+            overflow="fold",
+        )
+    for row in rows:
+        # Rich would take a spread in brackets for markup.
+        table.add_row(*map(Text, row.values()))
+    return table
+
+
+def _longest_word(cells: Iterable[str]) -> int:
+    """That is not broken: of numbers nothing is left out, but a proxy has a long name."""
+    return max(min(len(word), 12) for cell in cells for word in cell.split())
 
 
 def print_class_metrics(console: Console, metrics: PredictionScores) -> None:
@@ -239,13 +269,6 @@ def print_latencies(console: Console, rows: Sequence[Latency]) -> None:
             f"{row.speedup:.2f}",
         )
     console.print(table)
-
-
-def _estimate(value: float | None, interval: tuple[float, float] | None) -> str:
-    if value is None or interval is None:
-        return ""
-    low, high = interval
-    return f"{value:.2f} ({low:.2f}, {high:.2f})"
 
 
 def _trainings_table(trained: Mapping[str, TrainedNetwork], tested: Mapping[str, Scores]) -> Table:

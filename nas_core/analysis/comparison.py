@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from pydantic import JsonValue
 
+from nas_core.analysis.uncertainty import Spread, spread
 from nas_core.base.documents import Document
 from nas_core.base.errors import RunError, SettingsError
 from nas_core.config import Settings, StrategyName, check_once, validate_settings
@@ -82,20 +83,12 @@ class SearchReport(Document):
     equal_time: SearchFigures
 
 
-class Spread(Document):
-    """A figure over seeds; None where no search has it."""
-
-    mean: float | None
-    min: float | None
-    max: float | None
-
-
 class StrategyReport(Document):
-    """`FIGURES` of a strategy over its seeds."""
+    """`FIGURES` of a strategy over its seeds; None where no search has one."""
 
     seeds: list[int]
-    equal_candidates: dict[str, Spread]
-    equal_time: dict[str, Spread]
+    equal_candidates: dict[str, Spread | None]
+    equal_time: dict[str, Spread | None]
 
 
 class ComparisonFigures(Document):
@@ -310,13 +303,12 @@ def _over_seeds(rows: Sequence[SearchReport]) -> StrategyReport:
     )
 
 
-def _spreads(rows: Sequence[SearchFigures]) -> dict[str, Spread]:
-    return {figure: _spread(getattr(row, figure) for row in rows) for figure in FIGURES}
-
-
-def _spread(values: Iterable[float | None]) -> Spread:
-    known = [value for value in values if value is not None]
-    return Spread(mean=_mean(known), min=min(known, default=None), max=max(known, default=None))
+def _spreads(rows: Sequence[SearchFigures]) -> dict[str, Spread | None]:
+    known = {
+        figure: [value for row in rows if (value := getattr(row, figure)) is not None]
+        for figure in FIGURES
+    }
+    return {figure: spread(values) if values else None for figure, values in known.items()}
 
 
 def _mean(values: Sequence[float]) -> float | None:

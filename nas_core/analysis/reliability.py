@@ -7,12 +7,9 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import kendalltau
 
-from nas_core.analysis.rank_agreement import NUM_RESAMPLES, PERCENTILES
-
-Floats = npt.NDArray[np.float64]
+from nas_core.analysis.uncertainty import NUM_RESAMPLES, Floats, percentile_interval
 
 
 def reliability(
@@ -55,7 +52,7 @@ def _figures(values: Floats, resampled: Floats) -> dict[str, Any]:
         "sd_within": within**0.5,
         "sd_between": between**0.5,
         "reliability": float(_share(np.array(within), np.array(between))),
-        "reliability_interval": [float(v) for v in np.percentile(shares, PERCENTILES)],
+        "reliability_interval": list(percentile_interval(shares)),
         "kendall_tau": _mean_tau(values),
     }
 

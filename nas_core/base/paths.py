@@ -32,6 +32,11 @@ def fidelity_folder(root: Path) -> Path:
     return artifacts_folder(root) / "fidelity"
 
 
+def looks_file(root: Path) -> Path:
+    """A line for each time that a network was run on a test split."""
+    return artifacts_folder(root) / "test_looks.jsonl"
+
+
 def results_folder(root: Path, settings: Settings, stage: str) -> Path:
     """What a stage leaves for the next one and for DVC: small tables and final weights."""
     return artifacts_folder(root) / "results" / settings.name / stage

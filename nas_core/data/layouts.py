@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from nas_core.base.errors import DataError
+from nas_core.base.errors import DataError, shown, some_of
+from nas_core.base.files import digest_of
 from nas_core.config import DatasetKind, DatasetSettings
 from nas_core.data import camvid, cityscapes, folder, synthetic
 from nas_core.data.description import check_name, description_file
-from nas_core.data.listing import Listing
+from nas_core.data.listing import SPLITS, Listing
+
+_SHOWN_GROUPS = 8
 
 
 def list_dataset(dataset: DatasetSettings, root: Path) -> Listing:
@@ -17,8 +22,43 @@ def list_dataset(dataset: DatasetSettings, root: Path) -> Listing:
     A synthetic one is drawn first, if it is not there.
 
     Raises:
-        DataError: there is no folder, or its description cannot be read.
+        DataError: there is no folder, its description cannot be read, or `held_out` names a group
+            that the training split lacks, or all that it has.
     """
+    listing = _list(dataset, root)
+    return hold_out(listing, dataset.held_out) if dataset.held_out else listing
+
+
+def hold_out(listing: Listing, groups: Sequence[str]) -> Listing:
+    """A listing in which these groups of the training split take the place of test.
+
+    Raises:
+        DataError: the training split lacks one of them, or has no other.
+    """
+    known = list(dict.fromkeys(sample.group for sample in listing.of_split("train")))
+    for group in groups:
+        if group not in known:
+            raise DataError(
+                f"dataset.held_out: the training split has no group {shown(group)}; it has "
+                f"{some_of(known, _SHOWN_GROUPS)}"
+            )
+    if set(known) == set(groups):
+        raise DataError("dataset.held_out: these are all groups of the training split: leave one")
+    samples = [
+        replace(sample, split="test")
+        if sample.split == "train" and sample.group in groups
+        else sample
+        for sample in listing.samples
+        if sample.split != "test"
+    ]
+    return replace(
+        listing,
+        samples=tuple(sorted(samples, key=lambda sample: SPLITS.index(sample.split))),
+        data_hash=digest_of(listing.data_hash, sorted(groups), length=64),
+    )
+
+
+def _list(dataset: DatasetSettings, root: Path) -> Listing:
     source = root / dataset.path
     try:
         match dataset.kind:

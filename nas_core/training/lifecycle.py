@@ -12,11 +12,11 @@ import math
 import shutil
 import time
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from nas_core.analysis.pictures import (
@@ -26,6 +26,8 @@ from nas_core.analysis.pictures import (
     confusion_picture,
     contact_sheet,
 )
+from nas_core.analysis.uncertainty import COUNT_COLUMNS
+from nas_core.base.errors import RunError, first_line
 from nas_core.base.files import write_atomically, write_bytes, write_json
 from nas_core.base.locks import RunLock, exclusive
 from nas_core.base.logs import Logger
@@ -40,11 +42,14 @@ from nas_core.models.encoder import load_encoder_weights
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import FullResult, label_split, train_fully, training_identity
+from nas_core.training.looks import Look, note_look
 from nas_core.training.metrics import ConfusionMatrix
 from nas_core.training.record import FinalScores, Recipe, Training
 
 log = logging.getLogger(__name__)
 
+CONFUSION_FILE = "test_confusion_matrix.csv"
+COUNTS_FILE = "test_counts.parquet"
 PICTURES = ("class_iou.png", "confusion_matrix.png", "contact_sheet.png", "predictions.png")
 _PUBLIC_COLUMNS = ("prediction", "errors")
 
@@ -202,7 +207,8 @@ def restore_training(root: Path, training: Training, weights: Path) -> Path:
     with RunLock(folder):
         complete.unlink(missing_ok=True)
         # The scores and pictures of other weights.
-        (folder / "test.json").unlink(missing_ok=True)
+        for name in ("test.json", COUNTS_FILE):
+            (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "pictures", ignore_errors=True)
         write_bytes(model, weights.read_bytes())
         write_json(folder / "genotype.json", card.genotype.to_dict())
@@ -216,8 +222,8 @@ def evaluate_architecture(
     """Score a trained network on the test split and draw what it does there, in one pass.
 
     On val where there is no test split. Leaves `evaluation_files` and test.json in the training's
-    folder; a network that has its scores keeps them, and one that has its pictures, too, is not
-    run again.
+    folder; a network that has its scores keeps them, and one that has all of these is not run
+    again. Each run on test is noted before its scores can be seen, see `looks`.
     """
     path = folder / "test.json"
     if not all(file.exists() for file in (path, *evaluation_files(folder))):
@@ -225,6 +231,16 @@ def evaluate_architecture(
         Compute.from_settings(settings.compute).place(segmenter)
         data = PreparedData.open(prepared_folder(root, settings))
         found = _run(segmenter, data)
+        if data.final_split == "test" and not settings.dataset.held_out:
+            look = Look(
+                time=time.time(),
+                architecture=card.genotype.id,
+                data_hash=data.data_hash,
+                data=settings.name,
+                model=folder.name,
+                mean_iou=found.confusion.mean_iou,
+            )
+            note_look(root, look)
         if not path.exists():
             scores = FinalScores(
                 label=label,
@@ -232,19 +248,37 @@ def evaluate_architecture(
                 **found.confusion.metrics(),
                 class_iou=found.confusion.class_iou(data.classes),
             )
-            write_bytes(evaluation_files(folder)[0], found.confusion.csv_bytes(data.classes))
+            write_bytes(folder / CONFUSION_FILE, found.confusion.csv_bytes(data.classes))
             scores.write(path)
             logger.info(f"{label} · {data.final_split} mIoU {scores.mean_iou:.4f}")
-        _draw_pictures(settings.name, label, data, found, evaluation_files(folder)[1:])
+        if not (folder / COUNTS_FILE).exists():
+            counts = found.table(data)
+            write_atomically(folder / COUNTS_FILE, lambda temporary: counts.to_parquet(temporary))
+        _draw_pictures(settings.name, label, data, found, folder / "pictures")
         if note := Lettering(data.classes).note:
             logger.warning(note)
     return FinalScores.read(path)
 
 
 def evaluation_files(folder: Path) -> list[Path]:
-    """What an evaluation leaves beside test.json: the confusion matrix, and `PICTURES`."""
+    """What an evaluation leaves beside test.json: counts in all and by image, and `PICTURES`."""
     pictures = [folder / "pictures" / name for name in PICTURES]
-    return [folder / "test_confusion_matrix.csv", *pictures]
+    return [folder / CONFUSION_FILE, folder / COUNTS_FILE, *pictures]
+
+
+def counts_by_image(folder: Path) -> pd.DataFrame:
+    """The counts that the evaluation of a training left, see `resampled_mean_iou`.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    path = folder / COUNTS_FILE
+    try:
+        return pd.read_parquet(path, columns=[*COUNT_COLUMNS])
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} cannot be read ({first_line(error)}): delete it to test again"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -252,14 +286,34 @@ class _Found:
     """What a network makes of the final split.
 
     Attributes:
-        scores: mean IoU of each image; NaN for one without a label.
+        images: the same of each image.
         labels: predicted classes of each image, packed: they are needed of a few, and which those
             are is known at the end.
     """
 
     confusion: ConfusionMatrix
-    scores: list[float]
+    images: list[ConfusionMatrix]
     labels: list[bytes]
+
+    @property
+    def scores(self) -> list[float]:
+        """Mean IoU of each image; NaN for one without a label."""
+        return [one.mean_iou if one.matrix.any() else math.nan for one in self.images]
+
+    def table(self, data: PreparedData) -> pd.DataFrame:
+        """See `resampled_mean_iou`."""
+        split = data.split(data.final_split)
+        matrices = torch.stack([one.matrix for one in self.images])
+        counts = (matrices.diagonal(dim1=1, dim2=2), matrices.sum(2), matrices.sum(1))
+        values = [count.flatten().numpy() for count in counts]
+        repeats = data.num_classes
+        columns = [
+            np.repeat(split.names, repeats),
+            np.repeat(split.groups, repeats),
+            np.tile(data.classes, len(split)),
+            *values,
+        ]
+        return pd.DataFrame(dict(zip(COUNT_COLUMNS, columns, strict=True)))
 
 
 def _run(segmenter: Segmenter, data: PreparedData) -> _Found:
@@ -269,25 +323,24 @@ def _run(segmenter: Segmenter, data: PreparedData) -> _Found:
         image = ConfusionMatrix(data.num_classes, data.ignore_index)
         image.update(torch.from_numpy(labels), torch.from_numpy(mask))
         found.confusion.matrix += image.matrix
-        found.scores.append(image.mean_iou if image.matrix.any() else math.nan)
+        found.images.append(image)
         found.labels.append(zlib.compress(labels.tobytes(), level=1))
     return found
 
 
-def _draw_pictures(
-    name: str, label: str, data: PreparedData, found: _Found, paths: Sequence[Path]
-) -> None:
+def _draw_pictures(name: str, label: str, data: PreparedData, found: _Found, folder: Path) -> None:
     """Draw `PICTURES` of the best, median and worst images, and of the whole split."""
+    paths, scores = [folder / picture for picture in PICTURES], found.scores
     split, confusion = data.split(data.final_split), found.confusion
     size = (data.height, data.width)
     shown = [
         Shown(
-            f"{group} · {split.names[index]} · mIoU {100 * found.scores[index]:.1f} %",
+            f"{group} · {split.names[index]} · mIoU {100 * scores[index]:.1f} %",
             split.images[index],
             split.masks[index],
             np.frombuffer(zlib.decompress(found.labels[index]), np.uint8).reshape(size),
         )
-        for index, group in choose_images(found.scores).items()
+        for index, group in choose_images(scores).items()
     ]
     title = f"{label} on {name}, {data.final_split}: mIoU {100 * confusion.mean_iou:.1f} %"
     class_iou = confusion.class_iou(data.classes)

@@ -14,12 +14,16 @@ from PIL import Image
 from flows.cli import main as cli
 from nas_core.base.errors import WeightsError
 from nas_core.base.files import file_digest, write_json
+from nas_core.base.paths import looks_file
 from nas_core.base.seeds import seeded
+from nas_core.config import DatasetSettings, SyntheticSettings
 from nas_core.data import camvid, cityscapes
+from nas_core.data.prepared import prepare
 from nas_core.deploy.predict import Predictor
 from nas_core.deploy.shipping import find_weights
 from nas_core.models.checkpoint import NetworkCard, save_segmenter
 from nas_core.space.architectures import ARCHITECTURES
+from nas_core.training.looks import count_looks
 
 Nas = Callable[..., tuple[int, str, str]]
 
@@ -162,6 +166,26 @@ def test_masks_give_metrics(nas: Nas, project: Path, training: Path) -> None:
     code, shown, _ = nas("predict", "--model", training, project / "images", *options)
     assert code == 0 and "mean_iou" in shown and "1.0000" in shown
     assert json.loads((project / "out" / "metrics.json").read_text())["num_images"] == 2
+    assert not looks_file(project).exists()
+
+
+def test_scores_of_test_images_are_a_look_at_test(nas: Nas, project: Path, training: Path) -> None:
+    images = SyntheticSettings(num_train=3, num_val=1, num_test=2, height=32, width=40)
+    dataset = DatasetSettings(kind="synthetic", path="raw", synthetic=images)
+    data = prepare(dataset, project, project / "artifacts" / "prepared" / "small")
+    for number, split in enumerate(("val", "test", "test")):
+        options = ["--out", project / "out", "--masks", project / "raw" / f"{split}annot"]
+        code, shown, _ = nas("predict", "--model", training, project / "raw" / split, *options)
+        assert code == 0
+        assert (f"of the test split of small: look {number} at it" in shown) == (split == "test")
+        found = count_looks(project, ARCHITECTURES["arch1"].id, data.data_hash)
+        assert found == number
+    # Of the same name, with other pixels.
+    Image.new("RGB", (40, 32)).save(project / "images" / "test_0000.png")
+    masks = ["--masks", project / "raw" / "testannot"]
+    other = project / "images" / "test_0000.png"
+    code, shown, _ = nas("predict", "--model", training, other, "--out", project / "out", *masks)
+    assert code == 0 and "look" not in shown
 
 
 def test_a_bad_image_is_reported_at_the_end(nas: Nas, project: Path, training: Path) -> None:

@@ -143,12 +143,28 @@ def test_the_report_has_the_scores_of_every_training(whole: Path) -> None:
     assert len(report["data_hash"]) == 64
 
 
+def test_the_report_says_how_sure_it_is(whole: Path) -> None:
+    report = report_of(whole)
+    (difference,) = report["differences"]
+    assert (difference["first"], difference["second"]) == ("arch0", MINE.id)
+    for one in report["architectures"]:
+        low, high = one["seeds_interval"]
+        assert low < one["measured"]["min"] < one["measured"]["max"] < high
+        # Two images are no sample.
+        assert one["split_interval"] is None and one["looks"] == 2
+    assert difference["seeds_interval"] and difference["split_interval"] is None
+    looks = (whole / "artifacts" / "test_looks.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["model"] for line in looks) == sorted(
+        path.name for path in (whole / "artifacts" / "trainings").iterdir()
+    )
+
+
 def test_the_claim_is_set_beside_what_was_measured(whole: Path) -> None:
     arch0, mine = report_of(whole)["architectures"]
-    assert (arch0["claimed"], arch0["verified"]) == (0.639, False)
-    assert (mine["claimed"], mine["verified"]) == (None, None)
+    assert (arch0["claimed"], arch0["verdict"]) == (0.639, "not reached")
+    assert (mine["claimed"], mine["verdict"]) == (None, None)
     text = (place(whole) / "verify.md").read_text()
-    assert "| arch0 | test mIoU | 63.9 |" in text and "| train | not verified |" in text
+    assert "| arch0 | test mIoU | 63.9 |" in text and "| train | not reached |" in text
     assert f"| {MINE.id} | test mIoU | - |" in text and "| train | - |" in text
     table = pd.read_csv(place(whole) / "classes.csv")
     assert table.columns.tolist() == ["architecture", "seed", "class", "iou"]
@@ -156,7 +172,7 @@ def test_the_claim_is_set_beside_what_was_measured(whole: Path) -> None:
     means = table.groupby(["architecture", "seed"])["iou"].mean()
     assert means["arch0", 5] == pytest.approx(arch0["models"][1]["scores"]["mean_iou"])
     assert sorted(path.name for path in place(whole).iterdir()) == [
-        "classes.csv", "report.html", "verify.json", "verify.md",
+        "claims.csv", "classes.csv", "report.html", "verify.json", "verify.md",
     ]  # fmt: skip
 
 
@@ -181,12 +197,13 @@ def test_mlflow_has_the_report_and_each_model_with_its_pictures(whole: Path) -> 
     assert run.data.params["seeds"] == "0 5" and run.data.params["train.splits"] == "train"
     client = MlflowClient(f"sqlite:///{whole}/artifacts/mlflow.db")
     files = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert files == {"verify.json", "classes.csv", "verify.md", "report.html"}
+    assert files == {"verify.json", "claims.csv", "classes.csv", "verify.md", "report.html"}
     trainings = runs(whole, "training")
     assert sorted(run.data.params["seed"] for run in trainings) == ["0", "0", "5", "5"]
     for training in trainings:
         logged = {file.path for file in client.list_artifacts(training.info.run_id, "test")}
-        assert logged == {"test/test_confusion_matrix.csv", *(f"test/{name}" for name in PICTURES)}
+        left = ("test_confusion_matrix.csv", "test_counts.parquet", *PICTURES)
+        assert logged == {f"test/{name}" for name in left}
         assert training.data.tags["seed"] == training.data.params["seed"]
 
 
@@ -200,8 +217,8 @@ def test_a_second_run_trains_and_scores_nothing(
     shown = capsys.readouterr().out
     assert "tiny: test mIoU at 480x360, per cent; trained on train" in shown
     (line,) = (line for line in shown.splitlines() if "63.9" in line and "│" in line)
-    assert f"{100 * report['architectures'][0]['measured']['mean']:.2f} [" in line
-    assert "not verified" in line
+    assert f"{100 * report['architectures'][0]['measured']['mean']:.2f} " in line
+    assert "not reached" in line
     assert all(name in shown for name in CLASSES)
 
 
@@ -220,6 +237,10 @@ def test_an_interrupted_one_goes_on_from_the_checkpoint(
     changed = {path for path in after if after[path] != before[path]}
     assert {Path(path).parts[2] for path in changed} == {lost.name}
     assert str((lost / "checkpoint.pt").relative_to(again)) not in changed
+    # The same scores, at another look.
+    arch0 = report["architectures"][0]
+    assert arch0["looks"] == 2
+    arch0["looks"] = 3
     assert report_of(again) == report
 
 
@@ -241,7 +262,7 @@ def test_train_and_val_is_said_in_the_table(project: Path) -> None:
     report = nas_verify(architectures=("arch1",), train=train)
     (arch1,) = report.architectures
     # Not the size that the claim is of.
-    assert (report.size, arch1.claimed, arch1.verified) == ((40, 56), None, None)
+    assert (report.size, arch1.claimed, arch1.verdict) == ((40, 56), None, None)
     assert "| train+val | - |" in (place(project) / "verify.md").read_text()
     (folder,) = (project / "artifacts" / "trainings").iterdir()
     training = json.loads((folder / "training.json").read_text())
@@ -262,7 +283,8 @@ def test_train_and_val_is_refused_where_val_gives_the_scores(project: Path) -> N
         nas_verify(dataset=dataset, train=TrainSettings(splits="train+val"))
     assert not outcomes(project)
     report = nas_verify(dataset=dataset, architectures=("arch0",))
-    assert report.split == "val" and report.architectures[0].claimed is None
+    (arch0,) = report.architectures
+    assert (report.split, arch0.claimed, arch0.looks) == ("val", None, None)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +341,7 @@ def test_the_deployment_is_served_and_nas_run_shows_the_table(
     (arch0,) = report_of(again)["architectures"]
     assert [model["seed"] for model in arch0["models"]] == [0]
     shown = capsys.readouterr().out
-    assert "not verified" in shown and f"{100 * arch0['measured']['mean']:.2f}" in shown
+    assert "not reached" in shown and f"{100 * arch0['measured']['mean']:.2f}" in shown
 
 
 def is_served(name: str) -> bool:

@@ -6,7 +6,13 @@ from PIL import Image
 from rich.console import Console
 
 from flows.cli.tables import print_fidelity
-from nas_core.analysis.rank_agreement import FidelityReport, agreement_by_proxy
+from nas_core.analysis.rank_agreement import (
+    FidelityReport,
+    HeldOutAgreement,
+    RewardAgreement,
+    agreement_by_proxy,
+    baselines,
+)
 from nas_core.config import Settings
 from tasks.fidelity_report import write_fidelity
 
@@ -16,6 +22,8 @@ def make_table(val: list[float]) -> pd.DataFrame:
         {
             "id": [f"{digit}" * 12 for digit in "abcd"],
             "name": ["arch0", *[f"{digit}" * 12 for digit in "bcd"]],
+            "num_parameters": [1, 2, 3, 4],
+            "macs": [4, 3, 2, 1],
             "proxy": "A5",
             "reward": [0.1, 0.2, 0.3, 0.4],
             "seconds": 2.0,
@@ -24,11 +32,19 @@ def make_table(val: list[float]) -> pd.DataFrame:
     )
 
 
-def make_report(table: pd.DataFrame) -> FidelityReport:
+def make_report(table: pd.DataFrame, num_proxy_seeds: int = 1) -> FidelityReport:
     (row,) = agreement_by_proxy(table, {"A5": {}}, seed=0)
+    judged = row.model_dump(include={*RewardAgreement.model_fields})
+    held_out = HeldOutAgreement(
+        **judged, num_architectures=4, groups=["0006R0"], baselines=baselines(table, seed=0)
+    )
     return FidelityReport(
-        **row.model_dump(exclude={"settings", "seconds"}),
+        **judged,
+        proxy="A5",
         num_architectures=4,
+        num_proxy_seeds=num_proxy_seeds,
+        baselines=baselines(table, seed=0),
+        held_out=held_out,
         proxies=[row],
         proxy_settings={},
         train={},
@@ -49,7 +65,27 @@ def test_a_report_with_and_without_a_ranking(tmp_path: Path, val: list[float]) -
     assert "NaN" not in paths[0].read_text()
     with Image.open(paths[2]) as picture:
         assert picture.width > picture.height
-    console = Console(record=True, width=100)
+    console = Console(record=True, width=80)
     print_fidelity(console, tmp_path, Settings(), report)
     shown = console.export_text()
     assert "A5" in shown and ("are equal" in shown) == constant
+    assert "parameters" in shown and "against mIoU on 0006R0" in shown
+
+
+def test_the_table_of_several_seeds_fits_a_terminal(tmp_path: Path) -> None:
+    first = make_table([0.3, 0.2, 0.4, 0.5])
+    second = first.assign(reward=[0.12, 0.19, 0.33, 0.37])
+    table = pd.concat([first, second])
+    report = make_report(table, num_proxy_seeds=2)
+    named = report.proxies[0].model_copy(
+        update={"proxy": "A5+B2 height=120,width=160,sep_repeats=2", "seconds": 12345.6}
+    )
+    report = report.model_copy(update={"proxies": [*report.proxies, named]})
+    console = Console(record=True, width=80)
+    print_fidelity(console, Path("/project"), Settings(), report)
+    shown = console.export_text()
+    assert max(map(len, shown.splitlines())) <= 80 and "…" not in shown
+    assert report.reliability is not None and f"{report.reliability:.2f} (" in shown
+    paths = write_fidelity(tmp_path, report, table, "tiny")
+    page = paths[-1].read_text()
+    assert "reliability, upper half" in page and "On what no network was trained on" in page

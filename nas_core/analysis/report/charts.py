@@ -260,17 +260,18 @@ def confusion(by_network: Mapping[str, pd.DataFrame]) -> list[dict[str, Any]]:
 
 
 def claims(architectures: Sequence[ArchitectureReport]) -> list[dict[str, Any]]:
-    """Measured mIoU with its spread over seeds, and what is claimed, in per cent.
+    """Measured mIoU with its interval from the images, and what is claimed, in per cent.
+
+    Where there is none, the spread over seeds is in its place.
 
     Args:
         architectures: of verify.json.
     """
     figure = _figure("mIoU, %", "")
     names = [one.name for one in architectures]
-    mean, least, most = (
-        [100 * getattr(one.measured, key) for one in architectures]
-        for key in ("mean", "min", "max")
-    )
+    mean = [100 * one.measured.mean for one in architectures]
+    ranges = [one.split_interval or (one.measured.min, one.measured.max) for one in architectures]
+    least, most = ([100 * limits[end] for limits in ranges] for end in (0, 1))
     figure.add_scatter(
         x=mean,
         y=names,

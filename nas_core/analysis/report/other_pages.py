@@ -10,10 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from nas_core.analysis.comparison import WINDOW, ComparisonReport, Spread, bands
+from nas_core.analysis.comparison import WINDOW, ComparisonReport, bands
+from nas_core.analysis.ranking_table import MEANING as RANKING
+from nas_core.analysis.ranking_table import WORDS as RANKING_WORDS
+from nas_core.analysis.ranking_table import held_out_rows, mean_rewards, ranking_rows
 from nas_core.analysis.report import charts
-from nas_core.analysis.report.page import REPORT_FILE, number, write_page
-from nas_core.analysis.verification import VerificationReport, claim_rows, class_rows
+from nas_core.analysis.report.page import REPORT_FILE, write_page
+from nas_core.analysis.uncertainty import Spread
+from nas_core.analysis.verification import (
+    MEANING,
+    WORDS,
+    VerificationReport,
+    claim_rows,
+    class_rows,
+    difference_rows,
+)
 from nas_core.base.times import duration
 
 if TYPE_CHECKING:
@@ -69,13 +80,21 @@ def write_verification_page(place: Path, report: VerificationReport) -> Path:
         Section(
             "Claimed and measured",
             f"{report.split} mIoU in per cent at {width}×{height}; over several seeds the mean "
-            f"[least..most]. Verified where the mean reaches the claim. Claims: "
-            f"{report.claims_source}.",
+            f"[least..most]. {MEANING} Claims: {report.claims_source}.",
             chart="claims",
             kind="low",
-            headings=list(rows[0]),
-            rows=[list(row.values()) for row in rows],
-            words=(0, 1, 8, 9),
+            **_table(rows),
+        ),
+        *(
+            [
+                Section(
+                    "Differences",
+                    "Points of mIoU by which the first exceeds the second, over the same images.",
+                    **_table(difference_rows(report)),
+                )
+            ]
+            if report.differences
+            else []
         ),
         Section(
             "IoU of each class",
@@ -129,9 +148,9 @@ def write_comparison_page(place: Path, report: ComparisonReport, table: pd.DataF
         for strategy, over_seeds in report.strategies.items()
     ]
     scored = {
-        strategy: mean
+        strategy: best.mean
         for strategy, over_seeds in report.strategies.items()
-        if (mean := over_seeds.equal_time["best_reward"].mean) is not None
+        if (best := over_seeds.equal_time["best_reward"]) is not None
     }
     lead = "No candidate of any search has a reward."
     if scored:
@@ -190,34 +209,37 @@ def write_fidelity_page(
             f"with Kendall's tau {report.kendall_tau:.2f} (95 % interval {low:.2f} to "
             f"{high:.2f})."
         )
-    rows = [
-        (
-            row.proxy,
-            f"{row.seconds:.1f}",
-            _estimate(row.kendall_tau, row.kendall_tau_interval),
-            _estimate(row.spearman_rho, row.spearman_rho_interval),
-        )
-        for row in report.proxies
-    ]
     sections = [
         Section(
             "Proxy and full training",
-            "A point an architecture: its reward on the proxy task, and its val mIoU after full "
-            "training.",
+            "A point an architecture: its reward on the proxy task, the mean over "
+            f"{report.num_proxy_seeds} seeds, and its val mIoU after full training."
+            if report.num_proxy_seeds > 1
+            else "A point an architecture: its reward on the proxy task, and its val mIoU after "
+            "full training.",
             chart="scatter",
             kind="tall",
         ),
         Section(
             "Each proxy",
-            "With 95 % intervals; seconds are the mean of a candidate.",
+            "With 95 % intervals, beside what the sizes alone say; seconds are the mean of a "
+            f"candidate. {RANKING}",
             chart="taus",
-            headings=("proxy", "seconds", "Kendall's tau", "Spearman's rho"),
-            rows=rows,
             empty="No correlation is defined for any proxy.",
+            **_table(ranking_rows(report)),
         ),
     ]
+    if report.held_out is not None:
+        groups = ", ".join(report.held_out.groups)
+        sections.append(
+            Section(
+                "On what no network was trained on",
+                f"The same against mIoU on {groups}.",
+                **_table(held_out_rows(report)),
+            )
+        )
     found = {
-        "scatter": charts.proxies(table, report.proxy),
+        "scatter": charts.proxies(mean_rewards(table), report.proxy),
         "taus": charts.taus(report.proxies),
     }
     return _write(
@@ -247,14 +269,16 @@ def _write(
     return write_page(place / REPORT_FILE, "sections.html.jinja", content)
 
 
-def _spread(values: Spread) -> str:
-    mean = number(values.mean, ".4f")
+def _table(rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    headings = list(rows[0])
+    words = [column for column, heading in enumerate(headings) if heading in WORDS + RANKING_WORDS]
+    return {"headings": headings, "rows": [list(row.values()) for row in rows], "words": words}
+
+
+def _spread(values: Spread | None) -> str:
+    if values is None:
+        return "none"
+    mean = f"{values.mean:.4f}"
     if values.min == values.max:
         return mean
     return f"{mean} [{values.min:.4f}..{values.max:.4f}]"
-
-
-def _estimate(value: float | None, interval: Sequence[float] | None) -> str:
-    if value is None or interval is None:
-        return "none"
-    return f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,40 +11,26 @@ from scipy.stats import kendalltau, spearmanr
 from nas_core.analysis.rank_agreement import (
     ProxyOutcome,
     ProxyRow,
+    agreement,
     agreement_by_proxy,
+    baselines,
     proxies_of,
     proxy_identity,
     proxy_rows,
     rank_agreement,
-    spread_by_rank,
+    reward_agreement,
 )
+from nas_core.analysis.reliability import reliability
 from nas_core.config import MetaValSettings, ProxySettings, SearchSettings, Settings
 from nas_core.models.compute import Compute
-from nas_core.search.journal import Record
-from nas_core.space.decisions import sample
 
 CPU = Compute(torch.device("cpu"), bf16=False)
 DEFAULT = ProxySettings()
 
 
-def records(rewards: list[float | None]) -> list[Record]:
-    genotype = sample(np.random.default_rng(0))
-    return [
-        Record(
-            index=index,
-            round=0,
-            candidate=index + 1,
-            id=genotype.id,
-            genotype=genotype.to_dict(),
-            status="failed" if reward is None else "finished",
-            reward=reward,
-            num_parameters=1,
-            macs=1,
-            seed=0,
-            reason="the loss was not finite" if reward is None else "",
-        )
-        for index, reward in enumerate(rewards)
-    ]
+def column(rewards: Sequence[float]) -> list[list[float]]:
+    """With one seed of the proxy."""
+    return [[reward] for reward in rewards]
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -53,7 +40,7 @@ def test_correlations_and_intervals_are_those_of_scipy(ties: bool) -> None:
     y = x + rng.normal(size=15)
     if ties:
         x, y = x.round(), y.round()
-    found = rank_agreement(x.tolist(), y.tolist(), seed=9, num_resamples=300)
+    found = rank_agreement(x[:, None].tolist(), y.tolist(), seed=9, num_resamples=300)
     assert found.kendall_tau == pytest.approx(kendalltau(x, y, variant="b").statistic)
     assert found.spearman_rho == pytest.approx(spearmanr(x, y).statistic)
     rows = np.random.default_rng(9).integers(15, size=(300, 15))
@@ -68,7 +55,7 @@ def test_correlations_and_intervals_are_those_of_scipy(ties: bool) -> None:
 @pytest.mark.parametrize(("sign", "expected"), [(1, 1.0), (-1, -1.0)])
 def test_perfect_and_reversed_rankings(sign: int, expected: float) -> None:
     x = [0.1, 0.4, 0.2, 0.9, 0.5]
-    found = rank_agreement(x, [sign * value**3 for value in x], seed=0, num_resamples=200)
+    found = rank_agreement(column(x), [sign * value**3 for value in x], seed=0, num_resamples=200)
     for name in ("kendall_tau", "spearman_rho"):
         assert getattr(found, name) == pytest.approx(expected)
         assert getattr(found, f"{name}_interval") == pytest.approx([expected, expected])
@@ -76,7 +63,7 @@ def test_perfect_and_reversed_rankings(sign: int, expected: float) -> None:
 
 def test_ties_count_as_tau_b_counts_them() -> None:
     # 4 concordant pairs of 6, one tied in x and another in y: 4 / 5 by tau-b, not 4 / 6.
-    found = rank_agreement([1, 1, 2, 3], [1, 2, 3, 3], seed=0, num_resamples=50)
+    found = rank_agreement(column([1, 1, 2, 3]), [1, 2, 3, 3], seed=0, num_resamples=50)
     assert found.kendall_tau == pytest.approx(4 / 5)
 
 
@@ -88,7 +75,7 @@ def test_ties_count_as_tau_b_counts_them() -> None:
 def test_what_is_constant_has_no_rank_and_a_reason(
     x: list[float], y: list[float], what: str
 ) -> None:
-    found = rank_agreement(x, y, seed=0)
+    found = rank_agreement(column(x), y, seed=0)
     assert found.kendall_tau is None and found.spearman_rho_interval is None
     assert what in found.reason and "equal" in found.reason
     json.dumps(found.model_dump(), allow_nan=False)
@@ -97,13 +84,17 @@ def test_what_is_constant_has_no_rank_and_a_reason(
 @pytest.mark.filterwarnings("error")
 def test_degenerate_resamples_are_left_out() -> None:
     # About half of all resamples of these have one value of x only.
-    found = rank_agreement([1, 1, 1, 1, 1, 2], [1, 2, 3, 4, 5, 6], seed=0, num_resamples=300)
+    found = rank_agreement(
+        column([1, 1, 1, 1, 1, 2]), [1, 2, 3, 4, 5, 6], seed=0, num_resamples=300
+    )
     assert np.isfinite([*found.kendall_tau_interval, *found.spearman_rho_interval]).all()
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     x, y = [1, 2, 3, 4, 5, 6], [2, 1, 4, 3, 6, 5]
-    first, again, other = (rank_agreement(x, y, seed=s, num_resamples=100) for s in (1, 1, 2))
+    first, again, other = (
+        rank_agreement(column(x), y, seed=s, num_resamples=100) for s in (1, 1, 2)
+    )
     assert first == again != other
 
 
@@ -141,20 +132,21 @@ def test_rows_have_the_seconds_until_each_validation() -> None:
         losses={},
         num_skipped_steps=0,
     )
-    assert proxy_rows(outcome, ["A5", "A5+B2"]) == [
-        ProxyRow("a", "A5", 0.3, 6.0),
-        ProxyRow("a", "A5+B2", 0.5, 12.0),
+    assert proxy_rows(outcome, 1, ["A5", "A5+B2"]) == [
+        ProxyRow("a", "A5", 1, 0.3, 6.0),
+        ProxyRow("a", "A5+B2", 1, 0.5, 12.0),
     ]
     alone = outcome.model_copy(
         update={"scores": [0.3], "seconds": {"stage_a": 5.0, "validation": 1.0}}
     )
-    assert proxy_rows(alone, ["A5"]) == [ProxyRow("a", "A5", 0.3, 6.0)]
+    assert proxy_rows(alone, 0, ["A5"]) == [ProxyRow("a", "A5", 0, 0.3, 6.0)]
 
 
 def test_each_proxy_is_judged_by_its_own_rows() -> None:
     val = [0.1, 0.2, 0.3, 0.4]
     table = pd.DataFrame(
         {
+            "id": [*"abcd", *"abcd"],
             "proxy": ["A5"] * 4 + ["A5+B1"] * 4,
             "reward": [*val, *reversed(val)],
             "seconds": [1.0, 1, 1, 5, 4, 4, 4, 4],
@@ -166,21 +158,59 @@ def test_each_proxy_is_judged_by_its_own_rows() -> None:
     assert first.kendall_tau == pytest.approx(1) and second.kendall_tau == pytest.approx(-1)
 
 
-def test_candidates_are_spread_by_rank() -> None:
-    found = spread_by_rank(records([0.5, None, 0.9, 0.1, 0.3, 0.7, 0.2]), 4)
-    assert [record.reward for record in found] == [0.9, 0.7, 0.3, 0.1]
+def test_several_seeds_give_the_mean_of_their_correlations() -> None:
+    rng = np.random.default_rng(2)
+    y = rng.normal(size=20)
+    runs = y[:, None] + rng.normal(size=(20, 3))
+    found = rank_agreement(runs.tolist(), y.tolist(), seed=0, num_resamples=500)
+    taus = [kendalltau(run, y).statistic for run in runs.T]
+    assert found.kendall_tau == pytest.approx(np.mean(taus))
+    low, high = found.kendall_tau_interval
+    assert low < np.mean(taus) < high
 
 
-@pytest.mark.parametrize(("num_candidates", "num"), [(40, 12), (13, 12), (100, 7), (12, 12)])
-def test_the_spread_is_even_and_has_both_ends(num_candidates: int, num: int) -> None:
-    candidates = records([1 - rank / 1000 for rank in range(num_candidates)])
-    ranks = [record.index for record in spread_by_rank(candidates, num)]
-    assert ranks[0] == 0 and ranks[-1] == num_candidates - 1
-    assert len(ranks) == num and np.ptp(np.diff(ranks)) <= 1
+def test_the_upper_half_is_that_of_the_scores() -> None:
+    # Bad ones are known for bad; among the good the reward is reversed.
+    scores = [0.1, 0.2, 0.3, 0.4, 0.8, 0.81, 0.82, 0.83]
+    rewards = column([0.1, 0.2, 0.3, 0.4, 0.63, 0.62, 0.61, 0.6])
+    found = agreement(rewards, scores, seed=0)
+    assert found.kendall_tau == pytest.approx(16 / 28)
+    assert found.upper_half_tau == pytest.approx(-1)
+    assert found.upper_half_tau_interval == pytest.approx((-1, -1))
+    assert found.upper_half_rho == pytest.approx(-1)
+    few = agreement(rewards[1:], scores[1:], seed=0)
+    assert few.kendall_tau is not None and few.upper_half_tau is None
 
 
-def test_fewer_candidates_than_wanted_are_all_taken() -> None:
-    assert len(spread_by_rank(records([0.1, 0.2, None]), 12)) == 2
+def test_reliability_is_beside_it_where_there_are_several_seeds() -> None:
+    rng = np.random.default_rng(0)
+    scores = np.linspace(0.3, 0.7, 40)
+    rewards = scores[:, None] + rng.normal(0, 0.02, (40, 3))
+    found = reward_agreement(rewards.tolist(), scores.tolist(), seed=0)
+    whole, upper = (
+        reliability(rewards[rows].tolist(), seed=0) for rows in (slice(40), slice(20, 40))
+    )
+    assert found.reliability == pytest.approx(whole["reliability"])
+    assert found.upper_half_reliability == pytest.approx(upper["reliability"])
+    assert found.upper_half_reliability < found.reliability > 0.9
+    alone = reward_agreement(rewards[:, :1].tolist(), scores.tolist(), seed=0)
+    assert alone.reliability is None and alone.upper_half_reliability_interval is None
+
+
+def test_sizes_are_judged_as_rewards_are() -> None:
+    table = pd.DataFrame(
+        {
+            "id": [*"abcd", *"abcd"],
+            "proxy": ["A5"] * 4 + ["A5+B1"] * 4,
+            "num_parameters": [1, 2, 3, 4] * 2,
+            "macs": [5, 5, 5, 5] * 2,
+            "val_mean_iou": [0.1, 0.3, 0.2, 0.4] * 2,
+        }
+    )
+    parameters, macs = baselines(table, seed=0)
+    assert (parameters.figure, macs.figure) == ("parameters", "MACs")
+    assert parameters.kendall_tau == pytest.approx(4 / 6)
+    assert macs.kendall_tau is None and "equal" in str(macs.reason)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import yaml
 from PIL import Image
 
 from nas_core.base.errors import DataError
+from nas_core.config import DatasetSettings
+from nas_core.data import layouts
 from nas_core.data.description import VOC_VOID_COLOUR, read_description, undescribed
 from nas_core.data.folder import has_layout, list_dataset
 from nas_core.data.layouts import find_kind
@@ -357,3 +359,47 @@ def test_images_beside_the_folder_of_images_are_named(tmp_path: Path) -> None:
     assert list_dataset(tmp_path).problems == (
         "train/b.jpg: lies beside train/images/: move it there, or away",
     )
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> DatasetSettings:
+    """CamVid's layout with two recordings in train."""
+    for split, names in (
+        ("train", ("0001TP_000010", "0001TP_000020", "0006R0_000010")),
+        ("val", ("0016E5_000010",)),
+        ("test", ("0001TP_000030",)),
+    ):
+        both(tmp_path, split, f"{split}annot", *names)
+        for path in (tmp_path / split).iterdir():
+            path.rename(path.with_suffix(".png"))
+    return DatasetSettings(path=str(tmp_path))
+
+
+def test_held_out_recordings_take_the_place_of_test(
+    recordings: DatasetSettings, tmp_path: Path
+) -> None:
+    whole = layouts.list_dataset(recordings, tmp_path)
+    held_out = recordings.model_copy(update={"held_out": ("0006R0",)})
+    found = layouts.list_dataset(held_out, tmp_path)
+    assert splits(found) == {
+        "train": ["0001TP_000010", "0001TP_000020"],
+        "val": ["0016E5_000010"],
+        "test": ["0006R0_000010"],
+    }
+    assert len(found.data_hash) == 64 and found.data_hash != whole.data_hash
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (("0006r0",), "has no group '0006r0'; it has 0001TP, 0006R0"),
+        (("0016E5",), "has no group '0016E5'"),
+        (("0006R0", "0001TP"), "these are all groups of the training split: leave one"),
+    ],
+)
+def test_what_cannot_be_held_out_is_refused(
+    recordings: DatasetSettings, tmp_path: Path, groups: tuple[str, ...], message: str
+) -> None:
+    held_out = recordings.model_copy(update={"held_out": groups})
+    with pytest.raises(DataError, match=f"dataset.held_out: .*{message}"):
+        layouts.list_dataset(held_out, tmp_path)

@@ -18,11 +18,13 @@ from nas_core.models.checkpoint import load_segmenter
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training import full, lifecycle
 from nas_core.training.lifecycle import (
+    counts_by_image,
     evaluate_architecture,
     evaluation_files,
     restore_training,
     train_architecture,
 )
+from nas_core.training.looks import count_looks
 from nas_core.training.record import FinalScores, Training
 from tests.tiny import tiny
 
@@ -143,13 +145,55 @@ def test_the_final_split_is_run_once_for_scores_and_pictures(
     confusion = full.evaluate(segmenter, data.split("test"), data.num_classes, data.ignore_index)
     assert scores.scores.model_dump() == confusion.metrics()
     assert files[0].read_bytes() == confusion.csv_bytes(data.classes)
+    counts = counts_by_image(folder)
+    assert counts["image"].unique().tolist() == list(data.split("test").names)
+    by_class = counts.groupby("class", sort=False)[["hits", "truth", "predicted"]].sum()
+    assert by_class.index.tolist() == list(data.classes)
+    matrix = confusion.matrix
+    assert by_class.T.values.tolist() == [
+        matrix.diagonal().tolist(), matrix.sum(1).tolist(), matrix.sum(0).tolist(),
+    ]  # fmt: skip
+    assert count_looks(project, ARCH1.id, data.data_hash) == 1
 
     num_images.clear()
     evaluate_architecture(settings, project, "arch1", folder)
-    assert num_images == []
+    assert num_images == [] and count_looks(project, ARCH1.id, data.data_hash) == 1
     # A network that has its scores keeps them.
     before, drawn = (folder / "test.json").stat().st_mtime_ns, files[-1].read_bytes()
     files[-1].unlink()
     assert evaluate_architecture(settings, project, "arch1", folder) == scores
     assert sum(num_images) == 2 and files[-1].read_bytes() == drawn
     assert (folder / "test.json").stat().st_mtime_ns == before
+    assert count_looks(project, ARCH1.id, data.data_hash) == 2
+
+
+def test_no_score_is_seen_that_is_no_look(
+    project: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*args: Any) -> None:
+        raise RunError("test_looks.jsonl cannot be written: No space left on device")
+
+    monkeypatch.setattr(lifecycle, "note_look", full_disk)
+    folder = training_of(project)
+    with pytest.raises(RunError, match="No space"):
+        evaluate_architecture(settings, project, "arch1", folder)
+    assert not (folder / "test.json").exists()
+
+
+def test_counts_that_cannot_be_read_are_named(project: Path) -> None:
+    folder = training_of(project)
+    (folder / "test_counts.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(RunError, match=r"test_counts\.parquet cannot be read .* delete it"):
+        counts_by_image(folder)
+
+
+def test_held_out_recordings_are_scored_and_no_look_at_test(
+    tmp_path: Path, settings: Settings
+) -> None:
+    held_out = settings.dataset.model_copy(update={"held_out": ("train_0001",)})
+    changed = settings.model_copy(update={"dataset": held_out})
+    data = prepare(held_out, tmp_path, prepared_folder(tmp_path, changed))
+    folder = train(changed, tmp_path)
+    evaluate_architecture(changed, tmp_path, "arch1", folder)
+    assert counts_by_image(folder)["image"].unique().tolist() == ["train_0001"]
+    assert count_looks(tmp_path, ARCH1.id, data.data_hash) == 0
