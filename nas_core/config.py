@@ -211,6 +211,13 @@ class ProxySettings(CropSettings):
 
     height: int = Field(72, ge=32, le=2048, description="Images are scaled to this height.")
     width: int = Field(96, ge=32, le=4096, description="Images are scaled to this width.")
+    max_images: int | None = Field(
+        None,
+        ge=3,
+        le=_MOST_COUNTED,
+        description="Training images that a search uses at most, drawn by meta_val.seed. Empty: "
+        "all.",
+    )
     batch_size: int = Field(16, ge=2, le=1024, description="Images a step, in both stages.")
     epochs_a: int = Field(5, ge=1, le=1000, description="Stage A, frozen encoder: epochs.")
     epochs_b: int = Field(2, ge=0, le=1000, description="Stage B, end to end: epochs.")

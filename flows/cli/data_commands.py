@@ -19,7 +19,15 @@ from rich.text import Text
 from nas_core.base.errors import DataError, SettingsError, printable
 from nas_core.base.files import read_text, write_atomically, write_bytes
 from nas_core.base.paths import artifacts_folder
-from nas_core.config import DatasetKind, DatasetSettings, load_settings, profiles, project_dir
+from nas_core.base.times import duration
+from nas_core.config import (
+    DatasetKind,
+    DatasetSettings,
+    Settings,
+    load_settings,
+    profiles,
+    project_dir,
+)
 
 if TYPE_CHECKING:
     from nas_core.data.check import DatasetReport
@@ -110,6 +118,32 @@ def check(
         head = f"# Written by nas data check: what differs from params.yaml for {shown}.\n"
         write_bytes(target, (head + yaml.safe_dump(values, sort_keys=False)).encode())
         console.print(f"profile: {target}; start with `nas search -p {profile}`", soft_wrap=True)
+        _print_times(report, load_settings(profile, root=root))
+
+
+def _print_times(report: DatasetReport, settings: Settings) -> None:
+    """What the profile gives: steps, and times measured on this machine."""
+    from nas_core.models.compute import Compute
+    from nas_core.training.timing import Counts, estimate
+
+    chosen = report.meta_val
+    if chosen is None:
+        return
+    counts = Counts(
+        report.counts["train"], report.counts["val"], len(chosen.train), len(chosen.val)
+    )
+    times = estimate(settings, counts, len(report.listing.classes), report.frame)
+    train, device = settings.train, Compute.from_settings(settings.compute).describe()
+    console.print(
+        f"estimated from a few steps on this machine ({device}): a candidate "
+        f"{duration(times.candidate)}, a search of "
+        f"{settings.search.num_candidates} {duration(times.search)}, a full training of "
+        f"{train.epochs} epochs {duration(times.training)}; a search makes "
+        f"{train.top + len(train.also)} of these",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
 
 
 def _drafted(source: Path, places: Places, root: Path) -> DataError:

@@ -23,10 +23,11 @@ from nas_core.data.inspection import (
     frame_size,
     inspect_sample,
 )
+from nas_core.data.lengths import MOST_PROXY_IMAGES, lengths
 from nas_core.data.lettering import Lettering
 from nas_core.data.likeness import fingerprint, near_pairs
 from nas_core.data.listing import Listing, Sample
-from nas_core.data.meta_val import MetaVal, choose_meta_val
+from nas_core.data.meta_val import MetaVal, choose_meta_val, drawn_rows
 from nas_core.data.overlay import overlay
 
 _PER_SPLIT = 2
@@ -97,7 +98,9 @@ def check_dataset(
         ]
         problems += _too_few_for_proxy(listing, len(seen), proxy)
         if not problems:
-            names, groups = ([*of] for of in zip(*((s.name, s.group) for s in seen), strict=True))
+            rows = drawn_rows(np.arange(len(seen)), MOST_PROXY_IMAGES, meta_val)
+            used = [(seen[row].name, seen[row].group) for row in rows]
+            names, groups = ([*of] for of in zip(*used, strict=True))
             chosen = choose_meta_val(names, groups, meta_val)
     sizes = Counter(one.size for one in inspected if one.size is not None)
     pixels = sum(height * width * count for (height, width), count in sizes.items())
@@ -165,8 +168,9 @@ def sample_picture(listing: Listing) -> Image.Image | None:
 
 
 def profile_values(report: DatasetReport, name: str, path: str, kind: str) -> dict[str, Any]:
-    """What a profile for this dataset changes in params.yaml: where it is, and sizes that fit it.
+    """What a profile for this dataset changes in params.yaml: place, sizes and lengths.
 
+    The report has no problem. Trainings have about as many steps as on CamVid, see `lengths`.
     The proxy's images have the dataset's aspect ratio and about as many pixels as the default's; a
     training crop covers up to four fifths of an image, and about as many pixels as the default at
     most.
@@ -174,11 +178,14 @@ def profile_values(report: DatasetReport, name: str, path: str, kind: str) -> di
     for_training = TrainSettings()
     proxy = _proxy_size(report.frame)
     crop = _scaled(report.frame, for_training.crop_height * for_training.crop_width, 0.8)
+    if report.meta_val is None:
+        raise ValueError("a profile for a dataset with problems")
+    steps = lengths(report.counts["train"], len(report.meta_val.train))
     return {
         "name": name,
         "dataset": {"kind": kind, "path": path},
-        "search": {"proxy": {"height": proxy[0], "width": proxy[1]}},
-        "train": {"crop_height": crop[0], "crop_width": crop[1]},
+        "search": {"proxy": {"height": proxy[0], "width": proxy[1], **steps["proxy"]}},
+        "train": {**steps["train"], "crop_height": crop[0], "crop_width": crop[1]},
     }
 
 

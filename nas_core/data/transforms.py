@@ -18,6 +18,8 @@ from torchvision.transforms.v2 import functional
 from nas_core.data.prepared import Split
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 
+Rows = npt.NDArray[np.intp]
+
 _FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
 _NUM_DRAWS = 7
 
@@ -92,20 +94,25 @@ def augmented_batch(
     return normalise(images), masks
 
 
-def resized(split: Split, height: int, width: int) -> Split:
+def resized(split: Split, height: int, width: int, rows: Rows | None = None) -> Split:
     """The split with images scaled bilinearly (antialiased) and masks by the nearest pixel.
 
     The result is in memory, uint8 as before; a split that has the size already is returned itself.
+
+    Args:
+        rows: the images of the result; all if None.
     """
     if split.images.shape[1:3] == (height, width):
-        return split
-    images = np.empty((len(split), height, width, 3), np.uint8)
-    masks = np.empty((len(split), height, width), np.uint8)
-    for index in range(len(split)):
-        image = torch.as_tensor(split.images[index]).permute(2, 0, 1)
-        images[index] = functional.resize(image, [height, width]).permute(1, 2, 0).numpy()
-        masks[index] = _resized_mask(split.masks[index], height, width)
-    return Split(images, masks, split.names, split.groups)
+        return split if rows is None else split.rows(rows)
+    chosen = np.arange(len(split)) if rows is None else rows
+    images = np.empty((len(chosen), height, width, 3), np.uint8)
+    masks = np.empty((len(chosen), height, width), np.uint8)
+    for place, row in enumerate(chosen):
+        image = torch.as_tensor(split.images[row]).permute(2, 0, 1)
+        images[place] = functional.resize(image, [height, width]).permute(1, 2, 0).numpy()
+        masks[place] = _resized_mask(split.masks[row], height, width)
+    names, groups = (tuple(of[row] for row in chosen) for of in (split.names, split.groups))
+    return Split(images, masks, names, groups)
 
 
 def labelled_at(

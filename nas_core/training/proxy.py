@@ -21,7 +21,7 @@ from nas_core.base.errors import DataError
 from nas_core.base.seeds import seeded
 from nas_core.config import MetaValSettings, ProxySettings
 from nas_core.data.inspection import MIN_TRAIN_IMAGES
-from nas_core.data.meta_val import MetaVal, choose_meta_val
+from nas_core.data.meta_val import MetaVal, choose_meta_val, drawn_rows
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch, labelled_at, normalise, resized
 from nas_core.models.compute import Compute
@@ -115,8 +115,10 @@ def build_proxy_task(
         DataError: too few images are left.
     """
     chosen = divide(data, settings, meta_val)
-    train = resized(data.split("train"), settings.height, settings.width)
-    meta_train, scored = train.rows(chosen.train), train.rows(chosen.val)
+    meta_train, scored = (
+        resized(data.split("train"), settings.height, settings.width, rows)
+        for rows in (chosen.train, chosen.val)
+    )
     encoder = seeded(seed, Encoder)
     if encoder_state is not None:
         encoder.load_state_dict(encoder_state)
@@ -319,7 +321,8 @@ def _upsample(logits: Tensor, size: torch.Size) -> Tensor:
 def divide(data: PreparedData, settings: ProxySettings, meta_val: MetaValSettings) -> MetaVal:
     """Rows of the training split to train candidates on and to score them.
 
-    Images without a labelled pixel at the proxy's size are in neither part.
+    Images without a labelled pixel at the proxy's size are in neither part, nor those beyond
+    `max_images`.
 
     Raises:
         DataError: fewer than three images are left.
@@ -332,6 +335,7 @@ def divide(data: PreparedData, settings: ProxySettings, meta_val: MetaValSetting
             f"{settings.width}x{settings.height}, and a search needs {MIN_TRAIN_IMAGES}: label "
             "more of them, or raise search.proxy.height and search.proxy.width"
         )
+    labelled = drawn_rows(labelled, settings.max_images, meta_val)
     names, groups = ([values[row] for row in labelled] for values in (train.names, train.groups))
     chosen = choose_meta_val(names, groups, meta_val)
     return replace(chosen, train=labelled[chosen.train], val=labelled[chosen.val])

@@ -62,6 +62,10 @@ def test_a_good_dataset_is_described_and_a_profile_written(project: Path) -> Non
     proxy = settings.search.proxy
     assert (proxy.height, proxy.width) == (88, 80)
     assert (settings.train.crop_height, settings.train.crop_width) == (72, 64)
+    assert settings.train.epochs == 1350  # of one step each, as many as CamVid's 30 have
+    assert (proxy.epochs_b, proxy.crops_per_image) == (40, 32)
+    assert "estimated from a few steps on this machine" in done.output
+    assert "a full training of 1350 epochs" in done.output
 
 
 def test_what_meta_val_will_be_is_said(project: Path) -> None:
