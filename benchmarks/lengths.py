@@ -106,7 +106,13 @@ def proxy_runs(
     task = build_proxy_task(
         data, encoder, proxy, compute, meta_val=settings.search.meta_val, seed=settings.seed
     )
-    val = resized(data.split("val"), proxy.height, proxy.width)
+    val = resized(
+        data.split("val"),
+        proxy.height,
+        proxy.width,
+        frame=(data.height, data.width),
+        ignore_index=data.ignore_index,
+    )
     identity = digest_of(
         data.search_hash, settings.search.model_dump(mode="json", include={"proxy", "meta_val"})
     )

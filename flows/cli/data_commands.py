@@ -226,11 +226,6 @@ def _print(report: DatasetReport, kind: str) -> None:
             f"{n} of {report.counts[split]} in {split}" for split, n in report.unlabelled.items()
         )
         console.print(f"images without a labelled pixel: {', '.join(counts)}")
-    if report.padding:
-        height, width = report.frame
-        console.print(
-            f"padded to {width}x{height}: {report.padding:.0%} of the prepared pixels are padding"
-        )
     if unused := listing.unused:
         named = ", ".join(unused[:_SHOWN_UNUSED]) + ", ..." * (len(unused) > _SHOWN_UNUSED)
         console.print(

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from nas_core.base.errors import DataError
 from nas_core.config import MetaValSettings, ProxySettings, TrainSettings
+from nas_core.data.fitting import fitted
 from nas_core.data.images import read_image
 from nas_core.data.inspection import (
     MIN_TRAIN_IMAGES,
@@ -21,6 +22,7 @@ from nas_core.data.inspection import (
     Size,
     all_problems,
     frame_size,
+    image_sizes,
     inspect_sample,
 )
 from nas_core.data.lengths import MOST_PROXY_IMAGES, lengths
@@ -45,13 +47,12 @@ class DatasetReport:
     Attributes:
         counts: images by split.
         sizes: images by (height, width).
-        frame: the size (height, width) of the prepared images.
+        frame: height and width of the largest image.
         label_shares: by split, each class's share of the labelled pixels, float64 (C,); NaN
             where no pixel is labelled.
         ignored: by split, the share of ignored pixels; NaN where no mask could be read.
         unlabelled: by split, how many readable masks have no labelled pixel.
         near: images of two splits that are nearly equal.
-        padding: share of the prepared pixels that pad smaller images.
         meta_val: the images that would score candidates; None where problems say why not.
         problems: all that keeps a search from running on it, one line each.
     """
@@ -64,7 +65,6 @@ class DatasetReport:
     ignored: dict[str, float]
     unlabelled: dict[str, int]
     near: list[tuple[Sample, Sample]]
-    padding: float
     meta_val: MetaVal | None
     problems: list[str]
 
@@ -78,7 +78,7 @@ def check_dataset(
         meta_val: how a search would choose the images that score candidates.
         on_done: called for each sample once it is decoded, from several threads.
     """
-    frame, oversize = frame_size(listing)
+    frame = frame_size(listing, image_sizes(listing))
     proxy = _proxy_size(frame)
 
     def look(sample: Sample) -> tuple[Inspected, bool, npt.NDArray[np.uint64] | None]:
@@ -90,7 +90,7 @@ def check_dataset(
     with ThreadPoolExecutor() as threads:
         looks = list(threads.map(look, listing.samples))
     inspected = [one for one, *_ in looks]
-    problems = [*oversize, *all_problems(listing, inspected)]
+    problems = all_problems(listing, inspected)
     chosen = None
     if not problems:
         seen = [
@@ -103,8 +103,6 @@ def check_dataset(
             names, groups = ([*of] for of in zip(*used, strict=True))
             chosen = choose_meta_val(names, groups, meta_val)
     sizes = Counter(one.size for one in inspected if one.size is not None)
-    pixels = sum(height * width * count for (height, width), count in sizes.items())
-    total = sizes.total() * frame[0] * frame[1]
     shares, ignored, unlabelled = {}, {}, {}
     for split in listing.splits:
         counts = [one.label_counts for one in inspected if one.sample.split == split]
@@ -121,7 +119,6 @@ def check_dataset(
         ignored=ignored,
         unlabelled=unlabelled,
         near=_near(looks),
-        padding=max(0.0, 1 - pixels / total) if total else 0.0,
         meta_val=chosen,
         problems=problems,
     )
@@ -195,14 +192,13 @@ def _proxy_size(frame: Size) -> Size:
 
 
 def _has_label(listing: Listing, mask: npt.NDArray[np.uint8], frame: Size, size: Size) -> bool:
-    """Whether a mask has a labelled pixel once it is padded to `frame` and scaled to `size`."""
+    """Whether a mask has a labelled pixel once it is scaled for the proxy, as by `resized`."""
     rows, columns = (
         # The nearest pixels, as torchvision's NEAREST_EXACT takes them.
         ((np.arange(new) + 0.5) * old / new).astype(int)
-        for old, new in zip(frame, size, strict=True)
+        for old, new in zip(mask.shape, fitted(mask.shape, frame, size), strict=True)
     )
-    scaled = mask[rows[rows < mask.shape[0]]][:, columns[columns < mask.shape[1]]]
-    return bool((scaled != listing.ignore_index).any())
+    return bool((mask[rows][:, columns] != listing.ignore_index).any())
 
 
 def _too_few_for_proxy(listing: Listing, labelled: int, size: Size) -> list[str]:

@@ -279,13 +279,14 @@ def _draw_pictures(
 ) -> None:
     """Draw `PICTURES` of the best, median and worst images, and of the whole split."""
     split, confusion = data.split(data.final_split), found.confusion
-    size = (data.height, data.width)
     shown = [
         Shown(
             f"{group} · {split.names[index]} · mIoU {100 * found.scores[index]:.1f} %",
             split.images[index],
             split.masks[index],
-            np.frombuffer(zlib.decompress(found.labels[index]), np.uint8).reshape(size),
+            np.frombuffer(zlib.decompress(found.labels[index]), np.uint8).reshape(
+                split.masks[index].shape
+            ),
         )
         for index, group in choose_images(found.scores).items()
     ]

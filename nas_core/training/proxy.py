@@ -116,7 +116,14 @@ def build_proxy_task(
     """
     chosen = divide(data, settings, meta_val)
     meta_train, scored = (
-        resized(data.split("train"), settings.height, settings.width, rows)
+        resized(
+            data.split("train"),
+            settings.height,
+            settings.width,
+            rows,
+            frame=(data.height, data.width),
+            ignore_index=data.ignore_index,
+        )
         for rows in (chosen.train, chosen.val)
     )
     encoder = seeded(seed, Encoder)
@@ -328,7 +335,13 @@ def divide(data: PreparedData, settings: ProxySettings, meta_val: MetaValSetting
         DataError: fewer than three images are left.
     """
     train = data.split("train")
-    labelled = labelled_at(train.masks, settings.height, settings.width, data.ignore_index)
+    labelled = labelled_at(
+        train,
+        settings.height,
+        settings.width,
+        frame=(data.height, data.width),
+        ignore_index=data.ignore_index,
+    )
     if len(labelled) < MIN_TRAIN_IMAGES:
         raise DataError(
             f"train: {len(labelled)} of {len(train)} images have a labelled pixel at "

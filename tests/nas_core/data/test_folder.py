@@ -19,7 +19,7 @@ from nas_core.config import (
     ProxySettings,
     TrainSettings,
 )
-from nas_core.data import folder, images, prepared, transforms
+from nas_core.data import folder, images
 from nas_core.data.arrangement import Pair
 from nas_core.data.description import SplitEntry, read_description
 from nas_core.data.dividing import divide, groups_of
@@ -163,33 +163,29 @@ def test_two_classes_as_0_and_255_and_colours_of_their_own(root: Path) -> None:
     assert len(prepare_it(root).label_shares) == 2
 
 
-def test_mixed_sizes_are_padded_with_the_mean_colour_and_void(root: Path) -> None:
+def test_images_are_kept_in_their_own_sizes(root: Path) -> None:
     big, wide = add(root, "train", "big.png", (12, 10)), add(root, "val", "wide.png", (5, 20))
     data = prepare_it(root)
-    assert (data.height, data.width) == (12, 20)
+    assert (data.height, data.width) == (12, 10)  # of the largest
+    assert data.extent == "up to 10x12"
     train, val = data.split("train"), data.split("val")
     for split, name, classes in ((train, "big", big), (val, "wide", wide)):
         row = split.names.index(name)
-        height, width = classes.shape
-        np.testing.assert_array_equal(
-            split.masks[row, :height, :width], np.where(classes == 3, 255, classes)
-        )
-        assert (split.masks[row, height:] == 255).all()
-        assert (split.masks[row, :, width:] == 255).all()
-        assert (split.images[row, height:] == transforms._FILL).all()
-    assert prepared._PADDING == transforms._FILL
-    labelled = train.masks[train.masks != 255]
+        np.testing.assert_array_equal(split.masks[row], np.where(classes == 3, 255, classes))
+        assert split.images[row].shape == (*classes.shape, 3)
+        assert isinstance(split.images[row], np.memmap)
+    labelled = np.concatenate([mask[mask != 255] for mask in train.masks])
     np.testing.assert_allclose(data.label_shares, np.bincount(labelled) / labelled.size)
+    pixels = sum(mask.size for mask in train.masks)
+    header = 128
+    assert (data.folder / "train_images.npy").stat().st_size == 3 * pixels + header
 
 
-def test_images_whose_common_frame_is_absurd_are_refused(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add(root, "train", "tall.png", (90, 3))
-    add(root, "train", "wide.png", (3, 90))
-    monkeypatch.setattr("nas_core.data.inspection.MAX_PIXELS", 8000)
-    (line,) = problems_of(root)
-    assert "would have 90x90 pixels; at most 8000" in line
+def test_a_tall_and_a_wide_image_take_no_more_than_their_pixels(root: Path) -> None:
+    add(root, "train", "tall.png", (900, 3))
+    add(root, "train", "wide.png", (3, 900))
+    data = prepare_it(root)
+    assert (data.folder / "train_masks.npy").stat().st_size < 10_000
 
 
 def test_jpeg_images(root: Path) -> None:
