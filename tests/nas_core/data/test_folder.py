@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import hashlib
+import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -395,6 +398,46 @@ def test_any_split_by_group_is_whole_and_leaks_nothing(
         of_group.setdefault(pair.name[:3], set()).add(split)
     assert all(len(splits) == 1 for splits in of_group.values())
     assert bool(problems) == (not {"train", *shares} <= {*assigned.values()})
+
+
+@given(
+    sizes=st.lists(st.integers(1, 15), min_size=3, max_size=9),
+    val=st.floats(0.05, 0.6),
+    seed=st.integers(0, 99),
+)
+def test_no_other_choice_of_groups_is_nearer_to_a_share(
+    sizes: list[int], val: float, seed: int
+) -> None:
+    of_pair = {
+        Pair(f"{group}_{n}", "", Path(), Path()): str(group)
+        for group, size in enumerate(sizes)
+        for n in range(size)
+    }
+    assigned, problems = divide(of_pair, {"val": val}, seed)
+    assert problems == []
+    found, wanted = [*assigned.values()].count("val"), max(1, round(val * len(of_pair)))
+    sums = {
+        sum(choice) for n in range(1, len(sizes)) for choice in itertools.combinations(sizes, n)
+    }
+    assert abs(found - wanted) == min(abs(total - wanted) for total in sums)
+
+
+def test_groups_of_nine_do_not_overshoot() -> None:
+    of_pair = {
+        Pair(f"{tile}_{n}", "", Path(), Path()): f"Tile {tile}"
+        for tile in range(8)
+        for n in range(9)
+    }
+    assigned, _ = divide(of_pair, {"test": 0.15, "val": 0.15}, 0)
+    counts = Counter(assigned.values())
+    assert counts == {"train": 54, "val": 9, "test": 9}
+
+
+def test_images_on_their_own_are_taken_in_the_order_of_their_hashes() -> None:
+    of_pair = {Pair(f"{n}", "", Path(), Path()): f"{n}" for n in range(20_000)}
+    assigned, _ = divide(of_pair, {"val": 0.1}, 7)
+    order = sorted(of_pair, key=lambda pair: hashlib.sha256(f"7\0{pair.name}".encode()).hexdigest())
+    assert {pair for pair, split in assigned.items() if split == "val"} == {*order[:2000]}
 
 
 def test_networks_train_on_mixed_sizes_and_any_number_of_classes(
