@@ -100,6 +100,21 @@ class SyntheticSettings(Section):
     width: int = Field(120, ge=32, le=4096, description="Width of an image in pixels.")
 
 
+class TileSettings(Section):
+    """Square tiles that large images are cut into."""
+
+    size: int = Field(ge=32, le=4096, description="Pixels along a side.")
+    overlap: int = Field(
+        32, ge=0, le=2048, description="Pixels that neighbours share at least, half a tile at most."
+    )
+
+    @model_validator(mode="after")
+    def overlap_fits(self) -> Self:
+        if self.overlap > self.size // 2:
+            raise ValueError(f"overlap ({self.overlap}) must not exceed half of size ({self.size})")
+        return self
+
+
 class DatasetSettings(Section):
     """Where the images come from."""
 
@@ -110,6 +125,11 @@ class DatasetSettings(Section):
         "they are not there yet.",
     )
     path: PathText = Field("data", description="Folder of the dataset, relative to params.yaml.")
+    tile: TileSettings | None = Field(
+        None,
+        description="{size: 320, overlap: 32} cuts images into such tiles when they are prepared. "
+        "Empty: whole images.",
+    )
     synthetic: SyntheticSettings = SyntheticSettings()
 
 

@@ -23,6 +23,8 @@ def prepare_dataset(settings: Settings, root: Path, name: str) -> Path:
         "%s: %s images of %s, %d classes, data hash %s",
         name, sizes, data.extent, data.num_classes, data.data_hash[:12],
     )  # fmt: skip
+    if data.tile:
+        logger.info("%d tiles are left out, nearly all void", data.num_void)
     if data.final_split != "test":
         logger.info("%s has no test split: final networks are scored on %s", name, data.final_split)
     return folder

@@ -24,6 +24,7 @@ from nas_core.config import (
     DatasetKind,
     DatasetSettings,
     Settings,
+    TileSettings,
     load_settings,
     profiles,
     project_dir,
@@ -66,6 +67,13 @@ def check(
         str | None,
         typer.Option(metavar="NAME", help="Write profiles/NAME.yaml for a search on it."),
     ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", help="Cut images into square tiles, as dataset.tile."),
+    ] = None,
+    overlap: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Of neighbouring tiles; 32 if left out.")
+    ] = None,
 ) -> None:
     """Read every file: layout, classes, label shares, sizes, and what keeps a search from running.
 
@@ -81,6 +89,7 @@ def check(
     source = path.resolve()
     if kind is not None and kind not in KINDS:
         raise SettingsError(f"--kind {kind}: there are {', '.join(KINDS)}")
+    cut = _tile(tile, overlap)
     chosen = kind or find_kind(source)
     target = root / "profiles" / f"{profile}.yaml"
     if profile is not None:
@@ -95,10 +104,10 @@ def check(
     console.print(f"layout: {listing.layout}", soft_wrap=True, markup=False, highlight=False)
     meta_val = load_settings(root=root).search.meta_val
     with progress_bar(len(listing.samples)) as on_done:
-        report = check_dataset(listing, meta_val, on_done)
+        report = check_dataset(listing, meta_val, on_done, tile=cut)
     _print(report, chosen)
     if report.meta_val is not None:
-        _print_meta_val(report.meta_val, meta_val.by)
+        _print_meta_val(report.meta_val, "groups" if cut else meta_val.by)
     drawn = sample_picture(listing)
     if drawn is not None:
         place = picture or artifacts_folder(root) / "check" / f"{source.name}.png"
@@ -121,6 +130,26 @@ def check(
         _print_times(report, load_settings(profile, root=root))
 
 
+def _tile(size: int | None, overlap: int | None) -> TileSettings | None:
+    """What --tile and --overlap say.
+
+    Raises:
+        SettingsError: they are no tile.
+    """
+    if size is None:
+        if overlap is not None:
+            raise SettingsError(f"--overlap {overlap}: give --tile, too")
+        return None
+    try:
+        given = {} if overlap is None else {"overlap": overlap}
+        return TileSettings.model_validate({"size": size, **given})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = "--overlap" if problem["loc"][:1] == ("overlap",) else "--tile"
+        said = problem["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{option}: {said[:1].lower()}{said[1:]}") from None
+
+
 def _print_times(report: DatasetReport, settings: Settings) -> None:
     """What the profile gives: steps, and times measured on this machine."""
     from nas_core.models.compute import Compute
@@ -130,7 +159,7 @@ def _print_times(report: DatasetReport, settings: Settings) -> None:
     if chosen is None:
         return
     counts = Counts(
-        report.counts["train"], report.counts["val"], len(chosen.train), len(chosen.val)
+        report.prepared["train"], report.prepared["val"], len(chosen.train), len(chosen.val)
     )
     times = estimate(settings, counts, len(report.listing.classes), report.frame)
     train, device = settings.train, Compute.from_settings(settings.compute).describe()
@@ -226,6 +255,13 @@ def _print(report: DatasetReport, kind: str) -> None:
             f"{n} of {report.counts[split]} in {split}" for split, n in report.unlabelled.items()
         )
         console.print(f"images without a labelled pixel: {', '.join(counts)}")
+    if report.tile:
+        tiles = ", ".join(f"{number} in {split}" for split, number in report.prepared.items())
+        console.print(
+            f"tiles of {report.tile.size}x{report.tile.size}: {tiles}; {report.num_void} left out, "
+            "nearly all ignored",
+            highlight=False,
+        )
     if unused := listing.unused:
         named = ", ".join(unused[:_SHOWN_UNUSED]) + ", ..." * (len(unused) > _SHOWN_UNUSED)
         console.print(

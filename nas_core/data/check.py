@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageOps
 
 from nas_core.base.errors import DataError
-from nas_core.config import MetaValSettings, ProxySettings, TrainSettings
+from nas_core.config import MetaValSettings, ProxySettings, TileSettings, TrainSettings
 from nas_core.data.fitting import fitted
 from nas_core.data.images import read_image
 from nas_core.data.inspection import (
@@ -29,8 +29,10 @@ from nas_core.data.lengths import MOST_PROXY_IMAGES, lengths
 from nas_core.data.lettering import Lettering
 from nas_core.data.likeness import fingerprint, near_pairs
 from nas_core.data.listing import Listing, Sample
+from nas_core.data.listing import report as report_of
 from nas_core.data.meta_val import MetaVal, choose_meta_val, drawn_rows
 from nas_core.data.overlay import overlay
+from nas_core.data.tiling import is_void, tile_name, too_small, windows
 
 _PER_SPLIT = 2
 _PANEL = (320, 320)
@@ -46,8 +48,11 @@ class DatasetReport:
 
     Attributes:
         counts: images by split.
+        tile: what images are to be cut into, if so.
+        prepared: images by split as they are prepared: tiles, if they are cut.
+        num_void: tiles that are left out.
         sizes: images by (height, width).
-        frame: height and width of the largest image.
+        frame: height and width of the largest image, or of a tile.
         label_shares: by split, each class's share of the labelled pixels, float64 (C,); NaN
             where no pixel is labelled.
         ignored: by split, the share of ignored pixels; NaN where no mask could be read.
@@ -59,6 +64,9 @@ class DatasetReport:
 
     listing: Listing
     counts: dict[str, int]
+    tile: TileSettings | None
+    prepared: dict[str, int]
+    num_void: int
     sizes: Counter[Size]
     frame: Size
     label_shares: dict[str, npt.NDArray[np.float64]]
@@ -69,39 +77,93 @@ class DatasetReport:
     problems: list[str]
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What one sample told.
+
+    Attributes:
+        fingerprint: of its image, see `likeness`; None if it cannot be read.
+        names: of what it is prepared as: itself, or its tiles.
+        labelled: those that have a label at the proxy's size.
+        num_void: tiles that are left out.
+    """
+
+    inspected: Inspected
+    fingerprint: npt.NDArray[np.uint64] | None
+    names: tuple[str, ...] = ()
+    labelled: tuple[str, ...] = ()
+    num_void: int = 0
+
+
 def check_dataset(
-    listing: Listing, meta_val: MetaValSettings, on_done: Callable[[], None] = lambda: None
+    listing: Listing,
+    meta_val: MetaValSettings,
+    on_done: Callable[[], None] = lambda: None,
+    *,
+    tile: TileSettings | None = None,
 ) -> DatasetReport:
     """Decode every file of a dataset; nothing is written and nothing kept but counts.
 
     Args:
         meta_val: how a search would choose the images that score candidates.
         on_done: called for each sample once it is decoded, from several threads.
-    """
-    frame = frame_size(listing, image_sizes(listing))
-    proxy = _proxy_size(frame)
+        tile: what images are to be cut into.
 
-    def look(sample: Sample) -> tuple[Inspected, bool, npt.NDArray[np.uint64] | None]:
+    Raises:
+        DataError: a tile does not fit into an image; nothing is decoded then.
+    """
+    image_of = image_sizes(listing)
+    names = [listing.relative(sample.image) for sample in listing.samples]
+    if small := too_small(zip(names, image_of, strict=True), tile):
+        raise report_of(listing.root, [*listing.problems, *small])
+    frame = frame_size(listing, image_of)
+    shown = (tile.size, tile.size) if tile else frame
+    proxy = _proxy_size(shown)
+
+    def look(sample: Sample) -> _Look:
         inspected, image, mask = inspect_sample(listing, sample, frame)
         on_done()
-        has_label = mask is not None and _has_label(listing, mask, frame, proxy)
-        return inspected, has_label, None if image is None else fingerprint(image)
+        if image is None or mask is None:
+            return _Look(inspected, None)
+        parts = {
+            tile_name(sample.name, window) if tile else sample.name: mask[window]
+            for window in windows(mask.shape, tile)
+        }
+        kept = {
+            name: part
+            for name, part in parts.items()
+            if not tile or not is_void(part, listing.ignore_index)
+        }
+        labelled = (name for name, part in kept.items() if _has_label(listing, part, shown, proxy))
+        return _Look(inspected, fingerprint(image), (*kept,), (*labelled,), len(parts) - len(kept))
 
     with ThreadPoolExecutor() as threads:
         looks = list(threads.map(look, listing.samples))
-    inspected = [one for one, *_ in looks]
+    inspected = [one.inspected for one in looks]
+    prepared = dict.fromkeys(listing.splits, 0)
+    for one in looks:
+        prepared[one.inspected.sample.split] += len(one.names)
     problems = all_problems(listing, inspected)
     chosen = None
     if not problems:
-        seen = [
-            one.sample for one, has_label, _ in looks if has_label and one.sample.split == "train"
+        problems += [
+            f"{split}: no tile is left, all are nearly void"
+            for split, number in prepared.items()
+            if not number
         ]
-        problems += _too_few_for_proxy(listing, len(seen), proxy)
+        seen = [
+            (name, one.inspected.sample.group)
+            for one in looks
+            if one.inspected.sample.split == "train"
+            for name in one.labelled
+        ]
+        problems += _too_few_for_proxy(prepared.get("train", 0), len(seen), proxy)
         if not problems:
+            if tile:
+                meta_val = meta_val.model_copy(update={"by": "groups"})
             rows = drawn_rows(np.arange(len(seen)), MOST_PROXY_IMAGES, meta_val)
-            used = [(seen[row].name, seen[row].group) for row in rows]
-            names, groups = ([*of] for of in zip(*used, strict=True))
-            chosen = choose_meta_val(names, groups, meta_val)
+            used, groups = ([*of] for of in zip(*(seen[row] for row in rows), strict=True))
+            chosen = choose_meta_val(used, groups, meta_val)
     sizes = Counter(one.size for one in inspected if one.size is not None)
     shares, ignored, unlabelled = {}, {}, {}
     for split in listing.splits:
@@ -113,8 +175,11 @@ def check_dataset(
     return DatasetReport(
         listing=listing,
         counts={split: len(listing.of_split(split)) for split in listing.splits},
+        tile=tile,
+        prepared=prepared,
+        num_void=sum(one.num_void for one in looks),
         sizes=sizes,
-        frame=frame,
+        frame=shown,
         label_shares=shares,
         ignored=ignored,
         unlabelled=unlabelled,
@@ -124,11 +189,9 @@ def check_dataset(
     )
 
 
-def _near(
-    looks: Sequence[tuple[Inspected, bool, npt.NDArray[np.uint64] | None]],
-) -> list[tuple[Sample, Sample]]:
+def _near(looks: Sequence[_Look]) -> list[tuple[Sample, Sample]]:
     """Nearly equal images of two splits, without those that are equal, which is a problem."""
-    seen = [(one, hashed) for one, _, hashed in looks if hashed is not None]
+    seen = [(one.inspected, one.fingerprint) for one in looks if one.fingerprint is not None]
     if not seen:
         return []
     pairs = near_pairs(
@@ -177,10 +240,11 @@ def profile_values(report: DatasetReport, name: str, path: str, kind: str) -> di
     crop = _scaled(report.frame, for_training.crop_height * for_training.crop_width, 0.8)
     if report.meta_val is None:
         raise ValueError("a profile for a dataset with problems")
-    steps = lengths(report.counts["train"], len(report.meta_val.train))
+    steps = lengths(report.prepared["train"], len(report.meta_val.train))
+    tile = {"tile": report.tile.model_dump()} if report.tile else {}
     return {
         "name": name,
-        "dataset": {"kind": kind, "path": path},
+        "dataset": {"kind": kind, "path": path} | tile,
         "search": {"proxy": {"height": proxy[0], "width": proxy[1], **steps["proxy"]}},
         "train": {**steps["train"], "crop_height": crop[0], "crop_width": crop[1]},
     }
@@ -201,11 +265,11 @@ def _has_label(listing: Listing, mask: npt.NDArray[np.uint8], frame: Size, size:
     return bool((mask[rows][:, columns] != listing.ignore_index).any())
 
 
-def _too_few_for_proxy(listing: Listing, labelled: int, size: Size) -> list[str]:
+def _too_few_for_proxy(number: int, labelled: int, size: Size) -> list[str]:
     if labelled >= MIN_TRAIN_IMAGES:
         return []
     return [
-        f"train: {labelled} of {len(listing.of_split('train'))} images have a labelled pixel once "
+        f"train: {labelled} of {number} images have a labelled pixel once "
         f"they are scaled to the proxy's {size[1]}x{size[0]}; a search needs {MIN_TRAIN_IMAGES} "
         "at least: label larger areas"
     ]

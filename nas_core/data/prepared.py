@@ -5,7 +5,7 @@
     SPLIT_masks.npy     uint8, class numbers and the ignored label, likewise
 
 Training reads pages of these files as it needs them, in every process from the same memory. Each
-image has its own size; the manifest says where it lies.
+image has its own size; the manifest says where it lies. With `dataset.tile` the images are tiles.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from nas_core.base.errors import DataError
 from nas_core.base.files import digest_of, file_digest, inside, read_limited, replacing, write_json
 from nas_core.base.locks import exclusive
 from nas_core.base.logs import Logger
-from nas_core.config import DatasetSettings
+from nas_core.config import DatasetSettings, TileSettings
 from nas_core.data.containers import MAX_PIXELS
 from nas_core.data.description import Channel
 from nas_core.data.inspection import (
@@ -45,6 +45,7 @@ from nas_core.data.inspection import (
 from nas_core.data.labels import MAX_CLASSES
 from nas_core.data.layouts import list_dataset
 from nas_core.data.listing import Listing, Sample, report
+from nas_core.data.tiling import Window, is_void, tile_name, too_small, windows
 
 _MANIFEST = "manifest.json"
 _MAX_MANIFEST = 2**28
@@ -96,6 +97,11 @@ class Manifest(BaseModel):
     groups: dict[str, tuple[str, ...]]
     """Of each image, in the order of `names`: see `Sample.group`."""
     places: dict[str, tuple[Place, ...]]
+    pixels: dict[str, Annotated[int, Field(ge=1, le=2**48)]]
+    """In the files of each split, with those of no image."""
+    tile: TileSettings | None
+    num_void: int
+    """Tiles that were left out, see `is_void`."""
 
     @model_validator(mode="after")
     def is_consistent(self) -> Self:
@@ -107,7 +113,7 @@ class Manifest(BaseModel):
             {split: len(of) for split, of in parts.items()}
             for parts in (self.names, self.groups, self.places)
         )
-        if any(other != names for other in others):
+        if any(other != names for other in others) or self.pixels.keys() != names.keys():
             raise ValueError("names, groups and places differ in length")
         return self
 
@@ -154,6 +160,8 @@ class PreparedData:
     Attributes:
         palette: uint8 (C, 3), the colours of the classes.
         height, width: of the largest image.
+        tile: what images were cut into; None where they are whole.
+        num_void: tiles that were left out, for they are nearly all ignored.
         label_shares: float64 (C,), each class's share of the labelled training pixels.
         data_hash: SHA-256 over the files that it was prepared from.
         code: digest of the code that decoded them.
@@ -171,6 +179,8 @@ class PreparedData:
     content_hash: str
     label_shares: npt.NDArray[np.float64]
     splits: dict[str, Split]
+    tile: TileSettings | None = None
+    num_void: int = 0
 
     @property
     def num_classes(self) -> int:
@@ -233,6 +243,8 @@ class PreparedData:
             content_hash=manifest.content_hash,
             label_shares=np.array(manifest.label_shares),
             splits=splits,
+            tile=manifest.tile,
+            num_void=manifest.num_void,
         )
 
 
@@ -257,12 +269,12 @@ def prepare(
     listing = list_dataset(dataset, root)
     try:
         with exclusive(folder):
-            reason = _outdated(folder, listing.data_hash)
+            reason = _outdated(folder, listing.data_hash, dataset.tile)
             if not listing.problems and not reason:
                 return PreparedData.open(folder)
             if reason and folder.exists():
                 logger.info("the dataset is prepared anew: %s", reason)
-            _build(listing, folder)
+            _build(listing, dataset.tile, folder)
     except OSError as error:  # reading errors are collected as problems of the dataset
         raise DataError(f"{folder}: the prepared data cannot be written: {error}") from error
     return PreparedData.open(folder)
@@ -278,7 +290,9 @@ def _array_path(folder: Path, split: str, kind: str) -> Path:
 
 def _open_split(folder: Path, name: str, manifest: Manifest) -> Split:
     places = manifest.places[name]
-    length = max(place.end for place in places)
+    length = manifest.pixels[name]
+    if any(place.end > length for place in places):
+        raise _not_prepared(folder, f"has a damaged {_MANIFEST} (places)")
     images = _open_array(_array_path(folder, name, "images"), (length * 3,))
     masks = _open_array(_array_path(folder, name, "masks"), (length,))
     return Split(
@@ -317,7 +331,7 @@ def _open_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     return array
 
 
-def _outdated(folder: Path, data_hash: str) -> str:
+def _outdated(folder: Path, data_hash: str, tile: TileSettings | None) -> str:
     """Why what lies in `folder` cannot be used; empty if it can."""
     try:
         data = PreparedData.open(folder)
@@ -325,6 +339,8 @@ def _outdated(folder: Path, data_hash: str) -> str:
         return "what was prepared is damaged, or of another version of the program"
     if data.data_hash != data_hash:
         return "its files have changed"
+    if data.tile != tile:
+        return "dataset.tile has changed"
     if data.code != code_digest(PREPARING):
         return "another version of the program prepared it"
     return ""
@@ -341,7 +357,7 @@ class _ArrayFile:
         header = {"descr": "|u1", "fortran_order": False, "shape": (length,)}
         np.lib.format.write_array_header_1_0(self.file, header)
         self.file.flush()
-        self.start = self.file.tell()
+        self.start, self.length = self.file.tell(), length
 
     def __enter__(self) -> Self:
         return self
@@ -353,6 +369,7 @@ class _ArrayFile:
         traceback: TracebackType | None,
     ) -> None:
         if error is None:
+            os.truncate(self.file.fileno(), self.start + self.length)  # the end may be a hole
             os.fsync(self.file.fileno())
         self.file.close()
 
@@ -365,53 +382,79 @@ class _ArrayFile:
             left, offset = left[written:], offset + written
 
 
-def _build(listing: Listing, folder: Path) -> None:
+def _build(listing: Listing, tile: TileSettings | None, folder: Path) -> None:
     """Decode all samples into `folder`, or raise all their problems."""
     sizes = image_sizes(listing)
+    names = [listing.relative(sample.image) for sample in listing.samples]
+    if small := too_small(zip(names, sizes, strict=True), tile):
+        raise report(listing.root, [*listing.problems, *small])
     frame = frame_size(listing, sizes)
-    places = _places(listing, sizes)
-    _check_disk_space(folder, sum(of[-1].end for of in places.values()) * 4)
+    slots = _slots(listing, sizes, tile)
+    pixels = {split: of[-1][-1].place.end for split, of in slots.items()}
+    _check_disk_space(folder, sum(pixels.values()) * 4)
     with replacing(folder) as new:
-        inspected = _decode_all(listing, frame, places, new)
-        if problems := all_problems(listing, inspected):
+        inspected, kept = _decode_all(listing, frame, slots, tile, new)
+        problems = all_problems(listing, inspected)
+        problems += [f"{split}: no tile is left, all are nearly void" for split in _empty(kept)]
+        if problems:
             raise report(listing.root, problems)
         counts = sum(one.label_counts for one in inspected if one.sample.split == "train")
         labelled = np.asarray(counts)[: len(listing.classes)]
         shares = tuple((labelled / labelled.sum()).tolist())
         arrays = sorted(new.glob("*.npy"))
         content = [[path.name, file_digest(path)] for path in arrays]
+        places = {split: tuple(slot.place for slot in of) for split, of in kept.items()}
+        num_slots = sum(len(of_sample) for of in slots.values() for of_sample in of)
         manifest = Manifest(
             format=3,
             classes=listing.classes,
             palette=listing.palette,
             ignore_index=listing.ignore_index,
-            height=frame[0],
-            width=frame[1],
+            height=tile.size if tile else frame[0],
+            width=tile.size if tile else frame[1],
             data_hash=listing.data_hash,
             code=code_digest(PREPARING),
             content_hash=digest_of(content, places, listing.ignore_index, shares, length=64),
             label_shares=shares,
-            names={
-                split: tuple(sample.name for sample in listing.of_split(split))
-                for split in listing.splits
-            },
-            groups={
-                split: tuple(sample.group for sample in listing.of_split(split))
-                for split in listing.splits
-            },
+            names={split: tuple(slot.name for slot in of) for split, of in kept.items()},
+            groups={split: tuple(slot.group for slot in of) for split, of in kept.items()},
             places=places,
+            pixels=pixels,
+            tile=tile,
+            num_void=num_slots - sum(map(len, kept.values())),
         )
         write_json(new / _MANIFEST, manifest.model_dump())
 
 
-def _places(listing: Listing, sizes: Sequence[Size | None]) -> dict[str, tuple[Place, ...]]:
-    """Where each image of each split goes; one whose size is not known has one pixel."""
-    places: dict[str, list[Place]] = {split: [] for split in listing.splits}
+class _Slot(NamedTuple):
+    """Where an image, or a tile of it, goes."""
+
+    name: str
+    group: str
+    window: Window
+    place: Place
+
+
+def _slots(
+    listing: Listing, sizes: Sequence[Size | None], tile: TileSettings | None
+) -> dict[str, list[list[_Slot]]]:
+    """By split the slots of each sample; an image whose size is not known has one pixel."""
+    found: dict[str, list[list[_Slot]]] = {split: [] for split in listing.splits}
+    ends = dict.fromkeys(listing.splits, 0)
     for sample, size in zip(listing.samples, sizes, strict=True):
-        before = places[sample.split]
-        start = before[-1].end if before else 0
-        before.append(Place(start, *(size or (1, 1))))
-    return {split: tuple(of) for split, of in places.items()}
+        slots = []
+        for window in windows(size or (1, 1), tile):
+            height, width = (axis.stop - axis.start for axis in window)
+            place = Place(ends[sample.split], height, width)
+            ends[sample.split] = place.end
+            name = tile_name(sample.name, window) if tile else sample.name
+            slots.append(_Slot(name, sample.group, window, place))
+        found[sample.split].append(slots)
+    return found
+
+
+def _empty(kept: Mapping[str, Sequence[_Slot]]) -> list[str]:
+    return [split for split, slots in kept.items() if not slots]
 
 
 def _check_disk_space(folder: Path, needed: int) -> None:
@@ -424,33 +467,56 @@ def _check_disk_space(folder: Path, needed: int) -> None:
 
 
 def _decode_all(
-    listing: Listing, frame: Size, places: Mapping[str, Sequence[Place]], folder: Path
-) -> list[Inspected]:
-    """Check all samples, writing those without a problem to the arrays in `folder`."""
+    listing: Listing,
+    frame: Size,
+    slots: Mapping[str, Sequence[Sequence[_Slot]]],
+    tile: TileSettings | None,
+    folder: Path,
+) -> tuple[list[Inspected], dict[str, list[_Slot]]]:
+    """Check all samples, writing those without a problem to the arrays in `folder`.
+
+    Returns:
+        What was found, and by split the slots that were filled. The others are holes in the files.
+    """
+
+    def decode(
+        job: tuple[Sample, Sequence[_Slot], _ArrayFile, _ArrayFile],
+    ) -> tuple[Inspected, list[_Slot]]:
+        sample, own, images, masks = job
+        inspected, image, mask = inspect_sample(listing, sample, frame)
+        if image is None or mask is None:
+            return inspected, [*own]
+        if mask.shape != tuple(axis.stop for axis in own[-1].window):
+            name = listing.relative(sample.image)
+            inspected.problems.append(f"{name}: changed while it was read: start again")
+            return inspected, [*own]
+        filled = []
+        counts = np.zeros_like(inspected.label_counts)
+        for slot in own:
+            part = mask[slot.window]
+            if tile and is_void(part, listing.ignore_index):
+                continue
+            images.write(slot.place.start * 3, image[slot.window])
+            masks.write(slot.place.start, part)
+            counts += np.bincount(part.ravel(), minlength=256)
+            filled.append(slot)
+        if tile:
+            inspected.label_counts = counts
+        return inspected, filled
+
     with ExitStack() as stack:
         jobs = []
-        for split, of_split in places.items():
-            length = of_split[-1].end
+        for split, of_split in slots.items():
+            length = of_split[-1][-1].place.end
             images, masks = (
                 stack.enter_context(_ArrayFile(_array_path(folder, split, kind), size))
                 for kind, size in (("images", length * 3), ("masks", length))
             )
-            jobs += [
-                (sample, place, images, masks)
-                for sample, place in zip(listing.of_split(split), of_split, strict=True)
-            ]
-
-        def decode(job: tuple[Sample, Place, _ArrayFile, _ArrayFile]) -> Inspected:
-            sample, place, images, masks = job
-            inspected, image, mask = inspect_sample(listing, sample, frame)
-            if image is not None and mask is not None:
-                if mask.shape != (place.height, place.width):
-                    name = listing.relative(sample.image)
-                    inspected.problems.append(f"{name}: changed while it was read: start again")
-                    return inspected
-                images.write(place.start * 3, image)
-                masks.write(place.start, mask)
-            return inspected
-
+            samples = zip(listing.of_split(split), of_split, strict=True)
+            jobs += [(sample, own, images, masks) for sample, own in samples]
         with ThreadPoolExecutor() as threads:
-            return list(threads.map(decode, jobs))
+            done = list(threads.map(decode, jobs))
+    kept: dict[str, list[_Slot]] = {split: [] for split in slots}
+    for inspected, filled in done:
+        kept[inspected.sample.split] += filled
+    return [inspected for inspected, _ in done], kept

@@ -158,7 +158,12 @@ def _keep_network(
     """Write model.safetensors and genotype.json."""
     network = settings.network
     card = NetworkCard(
-        architecture, data.classes, data.colours, network.agg_size, network.sep_repeats
+        architecture,
+        data.classes,
+        data.colours,
+        network.agg_size,
+        network.sep_repeats,
+        data.tile,
     )
     save_segmenter(folder / "model.safetensors", result.segmenter, card)
     write_json(folder / "genotype.json", architecture.to_dict())

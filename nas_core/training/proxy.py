@@ -329,7 +329,7 @@ def divide(data: PreparedData, settings: ProxySettings, meta_val: MetaValSetting
     """Rows of the training split to train candidates on and to score them.
 
     Images without a labelled pixel at the proxy's size are in neither part, nor those beyond
-    `max_images`.
+    `max_images`. Tiles of one image share pixels, so they are held out by groups.
 
     Raises:
         DataError: fewer than three images are left.
@@ -349,6 +349,8 @@ def divide(data: PreparedData, settings: ProxySettings, meta_val: MetaValSetting
             "more of them, or raise search.proxy.height and search.proxy.width"
         )
     labelled = drawn_rows(labelled, settings.max_images, meta_val)
+    if data.tile:
+        meta_val = meta_val.model_copy(update={"by": "groups"})
     names, groups = ([values[row] for row in labelled] for values in (train.names, train.groups))
     chosen = choose_meta_val(names, groups, meta_val)
     return replace(chosen, train=labelled[chosen.train], val=labelled[chosen.val])

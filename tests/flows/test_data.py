@@ -68,6 +68,23 @@ def test_a_good_dataset_is_described_and_a_profile_written(project: Path) -> Non
     assert "a full training of 1350 epochs" in done.output
 
 
+def test_tiles_are_counted_and_what_is_no_tile_is_refused(project: Path) -> None:
+    leaves = project / "data/leaves"
+    done = check(leaves, "--tile", 40, "--overlap", 10)
+    assert done.exit_code == 0, done.output
+    # 80x60 in 3 columns and 2 rows, and 80x90 in 3 and 3.
+    assert "tiles of 40x40: " in done.output and "; 0 left out" in done.output
+    assert "meta-val: " in done.output and "whole groups (1 of 8)" in done.output
+    for options, message in (
+        (("--tile", 40, "--overlap", 40), r"--tile: overlap \(40\) must not exceed half of size"),
+        (("--tile", 8), "--tile: input should be greater than or equal to 32"),
+        (("--overlap", 8), "--overlap 8: give --tile, too"),
+    ):
+        refused = check(leaves, *options)
+        assert isinstance(refused.exception, SettingsError)
+        assert re.match(message, str(refused.exception))
+
+
 def test_what_meta_val_will_be_is_said(project: Path) -> None:
     leaves = project / "data/leaves"
     for number in range(10):
