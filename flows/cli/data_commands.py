@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas_core.base.errors import DataError, SettingsError, printable
-from nas_core.base.files import read_text, write_atomically, write_bytes
+from nas_core.base.files import digest_of, read_text, write_atomically, write_bytes
 from nas_core.base.paths import artifacts_folder
 from nas_core.base.times import duration
 from nas_core.config import (
@@ -103,14 +103,24 @@ def check(
     listing = list_dataset(_dataset(chosen, source), root)
     console.print(f"layout: {listing.layout}", soft_wrap=True, markup=False, highlight=False)
     meta_val = load_settings(root=root).search.meta_val
+    checked = artifacts_folder(root) / "check"
+    kept_in = checked / f"{source.name}-{digest_of(str(source))}.seen.json"
     with progress_bar(len(listing.samples)) as on_done:
-        report = check_dataset(listing, meta_val, on_done, tile=cut)
+        report = check_dataset(listing, meta_val, on_done, tile=cut, kept_in=kept_in)
+    if report.num_known:
+        console.print(
+            f"{report.num_known} of {len(listing.samples)} images have not changed since the last "
+            f"check and were not read; remove {kept_in} to read them again",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
     _print(report, chosen)
     if report.meta_val is not None:
         _print_meta_val(report.meta_val, "groups" if cut else meta_val.by)
     drawn = sample_picture(listing)
     if drawn is not None:
-        place = picture or artifacts_folder(root) / "check" / f"{source.name}.png"
+        place = picture or checked / f"{source.name}.png"
         try:
             write_atomically(place, drawn.save)
         except (OSError, ValueError) as error:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from nas_core.data.fitting import fitted
 from nas_core.data.images import read_image
 from nas_core.data.inspection import (
     MIN_TRAIN_IMAGES,
-    Inspected,
     Size,
     all_problems,
     frame_size,
@@ -32,6 +32,7 @@ from nas_core.data.listing import Listing, Sample
 from nas_core.data.listing import report as report_of
 from nas_core.data.meta_val import MetaVal, choose_meta_val, drawn_rows
 from nas_core.data.overlay import overlay
+from nas_core.data.seen import Look, Seen
 from nas_core.data.tiling import is_void, tile_name, too_small, windows
 
 _PER_SPLIT = 2
@@ -51,6 +52,7 @@ class DatasetReport:
         tile: what images are to be cut into, if so.
         prepared: images by split as they are prepared: tiles, if they are cut.
         num_void: tiles that are left out.
+        num_known: images that were not read, for an earlier check had.
         sizes: images by (height, width).
         frame: height and width of the largest image, or of a tile.
         label_shares: by split, each class's share of the labelled pixels, float64 (C,); NaN
@@ -67,6 +69,7 @@ class DatasetReport:
     tile: TileSettings | None
     prepared: dict[str, int]
     num_void: int
+    num_known: int
     sizes: Counter[Size]
     frame: Size
     label_shares: dict[str, npt.NDArray[np.float64]]
@@ -77,40 +80,25 @@ class DatasetReport:
     problems: list[str]
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What one sample told.
-
-    Attributes:
-        fingerprint: of its image, see `likeness`; None if it cannot be read.
-        names: of what it is prepared as: itself, or its tiles.
-        labelled: those that have a label at the proxy's size.
-        num_void: tiles that are left out.
-    """
-
-    inspected: Inspected
-    fingerprint: npt.NDArray[np.uint64] | None
-    names: tuple[str, ...] = ()
-    labelled: tuple[str, ...] = ()
-    num_void: int = 0
-
-
 def check_dataset(
     listing: Listing,
     meta_val: MetaValSettings,
     on_done: Callable[[], None] = lambda: None,
     *,
     tile: TileSettings | None = None,
+    kept_in: Path | None = None,
 ) -> DatasetReport:
-    """Decode every file of a dataset; nothing is written and nothing kept but counts.
+    """Decode every file of a dataset; nothing is kept but counts.
 
     Args:
         meta_val: how a search would choose the images that score candidates.
         on_done: called for each sample once it is decoded, from several threads.
         tile: what images are to be cut into.
+        kept_in: a file for what was found, see `Seen`: a later check reads only what has changed.
 
     Raises:
-        DataError: a tile does not fit into an image; nothing is decoded then.
+        DataError: a tile does not fit into an image; nothing is decoded then. Or `kept_in` cannot
+            be written.
     """
     image_of = image_sizes(listing)
     names = [listing.relative(sample.image) for sample in listing.samples]
@@ -120,11 +108,26 @@ def check_dataset(
     shown = (tile.size, tile.size) if tile else frame
     proxy = _proxy_size(shown)
 
-    def look(sample: Sample) -> _Look:
+    seen_before = None
+    if kept_in is not None:
+        seen_before = Seen(kept_in, listing, frame, proxy, tile and tile.model_dump())
+
+    def look(sample: Sample) -> Look:
+        if seen_before is None:
+            return read(sample)
+        key = seen_before.key(sample)
+        if (known := seen_before.get(key, sample)) is None:
+            known = read(sample)
+            seen_before.put(key, known)
+        else:
+            on_done()
+        return known
+
+    def read(sample: Sample) -> Look:
         inspected, image, mask = inspect_sample(listing, sample, frame)
         on_done()
         if image is None or mask is None:
-            return _Look(inspected, None)
+            return Look(inspected, None)
         parts = {
             tile_name(sample.name, window) if tile else sample.name: mask[window]
             for window in windows(mask.shape, tile)
@@ -135,10 +138,12 @@ def check_dataset(
             if not tile or not is_void(part, listing.ignore_index)
         }
         labelled = (name for name, part in kept.items() if _has_label(listing, part, shown, proxy))
-        return _Look(inspected, fingerprint(image), (*kept,), (*labelled,), len(parts) - len(kept))
+        return Look(inspected, fingerprint(image), (*kept,), (*labelled,), len(parts) - len(kept))
 
     with ThreadPoolExecutor() as threads:
         looks = list(threads.map(look, listing.samples))
+    if seen_before is not None:
+        seen_before.save()
     inspected = [one.inspected for one in looks]
     prepared = dict.fromkeys(listing.splits, 0)
     for one in looks:
@@ -178,6 +183,7 @@ def check_dataset(
         tile=tile,
         prepared=prepared,
         num_void=sum(one.num_void for one in looks),
+        num_known=seen_before.num_used if seen_before else 0,
         sizes=sizes,
         frame=shown,
         label_shares=shares,
@@ -189,7 +195,7 @@ def check_dataset(
     )
 
 
-def _near(looks: Sequence[_Look]) -> list[tuple[Sample, Sample]]:
+def _near(looks: Sequence[Look]) -> list[tuple[Sample, Sample]]:
     """Nearly equal images of two splits, without those that are equal, which is a problem."""
     seen = [(one.inspected, one.fingerprint) for one in looks if one.fingerprint is not None]
     if not seen:

@@ -96,11 +96,15 @@ def test_what_meta_val_will_be_is_said(project: Path) -> None:
     (leaves / "dataset.yaml").write_text(yaml.safe_dump({"classes": classes, "split": split}))
     done = check(leaves)
     assert "meta-val: 1 images, meta-train: 4; drawn one by one" in done.output
+    assert "were not read" not in done.output
     assert "1 of them have others of their group in training" in done.output
     params = project / "params.yaml"
     params.write_text(params.read_text().replace("by: frames", "by: groups"))
     done = check(leaves)
     assert "a block of frames of each group with a gap around it (1 groups" in done.output
+    assert "10 of 10 images have not changed since the last check and were not read" in done.output
+    (seen,) = project.glob("artifacts/check/leaves-*.seen.json")
+    assert f"remove {seen} to read them again" in done.output
     assert "have others of their group" not in done.output
 
 
