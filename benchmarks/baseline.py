@@ -67,7 +67,13 @@ def build_baseline(
     seed: int,
 ) -> BaselineTask:
     """The counterpart of `build_proxy_task`."""
-    train = resized(data.split("train"), settings.height, settings.width)
+    train = resized(
+        data.split("train"),
+        settings.height,
+        settings.width,
+        frame=(data.height, data.width),
+        ignore_index=data.ignore_index,
+    )
     chosen = choose_meta_val(train.names, train.groups, meta_val)
     meta_train = train.rows(chosen.train)
     encoder = seeded(seed, Encoder)

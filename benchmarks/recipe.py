@@ -30,7 +30,7 @@ from nas_core.base.errors import NasError, SettingsError
 from nas_core.base.files import digest_of, read_json, write_json
 from nas_core.base.paths import artifacts_folder, prepared_folder
 from nas_core.config import Settings, TrainSettings, load_settings, project_dir
-from nas_core.data.prepared import PreparedData, Split, prepare
+from nas_core.data.prepared import PreparedData, Split, pictures_of, prepare
 from nas_core.models.compute import Compute
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.space.architectures import find_architecture
@@ -78,8 +78,8 @@ def without(data: PreparedData, recording: str) -> PreparedData:
         raise SettingsError(
             f"--hold-out {recording}: {held_out.sum()} of {len(names)} names begin with that"
         )
-    images = np.concatenate([split.images for split in splits])
-    masks = np.concatenate([split.masks for split in splits])
+    images = pictures_of([image for split in splits for image in split.images])
+    masks = pictures_of([mask for split in splits for mask in split.masks])
     groups = tuple(group for split in splits for group in split.groups)
     joined = Split(images, masks, names, groups)
     train, val = (joined.rows(np.flatnonzero(rows)) for rows in (~held_out, held_out))
@@ -93,7 +93,9 @@ def without(data: PreparedData, recording: str) -> PreparedData:
 
 
 def _label_shares(split: Split, num_classes: int) -> np.ndarray:
-    counts = np.bincount(split.masks.ravel(), minlength=num_classes)[:num_classes]
+    counts = np.zeros(num_classes, np.int64)
+    for mask in split.masks:
+        counts += np.bincount(mask.ravel(), minlength=num_classes)[:num_classes]
     shares: np.ndarray = counts / counts.sum()
     return shares
 

@@ -56,7 +56,13 @@ def measure(settings: Settings, root: Path, num: int, num_seeds: int) -> dict[st
     architectures = sample_architectures(settings, root, data, num)
     folder = _folder(settings, root, data)
     task = proxy_task(settings, root)
-    val = resized(data.split("val"), settings.search.proxy.height, settings.search.proxy.width)
+    val = resized(
+        data.split("val"),
+        settings.search.proxy.height,
+        settings.search.proxy.width,
+        frame=(data.height, data.width),
+        ignore_index=data.ignore_index,
+    )
     jobs = [(seed, genotype) for seed in range(num_seeds) for genotype in architectures.values()]
     runs = [
         _run(task, val, genotype, seed, folder)

@@ -101,6 +101,21 @@ class SyntheticSettings(Section):
     width: int = Field(120, ge=32, le=4096, description="Width of an image in pixels.")
 
 
+class TileSettings(Section):
+    """Square tiles that large images are cut into."""
+
+    size: int = Field(ge=32, le=4096, description="Pixels along a side.")
+    overlap: int = Field(
+        32, ge=0, le=2048, description="Pixels that neighbours share at least, half a tile at most."
+    )
+
+    @model_validator(mode="after")
+    def overlap_fits(self) -> Self:
+        if self.overlap > self.size // 2:
+            raise ValueError(f"overlap ({self.overlap}) must not exceed half of size ({self.size})")
+        return self
+
+
 class DatasetSettings(Section):
     """Where the images come from."""
 
@@ -116,6 +131,11 @@ class DatasetSettings(Section):
         strict=False,  # JSON and YAML have lists
         description="Groups of the training split, as recordings, that no network is trained on: "
         "they take the place of test.",
+    )
+    tile: TileSettings | None = Field(
+        None,
+        description="{size: 320, overlap: 32} cuts images into such tiles when they are prepared. "
+        "Empty: whole images.",
     )
     synthetic: SyntheticSettings = SyntheticSettings()
 
@@ -239,6 +259,13 @@ class ProxySettings(CropSettings):
 
     height: int = Field(72, ge=32, le=2048, description="Images are scaled to this height.")
     width: int = Field(96, ge=32, le=4096, description="Images are scaled to this width.")
+    max_images: int | None = Field(
+        None,
+        ge=3,
+        le=_MOST_COUNTED,
+        description="Training images that a search uses at most, drawn by meta_val.seed. Empty: "
+        "all.",
+    )
     batch_size: int = Field(16, ge=2, le=1024, description="Images a step, in both stages.")
     epochs_a: int = Field(5, ge=1, le=1000, description="Stage A, frozen encoder: epochs.")
     epochs_b: int = Field(2, ge=0, le=1000, description="Stage B, end to end: epochs.")

@@ -16,13 +16,15 @@ from nas_core.data.prepared import prepare
 def prepare_dataset(settings: Settings, root: Path, name: str) -> Path:
     """Check the dataset and decode it once into memory-mapped arrays; returns their folder."""
     folder = prepared_folder(root, settings)
-    data = prepare(settings.dataset, root, folder)
-    sizes = ", ".join(f"{len(split)} {name}" for name, split in data.splits.items())
     logger = get_run_logger()
+    data = prepare(settings.dataset, root, folder, logger=logger)
+    sizes = ", ".join(f"{len(split)} {name}" for name, split in data.splits.items())
     logger.info(
-        "%s: %s images of %dx%d, %d classes, data hash %s",
-        name, sizes, data.width, data.height, data.num_classes, data.data_hash[:12],
+        "%s: %s images of %s, %d classes, data hash %s",
+        name, sizes, data.extent, data.num_classes, data.data_hash[:12],
     )  # fmt: skip
+    if data.tile:
+        logger.info("%d tiles are left out, nearly all void", data.num_void)
     if data.final_split != "test":
         logger.info("%s has no test split: final networks are scored on %s", name, data.final_split)
     return folder

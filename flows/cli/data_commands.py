@@ -17,9 +17,18 @@ from rich.table import Table
 from rich.text import Text
 
 from nas_core.base.errors import DataError, SettingsError, printable
-from nas_core.base.files import read_text, write_atomically, write_bytes
+from nas_core.base.files import digest_of, read_text, write_atomically, write_bytes
 from nas_core.base.paths import artifacts_folder
-from nas_core.config import DatasetKind, DatasetSettings, load_settings, profiles, project_dir
+from nas_core.base.times import duration
+from nas_core.config import (
+    DatasetKind,
+    DatasetSettings,
+    Settings,
+    TileSettings,
+    load_settings,
+    profiles,
+    project_dir,
+)
 
 if TYPE_CHECKING:
     from nas_core.data.check import DatasetReport
@@ -58,6 +67,13 @@ def check(
         str | None,
         typer.Option(metavar="NAME", help="Write profiles/NAME.yaml for a search on it."),
     ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", help="Cut images into square tiles, as dataset.tile."),
+    ] = None,
+    overlap: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Of neighbouring tiles; 32 if left out.")
+    ] = None,
 ) -> None:
     """Read every file: layout, classes, label shares, sizes, and what keeps a search from running.
 
@@ -73,6 +89,7 @@ def check(
     source = path.resolve()
     if kind is not None and kind not in KINDS:
         raise SettingsError(f"--kind {kind}: there are {', '.join(KINDS)}")
+    cut = _tile(tile, overlap)
     chosen = kind or find_kind(source)
     target = root / "profiles" / f"{profile}.yaml"
     if profile is not None:
@@ -86,14 +103,24 @@ def check(
     listing = list_dataset(_dataset(chosen, source), root)
     console.print(f"layout: {listing.layout}", soft_wrap=True, markup=False, highlight=False)
     meta_val = load_settings(root=root).search.meta_val
+    checked = artifacts_folder(root) / "check"
+    kept_in = checked / f"{source.name}-{digest_of(str(source))}.seen.json"
     with progress_bar(len(listing.samples)) as on_done:
-        report = check_dataset(listing, meta_val, on_done)
+        report = check_dataset(listing, meta_val, on_done, tile=cut, kept_in=kept_in)
+    if report.num_known:
+        console.print(
+            f"{report.num_known} of {len(listing.samples)} images have not changed since the last "
+            f"check and were not read; remove {kept_in} to read them again",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
     _print(report, chosen)
     if report.meta_val is not None:
-        _print_meta_val(report.meta_val, meta_val.by)
+        _print_meta_val(report.meta_val, "groups" if cut else meta_val.by)
     drawn = sample_picture(listing)
     if drawn is not None:
-        place = picture or artifacts_folder(root) / "check" / f"{source.name}.png"
+        place = picture or checked / f"{source.name}.png"
         try:
             write_atomically(place, drawn.save)
         except (OSError, ValueError) as error:
@@ -110,6 +137,52 @@ def check(
         head = f"# Written by nas data check: what differs from params.yaml for {shown}.\n"
         write_bytes(target, (head + yaml.safe_dump(values, sort_keys=False)).encode())
         console.print(f"profile: {target}; start with `nas search -p {profile}`", soft_wrap=True)
+        _print_times(report, load_settings(profile, root=root))
+
+
+def _tile(size: int | None, overlap: int | None) -> TileSettings | None:
+    """What --tile and --overlap say.
+
+    Raises:
+        SettingsError: they are no tile.
+    """
+    if size is None:
+        if overlap is not None:
+            raise SettingsError(f"--overlap {overlap}: give --tile, too")
+        return None
+    try:
+        given = {} if overlap is None else {"overlap": overlap}
+        return TileSettings.model_validate({"size": size, **given})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = "--overlap" if problem["loc"][:1] == ("overlap",) else "--tile"
+        said = problem["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{option}: {said[:1].lower()}{said[1:]}") from None
+
+
+def _print_times(report: DatasetReport, settings: Settings) -> None:
+    """What the profile gives: steps, and times measured on this machine."""
+    from nas_core.models.compute import Compute
+    from nas_core.training.timing import Counts, estimate
+
+    chosen = report.meta_val
+    if chosen is None:
+        return
+    counts = Counts(
+        report.prepared["train"], report.prepared["val"], len(chosen.train), len(chosen.val)
+    )
+    times = estimate(settings, counts, len(report.listing.classes), report.frame)
+    train, device = settings.train, Compute.from_settings(settings.compute).describe()
+    console.print(
+        f"estimated from a few steps on this machine ({device}): a candidate "
+        f"{duration(times.candidate)}, a search of "
+        f"{settings.search.num_candidates} {duration(times.search)}, a full training of "
+        f"{train.epochs} epochs {duration(times.training)}; a search makes "
+        f"{train.top + len(train.also)} of these",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
 
 
 def _drafted(source: Path, places: Places, root: Path) -> DataError:
@@ -192,10 +265,12 @@ def _print(report: DatasetReport, kind: str) -> None:
             f"{n} of {report.counts[split]} in {split}" for split, n in report.unlabelled.items()
         )
         console.print(f"images without a labelled pixel: {', '.join(counts)}")
-    if report.padding:
-        height, width = report.frame
+    if report.tile:
+        tiles = ", ".join(f"{number} in {split}" for split, number in report.prepared.items())
         console.print(
-            f"padded to {width}x{height}: {report.padding:.0%} of the prepared pixels are padding"
+            f"tiles of {report.tile.size}x{report.tile.size}: {tiles}; {report.num_void} left out, "
+            "nearly all ignored",
+            highlight=False,
         )
     if unused := listing.unused:
         named = ", ".join(unused[:_SHOWN_UNUSED]) + ", ..." * (len(unused) > _SHOWN_UNUSED)

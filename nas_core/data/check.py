@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,21 +14,26 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageOps
 
 from nas_core.base.errors import DataError
-from nas_core.config import MetaValSettings, ProxySettings, TrainSettings
+from nas_core.config import MetaValSettings, ProxySettings, TileSettings, TrainSettings
+from nas_core.data.fitting import fitted
 from nas_core.data.images import read_image
 from nas_core.data.inspection import (
     MIN_TRAIN_IMAGES,
-    Inspected,
     Size,
     all_problems,
     frame_size,
+    image_sizes,
     inspect_sample,
 )
+from nas_core.data.lengths import MOST_PROXY_IMAGES, lengths
 from nas_core.data.lettering import Lettering
 from nas_core.data.likeness import fingerprint, near_pairs
 from nas_core.data.listing import Listing, Sample
-from nas_core.data.meta_val import MetaVal, choose_meta_val
+from nas_core.data.listing import report as report_of
+from nas_core.data.meta_val import MetaVal, choose_meta_val, drawn_rows
 from nas_core.data.overlay import overlay
+from nas_core.data.seen import Look, Seen
+from nas_core.data.tiling import is_void, tile_name, too_small, windows
 
 _PER_SPLIT = 2
 _PANEL = (320, 320)
@@ -43,65 +49,127 @@ class DatasetReport:
 
     Attributes:
         counts: images by split.
+        tile: what images are to be cut into, if so.
+        prepared: images by split as they are prepared: tiles, if they are cut.
+        num_void: tiles that are left out.
+        num_known: images that were not read, for an earlier check had.
         sizes: images by (height, width).
-        frame: the size (height, width) of the prepared images.
+        frame: height and width of the largest image, or of a tile.
         label_shares: by split, each class's share of the labelled pixels, float64 (C,); NaN
             where no pixel is labelled.
         ignored: by split, the share of ignored pixels; NaN where no mask could be read.
         unlabelled: by split, how many readable masks have no labelled pixel.
         near: images of two splits that are nearly equal.
-        padding: share of the prepared pixels that pad smaller images.
         meta_val: the images that would score candidates; None where problems say why not.
         problems: all that keeps a search from running on it, one line each.
     """
 
     listing: Listing
     counts: dict[str, int]
+    tile: TileSettings | None
+    prepared: dict[str, int]
+    num_void: int
+    num_known: int
     sizes: Counter[Size]
     frame: Size
     label_shares: dict[str, npt.NDArray[np.float64]]
     ignored: dict[str, float]
     unlabelled: dict[str, int]
     near: list[tuple[Sample, Sample]]
-    padding: float
     meta_val: MetaVal | None
     problems: list[str]
 
 
 def check_dataset(
-    listing: Listing, meta_val: MetaValSettings, on_done: Callable[[], None] = lambda: None
+    listing: Listing,
+    meta_val: MetaValSettings,
+    on_done: Callable[[], None] = lambda: None,
+    *,
+    tile: TileSettings | None = None,
+    kept_in: Path | None = None,
 ) -> DatasetReport:
-    """Decode every file of a dataset; nothing is written and nothing kept but counts.
+    """Decode every file of a dataset; nothing is kept but counts.
 
     Args:
         meta_val: how a search would choose the images that score candidates.
         on_done: called for each sample once it is decoded, from several threads.
-    """
-    frame, oversize = frame_size(listing)
-    proxy = _proxy_size(frame)
+        tile: what images are to be cut into.
+        kept_in: a file for what was found, see `Seen`: a later check reads only what has changed.
 
-    def look(sample: Sample) -> tuple[Inspected, bool, npt.NDArray[np.uint64] | None]:
+    Raises:
+        DataError: a tile does not fit into an image; nothing is decoded then. Or `kept_in` cannot
+            be written.
+    """
+    image_of = image_sizes(listing)
+    names = [listing.relative(sample.image) for sample in listing.samples]
+    if small := too_small(zip(names, image_of, strict=True), tile):
+        raise report_of(listing.root, [*listing.problems, *small])
+    frame = frame_size(listing, image_of)
+    shown = (tile.size, tile.size) if tile else frame
+    proxy = _proxy_size(shown)
+
+    seen_before = None
+    if kept_in is not None:
+        seen_before = Seen(kept_in, listing, frame, proxy, tile and tile.model_dump())
+
+    def look(sample: Sample) -> Look:
+        if seen_before is None:
+            return read(sample)
+        key = seen_before.key(sample)
+        if (known := seen_before.get(key, sample)) is None:
+            known = read(sample)
+            seen_before.put(key, known)
+        else:
+            on_done()
+        return known
+
+    def read(sample: Sample) -> Look:
         inspected, image, mask = inspect_sample(listing, sample, frame)
         on_done()
-        has_label = mask is not None and _has_label(listing, mask, frame, proxy)
-        return inspected, has_label, None if image is None else fingerprint(image)
+        if image is None or mask is None:
+            return Look(inspected, None)
+        parts = {
+            tile_name(sample.name, window) if tile else sample.name: mask[window]
+            for window in windows(mask.shape, tile)
+        }
+        kept = {
+            name: part
+            for name, part in parts.items()
+            if not tile or not is_void(part, listing.ignore_index)
+        }
+        labelled = (name for name, part in kept.items() if _has_label(listing, part, shown, proxy))
+        return Look(inspected, fingerprint(image), (*kept,), (*labelled,), len(parts) - len(kept))
 
     with ThreadPoolExecutor() as threads:
         looks = list(threads.map(look, listing.samples))
-    inspected = [one for one, *_ in looks]
-    problems = [*oversize, *all_problems(listing, inspected)]
+    if seen_before is not None:
+        seen_before.save()
+    inspected = [one.inspected for one in looks]
+    prepared = dict.fromkeys(listing.splits, 0)
+    for one in looks:
+        prepared[one.inspected.sample.split] += len(one.names)
+    problems = all_problems(listing, inspected)
     chosen = None
     if not problems:
-        seen = [
-            one.sample for one, has_label, _ in looks if has_label and one.sample.split == "train"
+        problems += [
+            f"{split}: no tile is left, all are nearly void"
+            for split, number in prepared.items()
+            if not number
         ]
-        problems += _too_few_for_proxy(listing, len(seen), proxy)
+        seen = [
+            (name, one.inspected.sample.group)
+            for one in looks
+            if one.inspected.sample.split == "train"
+            for name in one.labelled
+        ]
+        problems += _too_few_for_proxy(prepared.get("train", 0), len(seen), proxy)
         if not problems:
-            names, groups = ([*of] for of in zip(*((s.name, s.group) for s in seen), strict=True))
-            chosen = choose_meta_val(names, groups, meta_val)
+            if tile:
+                meta_val = meta_val.model_copy(update={"by": "groups"})
+            rows = drawn_rows(np.arange(len(seen)), MOST_PROXY_IMAGES, meta_val)
+            used, groups = ([*of] for of in zip(*(seen[row] for row in rows), strict=True))
+            chosen = choose_meta_val(used, groups, meta_val)
     sizes = Counter(one.size for one in inspected if one.size is not None)
-    pixels = sum(height * width * count for (height, width), count in sizes.items())
-    total = sizes.total() * frame[0] * frame[1]
     shares, ignored, unlabelled = {}, {}, {}
     for split in listing.splits:
         counts = [one.label_counts for one in inspected if one.sample.split == split]
@@ -112,23 +180,24 @@ def check_dataset(
     return DatasetReport(
         listing=listing,
         counts={split: len(listing.of_split(split)) for split in listing.splits},
+        tile=tile,
+        prepared=prepared,
+        num_void=sum(one.num_void for one in looks),
+        num_known=seen_before.num_used if seen_before else 0,
         sizes=sizes,
-        frame=frame,
+        frame=shown,
         label_shares=shares,
         ignored=ignored,
         unlabelled=unlabelled,
         near=_near(looks),
-        padding=max(0.0, 1 - pixels / total) if total else 0.0,
         meta_val=chosen,
         problems=problems,
     )
 
 
-def _near(
-    looks: Sequence[tuple[Inspected, bool, npt.NDArray[np.uint64] | None]],
-) -> list[tuple[Sample, Sample]]:
+def _near(looks: Sequence[Look]) -> list[tuple[Sample, Sample]]:
     """Nearly equal images of two splits, without those that are equal, which is a problem."""
-    seen = [(one, hashed) for one, _, hashed in looks if hashed is not None]
+    seen = [(one.inspected, one.fingerprint) for one in looks if one.fingerprint is not None]
     if not seen:
         return []
     pairs = near_pairs(
@@ -165,8 +234,9 @@ def sample_picture(listing: Listing) -> Image.Image | None:
 
 
 def profile_values(report: DatasetReport, name: str, path: str, kind: str) -> dict[str, Any]:
-    """What a profile for this dataset changes in params.yaml: where it is, and sizes that fit it.
+    """What a profile for this dataset changes in params.yaml: place, sizes and lengths.
 
+    The report has no problem. Trainings have about as many steps as on CamVid, see `lengths`.
     The proxy's images have the dataset's aspect ratio and about as many pixels as the default's; a
     training crop covers up to four fifths of an image, and about as many pixels as the default at
     most.
@@ -174,11 +244,15 @@ def profile_values(report: DatasetReport, name: str, path: str, kind: str) -> di
     for_training = TrainSettings()
     proxy = _proxy_size(report.frame)
     crop = _scaled(report.frame, for_training.crop_height * for_training.crop_width, 0.8)
+    if report.meta_val is None:
+        raise ValueError("a profile for a dataset with problems")
+    steps = lengths(report.prepared["train"], len(report.meta_val.train))
+    tile = {"tile": report.tile.model_dump()} if report.tile else {}
     return {
         "name": name,
-        "dataset": {"kind": kind, "path": path},
-        "search": {"proxy": {"height": proxy[0], "width": proxy[1]}},
-        "train": {"crop_height": crop[0], "crop_width": crop[1]},
+        "dataset": {"kind": kind, "path": path} | tile,
+        "search": {"proxy": {"height": proxy[0], "width": proxy[1], **steps["proxy"]}},
+        "train": {**steps["train"], "crop_height": crop[0], "crop_width": crop[1]},
     }
 
 
@@ -188,21 +262,20 @@ def _proxy_size(frame: Size) -> Size:
 
 
 def _has_label(listing: Listing, mask: npt.NDArray[np.uint8], frame: Size, size: Size) -> bool:
-    """Whether a mask has a labelled pixel once it is padded to `frame` and scaled to `size`."""
+    """Whether a mask has a labelled pixel once it is scaled for the proxy, as by `resized`."""
     rows, columns = (
         # The nearest pixels, as torchvision's NEAREST_EXACT takes them.
         ((np.arange(new) + 0.5) * old / new).astype(int)
-        for old, new in zip(frame, size, strict=True)
+        for old, new in zip(mask.shape, fitted(mask.shape, frame, size), strict=True)
     )
-    scaled = mask[rows[rows < mask.shape[0]]][:, columns[columns < mask.shape[1]]]
-    return bool((scaled != listing.ignore_index).any())
+    return bool((mask[rows][:, columns] != listing.ignore_index).any())
 
 
-def _too_few_for_proxy(listing: Listing, labelled: int, size: Size) -> list[str]:
+def _too_few_for_proxy(number: int, labelled: int, size: Size) -> list[str]:
     if labelled >= MIN_TRAIN_IMAGES:
         return []
     return [
-        f"train: {labelled} of {len(listing.of_split('train'))} images have a labelled pixel once "
+        f"train: {labelled} of {number} images have a labelled pixel once "
         f"they are scaled to the proxy's {size[1]}x{size[0]}; a search needs {MIN_TRAIN_IMAGES} "
         "at least: label larger areas"
     ]

@@ -137,8 +137,9 @@ def divide(
 ) -> tuple[dict[Pair, str], list[str]]:
     """The split of each image; images of one group stay together.
 
-    The groups, in the order of a hash of seed and group, fill test, then val, up to their shares;
-    the rest is train. So the result depends on the names alone.
+    For test, then val, those groups are taken whose images come nearest to its share; of several
+    such choices the one that is first in the order of a hash of seed and group. The rest is train.
+    So the result depends on the names alone.
     """
     members: defaultdict[str, list[Pair]] = defaultdict(list)
     for pair, group in groups.items():
@@ -150,12 +151,13 @@ def divide(
 
     left = sorted(members, key=order)
     assigned: dict[Pair, str] = {}
-    for target, share in shares.items():
-        count = 0
-        while left and count < max(1, round(share * len(groups))):
-            pairs = members[left.pop(0)]
-            assigned |= dict.fromkeys(pairs, target)
-            count += len(pairs)
+    for number, (target, share) in enumerate(shares.items(), 1):
+        wanted = max(1, round(share * len(groups)))
+        needed = len(shares) - number + 1  # a group for each split that comes after, and for train
+        taken = set(_nearest([len(members[group]) for group in left], wanted, needed))
+        for place in taken:
+            assigned |= dict.fromkeys(members[left[place]], target)
+        left = [group for place, group in enumerate(left) if place not in taken]
     assigned |= {pair: "train" for group in left for pair in members[group]}
     empty = [target for target in shares if target not in assigned.values()]
     if groups and (not left or empty):
@@ -165,3 +167,36 @@ def divide(
             f"{len(groups)} images; lower val and test, or use another group"
         ]
     return assigned, []
+
+
+def _nearest(sizes: Sequence[int], wanted: int, needed: int) -> list[int]:
+    """The places of the sizes whose sum is nearest to `wanted`; of two as near, the smaller sum.
+
+    For each sum the places are those that are the first to make it, in order. Where there are
+    so many, `needed` sizes are left over.
+    """
+    within = (1 << wanted + max(sizes, default=0) + 1) - 1
+    last: dict[int, int] = {}  # by sum: the place that was the first to make it
+    made = 1  # bit s: there is a choice with the sum s
+    for place, size in enumerate(sizes):
+        new = (made << size) & ~made & within
+        made |= new
+        while new:
+            total = new.bit_length() - 1
+            last[total] = place
+            new ^= 1 << total
+
+    def places(total: int) -> list[int]:
+        chosen = []
+        while total:
+            chosen.append(last[total])
+            total -= sizes[last[total]]
+        return chosen
+
+    choices = map(places, sorted(last, key=lambda total: (abs(total - wanted), total)))
+    first: list[int] = []
+    for choice in choices:
+        if len(sizes) - len(choice) >= needed:
+            return choice
+        first = first or choice
+    return first

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from nas_core.base.errors import DataError
-from nas_core.data.containers import MAX_PIXELS
 from nas_core.data.images import image_size, read_image
 from nas_core.data.listing import Listing, Sample
 
@@ -40,27 +39,33 @@ class Inspected:
     label_counts: npt.NDArray[np.int64] = field(default_factory=_NO_COUNTS.copy)
 
 
-def frame_size(listing: Listing) -> tuple[Size, list[str]]:
-    """The size that prepared images have, and what stands against it.
+def image_sizes(listing: Listing) -> list[Size | None]:
+    """The size of each sample's image as its header has it; None if that cannot be read.
 
-    That is the size of most images or, where sizes are mixed, the greatest height and width.
-    Unreadable images are left out here and reported later.
+    What cannot be read is a problem that `inspect_sample` tells.
     """
-    sizes: Counter[Size] = Counter()
-    for sample in listing.samples:
-        with suppress(DataError):
-            sizes[image_size(sample.image, listing.root)] += 1
-    if not sizes:
-        return (1, 1), []
-    if not listing.mixed_sizes:
-        return sizes.most_common(1)[0][0], []
-    height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
-    if height * width > MAX_PIXELS:
-        return (1, 1), [
-            f"images padded to the greatest height and width would have {width}x{height} pixels; "
-            f"at most {MAX_PIXELS} are accepted: scale the largest down"
-        ]
-    return (height, width), []
+
+    def size_of(sample: Sample) -> Size | None:
+        try:
+            return image_size(sample.image, listing.root)
+        except DataError:
+            return None
+
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(size_of, listing.samples))
+
+
+def frame_size(listing: Listing, sizes: Iterable[Size | None]) -> Size:
+    """The size that costs are told for: that of the largest image.
+
+    Where sizes are not mixed it is that of most images.
+    """
+    known = Counter(size for size in sizes if size is not None)
+    if not known:
+        return (1, 1)
+    if listing.mixed_sizes:
+        return max(known, key=lambda size: (size[0] * size[1], size))
+    return known.most_common(1)[0][0]
 
 
 def inspect_sample(
@@ -69,7 +74,7 @@ def inspect_sample(
     """What there is to know of a sample, and its image and mask if they have no problem.
 
     Args:
-        frame: what `frame_size` said; where sizes are not mixed, each image must have it.
+        frame: see `frame_size`; where sizes are not mixed, each image must have it.
     """
     inspected = Inspected(sample)
     image = mask = None

@@ -60,6 +60,13 @@ class MetaVal:
         )
 
 
+def drawn_rows(rows: Rows, most: int | None, settings: MetaValSettings) -> Rows:
+    """`most` of the rows, ascending; all of them where they are no more, or `most` is None."""
+    if most is None or len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(settings.seed).choice(rows, most, replace=False))
+
+
 def choose_meta_val(
     names: Sequence[str], groups: Sequence[str], settings: MetaValSettings
 ) -> MetaVal:

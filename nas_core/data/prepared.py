@@ -1,26 +1,26 @@
 """The prepared dataset: every image decoded once into memory-mapped arrays.
 
-    manifest.json       classes, palette, size, names, groups, label shares, hash of the source
-    SPLIT_images.npy    uint8 (N, H, W, 3), RGB
-    SPLIT_masks.npy     uint8 (N, H, W), class numbers and the ignored label
+    manifest.json       classes, palette, places, names, groups, label shares, hash of the source
+    SPLIT_images.npy    uint8, RGB, one image after another
+    SPLIT_masks.npy     uint8, class numbers and the ignored label, likewise
 
-Training reads pages of these files as it needs them, in every process from the same memory.
-
-Where images differ in size, H and W are the greatest: smaller ones lie in the upper left corner,
-surrounded by the mean colour and by the ignored label, as in the crops of training.
+Training reads pages of these files as it needs them, in every process from the same memory. Each
+image has its own size; the manifest says where it lies. With `dataset.tile` the images are tiles.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
 from types import TracebackType
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,21 +30,44 @@ from nas_core.base.code import PREPARING, code_digest
 from nas_core.base.errors import DataError
 from nas_core.base.files import digest_of, file_digest, inside, read_limited, replacing, write_json
 from nas_core.base.locks import exclusive
-from nas_core.config import DatasetSettings
+from nas_core.base.logs import Logger
+from nas_core.config import DatasetSettings, TileSettings
 from nas_core.data.containers import MAX_PIXELS
 from nas_core.data.description import Channel
-from nas_core.data.inspection import Inspected, Size, all_problems, frame_size, inspect_sample
+from nas_core.data.inspection import (
+    Inspected,
+    Size,
+    all_problems,
+    frame_size,
+    image_sizes,
+    inspect_sample,
+)
 from nas_core.data.labels import MAX_CLASSES
 from nas_core.data.layouts import list_dataset
-from nas_core.data.listing import SPLITS, Listing, Sample, report
+from nas_core.data.listing import Listing, Sample, report
+from nas_core.data.tiling import Window, is_void, tile_name, too_small, windows
 
 _MANIFEST = "manifest.json"
 _MAX_MANIFEST = 2**28
 # What numpy raises for damaged headers, which it reads as Python source.
 _DAMAGED = (ValueError, TypeError, EOFError, OverflowError, SyntaxError, MemoryError, TokenError)
 FileName = Annotated[str, Field(pattern=r"^[^/\\\x00]{1,255}$")]
-_PADDING = (124, 116, 104)
-"""ImageNet's mean colour, zero once normalised."""
+Pictures = npt.NDArray[Any]
+"""uint8 (N, H, W, ...); where sizes differ, objects (N,) that are uint8 (H, W, ...) each."""
+
+log = logging.getLogger(__name__)
+
+
+class Place(NamedTuple):
+    """Where a picture lies in the files of its split: the pixels before it, and its size."""
+
+    start: Annotated[int, Field(ge=0, le=2**48)]
+    height: Annotated[int, Field(ge=1, le=MAX_PIXELS)]
+    width: Annotated[int, Field(ge=1, le=MAX_PIXELS)]
+
+    @property
+    def end(self) -> int:
+        return self.start + self.height * self.width
 
 
 class Manifest(BaseModel):
@@ -52,12 +75,13 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[2]
+    format: Literal[3]
     classes: tuple[str, ...] = Field(min_length=2, max_length=MAX_CLASSES)
     palette: tuple[tuple[Channel, Channel, Channel], ...]
     ignore_index: Channel
     height: int = Field(ge=1, le=MAX_PIXELS)
     width: int = Field(ge=1, le=MAX_PIXELS)
+    """Of the largest image, see `frame_size`."""
     data_hash: str
     """Of the files that it was prepared from."""
     code: str
@@ -72,6 +96,12 @@ class Manifest(BaseModel):
     ]
     groups: dict[str, tuple[str, ...]]
     """Of each image, in the order of `names`: see `Sample.group`."""
+    places: dict[str, tuple[Place, ...]]
+    pixels: dict[str, Annotated[int, Field(ge=1, le=2**48)]]
+    """In the files of each split, with those of no image."""
+    tile: TileSettings | None
+    num_void: int
+    """Tiles that were left out, see `is_void`."""
 
     @model_validator(mode="after")
     def is_consistent(self) -> Self:
@@ -79,9 +109,12 @@ class Manifest(BaseModel):
             raise ValueError("classes, palette and label_shares differ in length")
         if not {"train", "val"} <= set(self.names):
             raise ValueError("a split is missing")
-        counts = [{split: len(of) for split, of in x.items()} for x in (self.names, self.groups)]
-        if counts[0] != counts[1]:
-            raise ValueError("names and groups differ in length")
+        names, *others = (
+            {split: len(of) for split, of in parts.items()}
+            for parts in (self.names, self.groups, self.places)
+        )
+        if any(other != names for other in others) or self.pixels.keys() != names.keys():
+            raise ValueError("names, groups and places differ in length")
         return self
 
 
@@ -90,14 +123,14 @@ class Split:
     """Images and masks of a split.
 
     Attributes:
-        images: uint8 (N, H, W, 3), RGB.
-        masks: uint8 (N, H, W), class numbers and the ignored label.
+        images: uint8 (H, W, 3) each, RGB.
+        masks: uint8 (H, W) each, of its image's size: class numbers and the ignored label.
         names: the N file names without suffix.
         groups: of each image, what it was taken with: see `Sample.group`.
     """
 
-    images: npt.NDArray[np.uint8]
-    masks: npt.NDArray[np.uint8]
+    images: Pictures
+    masks: Pictures
     names: tuple[str, ...]
     groups: tuple[str, ...]
 
@@ -105,11 +138,19 @@ class Split:
         return len(self.names)
 
     def rows(self, indices: npt.NDArray[np.intp]) -> Split:
-        """A part of the split, copied into memory."""
+        """A part of the split, copied into memory where all have one size."""
         names, groups = (
             tuple(values[index] for index in indices) for values in (self.names, self.groups)
         )
         return Split(self.images[indices], self.masks[indices], names, groups)
+
+
+def pictures_of(arrays: Sequence[npt.NDArray[np.uint8]]) -> Pictures:
+    """Pictures of any sizes, without a copy."""
+    pictures = np.empty(len(arrays), object)
+    for index, array in enumerate(arrays):
+        pictures[index] = array
+    return pictures
 
 
 @dataclass(frozen=True)
@@ -118,6 +159,9 @@ class PreparedData:
 
     Attributes:
         palette: uint8 (C, 3), the colours of the classes.
+        height, width: of the largest image.
+        tile: what images were cut into; None where they are whole.
+        num_void: tiles that were left out, for they are nearly all ignored.
         label_shares: float64 (C,), each class's share of the labelled training pixels.
         data_hash: SHA-256 over the files that it was prepared from.
         code: digest of the code that decoded them.
@@ -135,10 +179,18 @@ class PreparedData:
     content_hash: str
     label_shares: npt.NDArray[np.float64]
     splits: dict[str, Split]
+    tile: TileSettings | None = None
+    num_void: int = 0
 
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def extent(self) -> str:
+        """The size of the images, as people read it."""
+        sizes = {mask.shape for split in self.splits.values() for mask in split.masks}
+        return f"{'up to ' * (len(sizes) > 1)}{self.width}x{self.height}"
 
     @property
     def search_hash(self) -> str:
@@ -191,10 +243,14 @@ class PreparedData:
             content_hash=manifest.content_hash,
             label_shares=np.array(manifest.label_shares),
             splits=splits,
+            tile=manifest.tile,
+            num_void=manifest.num_void,
         )
 
 
-def prepare(dataset: DatasetSettings, root: Path, folder: Path) -> PreparedData:
+def prepare(
+    dataset: DatasetSettings, root: Path, folder: Path, *, logger: Logger = log
+) -> PreparedData:
     """Check a dataset and decode it into `folder`; nothing is done if that is up to date.
 
     The source files are hashed each time, so a changed file is always seen. The folder is put in
@@ -204,6 +260,7 @@ def prepare(dataset: DatasetSettings, root: Path, folder: Path) -> PreparedData:
         dataset: its `path` is relative to `root`. A synthetic dataset is drawn if need be.
         root: the project's folder.
         folder: where the prepared dataset goes.
+        logger: told why what was prepared before is made anew.
 
     Raises:
         DataError: the dataset cannot be used (all problems of all files in one message), or the
@@ -212,9 +269,12 @@ def prepare(dataset: DatasetSettings, root: Path, folder: Path) -> PreparedData:
     listing = list_dataset(dataset, root)
     try:
         with exclusive(folder):
-            if not listing.problems and _is_up_to_date(folder, listing.data_hash):
+            reason = _outdated(folder, listing.data_hash, dataset.tile)
+            if not listing.problems and not reason:
                 return PreparedData.open(folder)
-            _build(listing, folder)
+            if reason and folder.exists():
+                logger.info("the dataset is prepared anew: %s", reason)
+            _build(listing, dataset.tile, folder)
     except OSError as error:  # reading errors are collected as problems of the dataset
         raise DataError(f"{folder}: the prepared data cannot be written: {error}") from error
     return PreparedData.open(folder)
@@ -229,10 +289,32 @@ def _array_path(folder: Path, split: str, kind: str) -> Path:
 
 
 def _open_split(folder: Path, name: str, manifest: Manifest) -> Split:
-    shape = (len(manifest.names[name]), manifest.height, manifest.width)
-    images = _open_array(_array_path(folder, name, "images"), (*shape, 3))
-    masks = _open_array(_array_path(folder, name, "masks"), shape)
-    return Split(images, masks, manifest.names[name], manifest.groups[name])
+    places = manifest.places[name]
+    length = manifest.pixels[name]
+    if any(place.end > length for place in places):
+        raise _not_prepared(folder, f"has a damaged {_MANIFEST} (places)")
+    images = _open_array(_array_path(folder, name, "images"), (length * 3,))
+    masks = _open_array(_array_path(folder, name, "masks"), (length,))
+    return Split(
+        _pictures(images, places, 3),
+        _pictures(masks, places, 1),
+        manifest.names[name],
+        manifest.groups[name],
+    )
+
+
+def _pictures(flat: npt.NDArray[np.uint8], places: Sequence[Place], channels: int) -> Pictures:
+    shapes = [(place.height, place.width, channels)[: 2 + (channels > 1)] for place in places]
+    starts = np.array([place.start for place in places])
+    size = places[0].height * places[0].width
+    if len(set(shapes)) == 1 and np.array_equal(starts, size * np.arange(len(places))):
+        return flat.reshape(len(places), *shapes[0])
+    return pictures_of(
+        [
+            flat[place.start * channels : place.end * channels].reshape(shape)
+            for place, shape in zip(places, shapes, strict=True)
+        ]
+    )
 
 
 def _open_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
@@ -249,27 +331,33 @@ def _open_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     return array
 
 
-def _is_up_to_date(folder: Path, data_hash: str) -> bool:
+def _outdated(folder: Path, data_hash: str, tile: TileSettings | None) -> str:
+    """Why what lies in `folder` cannot be used; empty if it can."""
     try:
         data = PreparedData.open(folder)
     except DataError:
-        return False
-    return data.data_hash == data_hash and data.code == code_digest(PREPARING)
+        return "what was prepared is damaged, or of another version of the program"
+    if data.data_hash != data_hash:
+        return "its files have changed"
+    if data.tile != tile:
+        return "dataset.tile has changed"
+    if data.code != code_digest(PREPARING):
+        return "another version of the program prepared it"
+    return ""
 
 
 class _ArrayFile:
-    """A .npy file of uint8 that threads fill row by row.
+    """A .npy file of uint8 that threads fill picture by picture.
 
     Plain writes and not a memory map: a full disk is then an error and does not kill the process.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+    def __init__(self, path: Path, length: int) -> None:
         self.file = path.open("wb")
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (length,)}
         np.lib.format.write_array_header_1_0(self.file, header)
         self.file.flush()
-        self.start = self.file.tell()
-        self.row_bytes = int(np.prod(shape[1:]))
+        self.start, self.length = self.file.tell(), length
 
     def __enter__(self) -> Self:
         return self
@@ -281,53 +369,92 @@ class _ArrayFile:
         traceback: TracebackType | None,
     ) -> None:
         if error is None:
+            os.truncate(self.file.fileno(), self.start + self.length)  # the end may be a hole
             os.fsync(self.file.fileno())
         self.file.close()
 
-    def write_row(self, index: int, row: npt.NDArray[np.uint8]) -> None:
-        offset = self.start + index * self.row_bytes
-        left = memoryview(row.tobytes())
+    def write(self, start: int, picture: npt.NDArray[np.uint8]) -> None:
+        """Write a picture's values behind the first `start` of the file."""
+        offset = self.start + start
+        left = memoryview(picture.tobytes())
         while left:
             written = os.pwrite(self.file.fileno(), left, offset)
             left, offset = left[written:], offset + written
 
 
-def _build(listing: Listing, folder: Path) -> None:
+def _build(listing: Listing, tile: TileSettings | None, folder: Path) -> None:
     """Decode all samples into `folder`, or raise all their problems."""
-    frame, oversize = frame_size(listing)
-    if oversize:
-        raise report(listing.root, [*listing.problems, *oversize])
-    _check_disk_space(folder, len(listing.samples) * frame[0] * frame[1] * 4)
+    sizes = image_sizes(listing)
+    names = [listing.relative(sample.image) for sample in listing.samples]
+    if small := too_small(zip(names, sizes, strict=True), tile):
+        raise report(listing.root, [*listing.problems, *small])
+    frame = frame_size(listing, sizes)
+    slots = _slots(listing, sizes, tile)
+    pixels = {split: of[-1][-1].place.end for split, of in slots.items()}
+    _check_disk_space(folder, sum(pixels.values()) * 4)
     with replacing(folder) as new:
-        inspected = _decode_all(listing, frame, new)
-        if problems := all_problems(listing, inspected):
+        inspected, kept = _decode_all(listing, frame, slots, tile, new)
+        problems = all_problems(listing, inspected)
+        problems += [f"{split}: no tile is left, all are nearly void" for split in _empty(kept)]
+        if problems:
             raise report(listing.root, problems)
         counts = sum(one.label_counts for one in inspected if one.sample.split == "train")
         labelled = np.asarray(counts)[: len(listing.classes)]
         shares = tuple((labelled / labelled.sum()).tolist())
         arrays = sorted(new.glob("*.npy"))
         content = [[path.name, file_digest(path)] for path in arrays]
+        places = {split: tuple(slot.place for slot in of) for split, of in kept.items()}
+        num_slots = sum(len(of_sample) for of in slots.values() for of_sample in of)
         manifest = Manifest(
-            format=2,
+            format=3,
             classes=listing.classes,
             palette=listing.palette,
             ignore_index=listing.ignore_index,
-            height=frame[0],
-            width=frame[1],
+            height=tile.size if tile else frame[0],
+            width=tile.size if tile else frame[1],
             data_hash=listing.data_hash,
             code=code_digest(PREPARING),
-            content_hash=digest_of(content, listing.ignore_index, shares, length=64),
+            content_hash=digest_of(content, places, listing.ignore_index, shares, length=64),
             label_shares=shares,
-            names={
-                split: tuple(sample.name for sample in listing.of_split(split))
-                for split in listing.splits
-            },
-            groups={
-                split: tuple(sample.group for sample in listing.of_split(split))
-                for split in listing.splits
-            },
+            names={split: tuple(slot.name for slot in of) for split, of in kept.items()},
+            groups={split: tuple(slot.group for slot in of) for split, of in kept.items()},
+            places=places,
+            pixels=pixels,
+            tile=tile,
+            num_void=num_slots - sum(map(len, kept.values())),
         )
         write_json(new / _MANIFEST, manifest.model_dump())
+
+
+class _Slot(NamedTuple):
+    """Where an image, or a tile of it, goes."""
+
+    name: str
+    group: str
+    window: Window
+    place: Place
+
+
+def _slots(
+    listing: Listing, sizes: Sequence[Size | None], tile: TileSettings | None
+) -> dict[str, list[list[_Slot]]]:
+    """By split the slots of each sample; an image whose size is not known has one pixel."""
+    found: dict[str, list[list[_Slot]]] = {split: [] for split in listing.splits}
+    ends = dict.fromkeys(listing.splits, 0)
+    for sample, size in zip(listing.samples, sizes, strict=True):
+        slots = []
+        for window in windows(size or (1, 1), tile):
+            height, width = (axis.stop - axis.start for axis in window)
+            place = Place(ends[sample.split], height, width)
+            ends[sample.split] = place.end
+            name = tile_name(sample.name, window) if tile else sample.name
+            slots.append(_Slot(name, sample.group, window, place))
+        found[sample.split].append(slots)
+    return found
+
+
+def _empty(kept: Mapping[str, Sequence[_Slot]]) -> list[str]:
+    return [split for split, slots in kept.items() if not slots]
 
 
 def _check_disk_space(folder: Path, needed: int) -> None:
@@ -339,41 +466,57 @@ def _check_disk_space(folder: Path, needed: int) -> None:
         )
 
 
-def _decode_all(listing: Listing, frame: Size, folder: Path) -> list[Inspected]:
-    """Check all samples, writing those without a problem to the arrays in `folder`."""
+def _decode_all(
+    listing: Listing,
+    frame: Size,
+    slots: Mapping[str, Sequence[Sequence[_Slot]]],
+    tile: TileSettings | None,
+    folder: Path,
+) -> tuple[list[Inspected], dict[str, list[_Slot]]]:
+    """Check all samples, writing those without a problem to the arrays in `folder`.
+
+    Returns:
+        What was found, and by split the slots that were filled. The others are holes in the files.
+    """
+
+    def decode(
+        job: tuple[Sample, Sequence[_Slot], _ArrayFile, _ArrayFile],
+    ) -> tuple[Inspected, list[_Slot]]:
+        sample, own, images, masks = job
+        inspected, image, mask = inspect_sample(listing, sample, frame)
+        if image is None or mask is None:
+            return inspected, [*own]
+        if mask.shape != tuple(axis.stop for axis in own[-1].window):
+            name = listing.relative(sample.image)
+            inspected.problems.append(f"{name}: changed while it was read: start again")
+            return inspected, [*own]
+        filled = []
+        counts = np.zeros_like(inspected.label_counts)
+        for slot in own:
+            part = mask[slot.window]
+            if tile and is_void(part, listing.ignore_index):
+                continue
+            images.write(slot.place.start * 3, image[slot.window])
+            masks.write(slot.place.start, part)
+            counts += np.bincount(part.ravel(), minlength=256)
+            filled.append(slot)
+        if tile:
+            inspected.label_counts = counts
+        return inspected, filled
+
     with ExitStack() as stack:
         jobs = []
-        for split in SPLITS:
-            samples = listing.of_split(split)
-            if not samples:
-                continue
-            shape = (len(samples), *frame)
+        for split, of_split in slots.items():
+            length = of_split[-1][-1].place.end
             images, masks = (
-                stack.enter_context(_ArrayFile(_array_path(folder, split, kind), array_shape))
-                for kind, array_shape in (("images", (*shape, 3)), ("masks", shape))
+                stack.enter_context(_ArrayFile(_array_path(folder, split, kind), size))
+                for kind, size in (("images", length * 3), ("masks", length))
             )
-            jobs += [(sample, index, images, masks) for index, sample in enumerate(samples)]
-
-        def decode(job: tuple[Sample, int, _ArrayFile, _ArrayFile]) -> Inspected:
-            sample, index, images, masks = job
-            inspected, image, mask = inspect_sample(listing, sample, frame)
-            if image is not None and mask is not None:
-                images.write_row(index, _padded(image, frame, _PADDING))
-                masks.write_row(index, _padded(mask, frame, listing.ignore_index))
-            return inspected
-
+            samples = zip(listing.of_split(split), of_split, strict=True)
+            jobs += [(sample, own, images, masks) for sample, own in samples]
         with ThreadPoolExecutor() as threads:
-            return list(threads.map(decode, jobs))
-
-
-def _padded(
-    array: npt.NDArray[np.uint8], frame: Size, fill: int | tuple[int, ...]
-) -> npt.NDArray[np.uint8]:
-    """An array (h, w, ...) in the upper left corner of one of size `frame`, else of `fill`."""
-    height, width = array.shape[:2]
-    if (height, width) == frame:
-        return array
-    padded = np.empty((*frame, *array.shape[2:]), np.uint8)
-    padded[:] = fill
-    padded[:height, :width] = array
-    return padded
+            done = list(threads.map(decode, jobs))
+    kept: dict[str, list[_Slot]] = {split: [] for split in slots}
+    for inspected, filled in done:
+        kept[inspected.sample.split] += filled
+    return [inspected for inspected, _ in done], kept

@@ -15,8 +15,13 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from nas_core.data.fitting import fitted
+from nas_core.data.inspection import Size
+from nas_core.data.labels import IGNORED
 from nas_core.data.prepared import Split
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
+
+Rows = npt.NDArray[np.intp]
 
 _FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
 _NUM_DRAWS = 7
@@ -72,12 +77,12 @@ def augmented_batch(
     for row, index in enumerate(indices):
         scale_draw, down, across, mirror, *colour_draws = draws[row]
         scale = min_scale + (max_scale - min_scale) * scale_draw
-        source_height, source_width = split.masks.shape[1:]
+        source_height, source_width = split.masks[index].shape
         shown_rows, target_top, target_height = _window(source_height, height, scale, down)
         shown_columns, target_left, target_width = _window(source_width, width, scale, across)
-        shown = (index, shown_rows, shown_columns)
-        image = send(torch.as_tensor(split.images[shown])).permute(2, 0, 1)
-        mask = send(torch.as_tensor(split.masks[shown]))[None]
+        shown = (shown_rows, shown_columns)
+        image = send(torch.as_tensor(split.images[index][shown])).permute(2, 0, 1)
+        mask = send(torch.as_tensor(split.masks[index][shown]))[None]
         size = [target_height, target_width]
         image = functional.resize(image, size, antialias=True)
         mask = functional.resize(mask, size, interpolation=InterpolationMode.NEAREST_EXACT)
@@ -92,41 +97,60 @@ def augmented_batch(
     return normalise(images), masks
 
 
-def resized(split: Split, height: int, width: int) -> Split:
+def resized(
+    split: Split,
+    height: int,
+    width: int,
+    rows: Rows | None = None,
+    *,
+    frame: Size | None = None,
+    ignore_index: int = IGNORED,
+) -> Split:
     """The split with images scaled bilinearly (antialiased) and masks by the nearest pixel.
 
-    The result is in memory, uint8 as before; a split that has the size already is returned itself.
+    Images of other proportions than the frame lie in the upper left corner, see `fitted`,
+    surrounded by the mean colour and by `ignore_index`. The result is in memory, uint8 as before; a
+    split that has the size already is returned itself.
+
+    Args:
+        rows: the images of the result; all if None.
+        frame: height and width of the image that fills the result; if None, of the first.
     """
+    chosen = np.arange(len(split)) if rows is None else rows
     if split.images.shape[1:3] == (height, width):
-        return split
-    images = np.empty((len(split), height, width, 3), np.uint8)
-    masks = np.empty((len(split), height, width), np.uint8)
-    for index in range(len(split)):
-        image = torch.as_tensor(split.images[index]).permute(2, 0, 1)
-        images[index] = functional.resize(image, [height, width]).permute(1, 2, 0).numpy()
-        masks[index] = _resized_mask(split.masks[index], height, width)
-    return Split(images, masks, split.names, split.groups)
+        return split if rows is None else split.rows(rows)
+    if frame is None:
+        frame = split.masks[0].shape[:2]
+    images = np.empty((len(chosen), height, width, 3), np.uint8)
+    images[:] = _FILL
+    masks = np.full((len(chosen), height, width), ignore_index, np.uint8)
+    for place, row in enumerate(chosen):
+        new = fitted(split.masks[row].shape, frame, (height, width))
+        image = torch.as_tensor(split.images[row]).permute(2, 0, 1)
+        shown = (place, slice(new[0]), slice(new[1]))
+        images[shown] = functional.resize(image, list(new)).permute(1, 2, 0).numpy()
+        masks[shown] = _resized_mask(split.masks[row], new)
+    names, groups = (tuple(of[row] for row in chosen) for of in (split.names, split.groups))
+    return Split(images, masks, names, groups)
 
 
-def labelled_at(
-    masks: npt.NDArray[np.uint8], height: int, width: int, ignore_index: int
-) -> npt.NDArray[np.intp]:
-    """Rows of the masks (N, H, W) that have a labelled pixel once they are scaled as `resized`."""
+def labelled_at(split: Split, height: int, width: int, *, frame: Size, ignore_index: int) -> Rows:
+    """Rows of the split that have a labelled pixel once they are `resized`."""
     return np.array(
         [
             row
-            for row, mask in enumerate(masks)
-            if (_resized_mask(mask, height, width) != ignore_index).any()
+            for row, mask in enumerate(split.masks)
+            if (
+                _resized_mask(mask, fitted(mask.shape, frame, (height, width))) != ignore_index
+            ).any()
         ],
         np.intp,
     )
 
 
-def _resized_mask(mask: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+def _resized_mask(mask: npt.NDArray[np.uint8], size: Size) -> npt.NDArray[np.uint8]:
     scaled: npt.NDArray[np.uint8] = functional.resize(
-        torch.as_tensor(mask)[None],
-        [height, width],
-        interpolation=InterpolationMode.NEAREST_EXACT,
+        torch.as_tensor(mask)[None], list(size), interpolation=InterpolationMode.NEAREST_EXACT
     )[0].numpy()
     return scaled
 

@@ -62,7 +62,8 @@ def export_onnx(
     """Write `path`: normalised float32 images (N, 3, H, W) to logits (N, C, H, W).
 
     Sides may have up to 16384 pixels. The file's metadata tells how an image becomes the input,
-    and has the classes and the palette, as JSON.
+    and has the classes and the palette, as JSON; of a network that was trained on tiles also their
+    size and overlap, by which larger images are to be labelled.
 
     Args:
         segmenter: on the CPU, in eval mode.
@@ -121,6 +122,7 @@ def onnx_model(segmenter: Segmenter, card: NetworkCard) -> bytes:
             "classes": json.dumps(card.classes),
             "palette": json.dumps(card.palette),
             "genotype": json.dumps(card.genotype.to_dict()),
+            **({"tile": json.dumps(card.tile.model_dump())} if card.tile else {}),
         },
     )
     onnx.checker.check_model(model)

@@ -61,13 +61,15 @@ class Predictor:
     def __call__(self, image: str | Path | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """The class numbers (H, W) of a picture's file, or of an RGB array (H, W, 3).
 
+        A network that was trained on tiles labels a larger picture by tiles, see `predict_labels`.
+
         Raises:
             DataError: the file cannot be read as a picture.
             ValueError: the array has another shape or type, or no pixels.
             WeightsError: the network's output is not finite.
         """
         array = image if isinstance(image, np.ndarray) else read_image(Path(image), upright=True)
-        return predict_labels(self.segmenter, array)
+        return predict_labels(self.segmenter, array, self.card.tile)
 
 
 class PredictionScores(Document):
@@ -136,8 +138,13 @@ def predict_files(
     num_scored = 0
     palette = np.array(predictor.card.palette, np.uint8)
     values = np.array(label_ids or range(num_classes), np.uint8)
-    for batch in _batches(pictures, report, on_done):
-        predicted = predict_batch(predictor.segmenter, np.stack([image for _, image in batch]))
+    for batch in _batches(pictures, predictor.card, report, on_done):
+        if predictor.card.tile:
+            predicted = [predictor(image) for _, image in batch]
+        else:
+            predicted = [
+                *predict_batch(predictor.segmenter, np.stack([image for _, image in batch]))
+            ]
         for (path, image), labels in zip(batch, predicted, strict=True):
             try:
                 _save(out / f"{path.stem}.png", Image.fromarray(values[labels]))
@@ -201,7 +208,10 @@ def _composed(name: str) -> str:
 
 
 def _batches(
-    pictures: Sequence[Path], report: PredictionReport, on_done: Callable[[int], None]
+    pictures: Sequence[Path],
+    card: NetworkCard,
+    report: PredictionReport,
+    on_done: Callable[[int], None],
 ) -> Iterator[list[tuple[Path, npt.NDArray[np.uint8]]]]:
     """Neighbours of equal size together, up to a number of pixels."""
     batch: list[tuple[Path, npt.NDArray[np.uint8]]] = []
@@ -209,7 +219,7 @@ def _batches(
         try:
             image = read_image(path, upright=True)
             height, width = image.shape[:2]
-            check_memory(path, (height, width))
+            check_memory(path, (height, width), card.tile, len(card.classes))
         except DataError as error:
             report.problems.append(str(error))
             on_done(1)

@@ -15,7 +15,7 @@ from nas_core.base.documents import Document
 from nas_core.base.errors import RunError, SettingsError, WeightsError, shown, some_of
 from nas_core.base.files import expanded, file_digest, write_bytes
 from nas_core.base.markdown import table
-from nas_core.config import project_dir
+from nas_core.config import TileSettings, project_dir
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 from nas_core.space.architectures import ARCHITECTURES
@@ -87,6 +87,8 @@ class ModelCard(Document):
     classes: list[str]
     palette: list[list[int]]
     normalisation: Normalisation
+    tile: TileSettings | None = None
+    """What the network was trained on; larger images are labelled by such tiles."""
     data: TrainingData
     recipe: Recipe | None
     seed: int
@@ -236,6 +238,7 @@ def model_card(
         classes=list(network.classes),
         palette=[list(colour) for colour in network.palette],
         normalisation=normalisation(),
+        **({"tile": network.tile} if network.tile else {}),
         data=TrainingData(
             name=training.data,
             sha256=training.data_hash,
@@ -279,6 +282,11 @@ def render(card: ModelCard) -> str:
         "multiply-accumulates": f"{network.macs / 1e9:.2f} G at the size of the data",
         "decoder": f"agg_size {network.agg_size}, sep_repeats {network.sep_repeats}",
         "input": f"{normal.channels}, {normal.formula}, mean {normal.mean}, std {normal.std}",
+        **(
+            {"tiles": f"{card.tile.size}x{card.tile.size}, overlap {card.tile.overlap}"}
+            if card.tile
+            else {}
+        ),
         "trained on": f"{data.name or 'not recorded'}, {data.splits}",
         "hash of the data": data.sha256 or "not recorded",
         "licence of the data": data.licence,

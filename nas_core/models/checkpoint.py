@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nas_core.base.errors import GenotypeError, WeightsError, first_line, shown
 from nas_core.base.files import check_regular, file_digest, read_json, write_bytes
-from nas_core.config import NetworkSettings
+from nas_core.config import NetworkSettings, TileSettings
 from nas_core.data.labels import MAX_CLASSES
 from nas_core.models.segmenter import Segmenter
 from nas_core.models.state import DAMAGED, check_tensor, state_digest
@@ -46,6 +46,7 @@ class NetworkCard:
         classes: the name of each channel of the logits.
         palette: the colour of each class, RGB 0 to 255.
         agg_size, sep_repeats: as in `Decoder`.
+        tile: what the images that it was trained on were cut into; None where they were whole.
     """
 
     genotype: Genotype
@@ -53,6 +54,7 @@ class NetworkCard:
     palette: tuple[Colour, ...]
     agg_size: int
     sep_repeats: int
+    tile: TileSettings | None = None
 
     def build(self) -> Segmenter:
         """The network, with the initial weights of the current device and generator."""
@@ -60,7 +62,9 @@ class NetworkCard:
 
     def to_dict(self) -> dict[str, JsonValue]:
         """Plain values for JSON."""
-        return {"format": FORMAT, **asdict(self), "genotype": self.genotype.to_dict()}
+        values = {"format": FORMAT, **asdict(self), "genotype": self.genotype.to_dict()}
+        del values["tile"]  # which older files lack
+        return values | ({"tile": self.tile.model_dump()} if self.tile else {})
 
     @classmethod
     def from_dict(cls, value: Any) -> NetworkCard:
@@ -89,8 +93,14 @@ class NetworkCard:
             raise ValueError("two classes have one name")
         # Without their limits a small file could describe a network of any size.
         size = NetworkSettings(agg_size=value["agg_size"], sep_repeats=value["sep_repeats"])
+        tile = value.get("tile")
         return cls(
-            Genotype.from_dict(value["genotype"]), classes, palette, size.agg_size, size.sep_repeats
+            Genotype.from_dict(value["genotype"]),
+            classes,
+            palette,
+            size.agg_size,
+            size.sep_repeats,
+            None if tile is None else TileSettings.model_validate(tile),
         )
 
 

@@ -136,10 +136,15 @@ def label_split(segmenter: Segmenter, split: Split) -> Iterator[npt.NDArray[np.u
         WeightsError: a logit is not finite.
     """
     segmenter.eval()
-    height, width = split.images.shape[1:3]
-    batch_size = batch_size_for((height, width))
-    for start in range(0, len(split), batch_size):
-        yield from predict_batch(segmenter, split.images[start : start + batch_size])
+    start = 0
+    while start < len(split):
+        size = split.masks[start].shape
+        end = start + 1
+        most = min(len(split), start + batch_size_for((size[0], size[1])))
+        while end < most and split.masks[end].shape == size:
+            end += 1
+        yield from predict_batch(segmenter, np.stack([*split.images[start:end]]))
+        start = end
 
 
 class _Training:

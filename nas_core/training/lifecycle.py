@@ -163,7 +163,12 @@ def _keep_network(
     """Write model.safetensors and genotype.json."""
     network = settings.network
     card = NetworkCard(
-        architecture, data.classes, data.colours, network.agg_size, network.sep_repeats
+        architecture,
+        data.classes,
+        data.colours,
+        network.agg_size,
+        network.sep_repeats,
+        data.tile,
     )
     save_segmenter(folder / "model.safetensors", result.segmenter, card)
     write_json(folder / "genotype.json", architecture.to_dict())
@@ -332,13 +337,14 @@ def _draw_pictures(name: str, label: str, data: PreparedData, found: _Found, fol
     """Draw `PICTURES` of the best, median and worst images, and of the whole split."""
     paths, scores = [folder / picture for picture in PICTURES], found.scores
     split, confusion = data.split(data.final_split), found.confusion
-    size = (data.height, data.width)
     shown = [
         Shown(
             f"{group} · {split.names[index]} · mIoU {100 * scores[index]:.1f} %",
             split.images[index],
             split.masks[index],
-            np.frombuffer(zlib.decompress(found.labels[index]), np.uint8).reshape(size),
+            np.frombuffer(zlib.decompress(found.labels[index]), np.uint8).reshape(
+                split.masks[index].shape
+            ),
         )
         for index, group in choose_images(scores).items()
     ]

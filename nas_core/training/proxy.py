@@ -21,7 +21,7 @@ from nas_core.base.errors import DataError
 from nas_core.base.seeds import seeded
 from nas_core.config import MetaValSettings, ProxySettings
 from nas_core.data.inspection import MIN_TRAIN_IMAGES
-from nas_core.data.meta_val import MetaVal, choose_meta_val
+from nas_core.data.meta_val import MetaVal, choose_meta_val, drawn_rows
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch, labelled_at, normalise, resized
 from nas_core.models.compute import Compute
@@ -115,8 +115,17 @@ def build_proxy_task(
         DataError: too few images are left.
     """
     chosen = divide(data, settings, meta_val)
-    train = resized(data.split("train"), settings.height, settings.width)
-    meta_train, scored = train.rows(chosen.train), train.rows(chosen.val)
+    meta_train, scored = (
+        resized(
+            data.split("train"),
+            settings.height,
+            settings.width,
+            rows,
+            frame=(data.height, data.width),
+            ignore_index=data.ignore_index,
+        )
+        for rows in (chosen.train, chosen.val)
+    )
     encoder = seeded(seed, Encoder)
     if encoder_state is not None:
         encoder.load_state_dict(encoder_state)
@@ -319,19 +328,29 @@ def _upsample(logits: Tensor, size: torch.Size) -> Tensor:
 def divide(data: PreparedData, settings: ProxySettings, meta_val: MetaValSettings) -> MetaVal:
     """Rows of the training split to train candidates on and to score them.
 
-    Images without a labelled pixel at the proxy's size are in neither part.
+    Images without a labelled pixel at the proxy's size are in neither part, nor those beyond
+    `max_images`. Tiles of one image share pixels, so they are held out by groups.
 
     Raises:
         DataError: fewer than three images are left.
     """
     train = data.split("train")
-    labelled = labelled_at(train.masks, settings.height, settings.width, data.ignore_index)
+    labelled = labelled_at(
+        train,
+        settings.height,
+        settings.width,
+        frame=(data.height, data.width),
+        ignore_index=data.ignore_index,
+    )
     if len(labelled) < MIN_TRAIN_IMAGES:
         raise DataError(
             f"train: {len(labelled)} of {len(train)} images have a labelled pixel at "
             f"{settings.width}x{settings.height}, and a search needs {MIN_TRAIN_IMAGES}: label "
             "more of them, or raise search.proxy.height and search.proxy.width"
         )
+    labelled = drawn_rows(labelled, settings.max_images, meta_val)
+    if data.tile:
+        meta_val = meta_val.model_copy(update={"by": "groups"})
     names, groups = ([values[row] for row in labelled] for values in (train.names, train.groups))
     chosen = choose_meta_val(names, groups, meta_val)
     return replace(chosen, train=labelled[chosen.train], val=labelled[chosen.val])

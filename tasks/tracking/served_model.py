@@ -22,20 +22,20 @@ from PIL import Image
 
 from nas_core.base.errors import DataError, WeightsError, first_line
 from nas_core.data.images import decode_image
-from nas_core.models.checkpoint import load_segmenter
+from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.labelling import check_memory, predict_labels
 
 
 class ServedSegmenter(PythonModel):
     """Column `image`, base64 of an image's file, to column `mask`, base64 of a PNG file.
 
-    Images are read as `nas predict` reads them. The mask is 8-bit grey, of the upright image's
+    Images are read and labelled as by `nas predict`. The mask is 8-bit grey, of the upright image's
     size; a pixel's value is the number of its class in the model's metadata.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        segmenter, _ = load_segmenter(Path(context.artifacts["weights"]))
+        segmenter, self.card = load_segmenter(Path(context.artifacts["weights"]))
         self.segmenter = segmenter.to(device)
 
     def predict(
@@ -44,22 +44,23 @@ class ServedSegmenter(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        images = (_decode(row, text) for row, text in enumerate(model_input["image"]))
+        card = self.card
+        images = (_decode(row, text, card) for row, text in enumerate(model_input["image"]))
         try:
-            masks = [_encode(predict_labels(self.segmenter, image)) for image in images]
+            masks = [_encode(predict_labels(self.segmenter, image, card.tile)) for image in images]
         except WeightsError as error:
             raise MlflowException(str(error)) from None  # HTTP status 500
         return pd.DataFrame({"mask": masks}, index=model_input.index)
 
 
-def _decode(row: int, text: Any) -> npt.NDArray[np.uint8]:
+def _decode(row: int, text: Any, card: NetworkCard) -> npt.NDArray[np.uint8]:
     """RGB (H, W, 3). What is no text of an image is the caller's mistake: HTTP status 400."""
     try:
         if not isinstance(text, str):
             raise ValueError(f"it is {type(text).__name__}, no text")
         image = decode_image(base64.b64decode(text, validate=True), f"row {row}", upright=True)
         height, width = image.shape[:2]
-        check_memory(f"row {row}", (height, width))
+        check_memory(f"row {row}", (height, width), card.tile, len(card.classes))
         return image
     except DataError as error:
         raise MlflowException.invalid_parameter_value(str(error)) from None

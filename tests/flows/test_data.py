@@ -52,7 +52,7 @@ def test_a_good_dataset_is_described_and_a_profile_written(project: Path) -> Non
     done = check(project / "data/leaves", "--profile", "leaves")
     assert done.exit_code == 0, done.output
     for part in ("leaves (folder)", "train (8)", "val (2)", "stem", "0.00%", "80x60 (9)",
-                 "padded to 80x90: 30% of", "no test split", "never in train: stem"):  # fmt: skip
+                 "no test split", "never in train: stem"):  # fmt: skip
         assert part in done.output
     picture = Image.open(project / "artifacts/check/leaves.png")
     assert picture.width == 640
@@ -62,6 +62,27 @@ def test_a_good_dataset_is_described_and_a_profile_written(project: Path) -> Non
     proxy = settings.search.proxy
     assert (proxy.height, proxy.width) == (88, 80)
     assert (settings.train.crop_height, settings.train.crop_width) == (72, 64)
+    assert settings.train.epochs == 1350  # of one step each, as many as CamVid's 30 have
+    assert (proxy.epochs_b, proxy.crops_per_image) == (40, 32)
+    assert "estimated from a few steps on this machine" in done.output
+    assert "a full training of 1350 epochs" in done.output
+
+
+def test_tiles_are_counted_and_what_is_no_tile_is_refused(project: Path) -> None:
+    leaves = project / "data/leaves"
+    done = check(leaves, "--tile", 40, "--overlap", 10)
+    assert done.exit_code == 0, done.output
+    # 80x60 in 3 columns and 2 rows, and 80x90 in 3 and 3.
+    assert "tiles of 40x40: " in done.output and "; 0 left out" in done.output
+    assert "meta-val: " in done.output and "whole groups (1 of 8)" in done.output
+    for options, message in (
+        (("--tile", 40, "--overlap", 40), r"--tile: overlap \(40\) must not exceed half of size"),
+        (("--tile", 8), "--tile: input should be greater than or equal to 32"),
+        (("--overlap", 8), "--overlap 8: give --tile, too"),
+    ):
+        refused = check(leaves, *options)
+        assert isinstance(refused.exception, SettingsError)
+        assert re.match(message, str(refused.exception))
 
 
 def test_what_meta_val_will_be_is_said(project: Path) -> None:
@@ -75,11 +96,15 @@ def test_what_meta_val_will_be_is_said(project: Path) -> None:
     (leaves / "dataset.yaml").write_text(yaml.safe_dump({"classes": classes, "split": split}))
     done = check(leaves)
     assert "meta-val: 1 images, meta-train: 4; drawn one by one" in done.output
+    assert "were not read" not in done.output
     assert "1 of them have others of their group in training" in done.output
     params = project / "params.yaml"
     params.write_text(params.read_text().replace("by: frames", "by: groups"))
     done = check(leaves)
     assert "a block of frames of each group with a gap around it (1 groups" in done.output
+    assert "10 of 10 images have not changed since the last check and were not read" in done.output
+    (seen,) = project.glob("artifacts/check/leaves-*.seen.json")
+    assert f"remove {seen} to read them again" in done.output
     assert "have others of their group" not in done.output
 
 

@@ -413,7 +413,7 @@ def _origin(facts: SearchFacts) -> list[tuple[str, str]]:
     if data := facts.data:
         sizes = ", ".join(f"{name} {len(split)}" for name, split in data.splits.items())
         rows += [
-            ("images", f"{sizes}; {data.width}×{data.height} pixels"),
+            ("images", f"{sizes}; {data.extent} pixels"),
             ("classes", ", ".join(data.classes)),
         ]
     else:

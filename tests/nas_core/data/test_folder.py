@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import hashlib
+import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from nas_core.config import (
     ProxySettings,
     TrainSettings,
 )
-from nas_core.data import folder, images, prepared, transforms
+from nas_core.data import folder, images
 from nas_core.data.arrangement import Pair
 from nas_core.data.description import SplitEntry, read_description
 from nas_core.data.dividing import divide, groups_of
@@ -163,33 +166,29 @@ def test_two_classes_as_0_and_255_and_colours_of_their_own(root: Path) -> None:
     assert len(prepare_it(root).label_shares) == 2
 
 
-def test_mixed_sizes_are_padded_with_the_mean_colour_and_void(root: Path) -> None:
+def test_images_are_kept_in_their_own_sizes(root: Path) -> None:
     big, wide = add(root, "train", "big.png", (12, 10)), add(root, "val", "wide.png", (5, 20))
     data = prepare_it(root)
-    assert (data.height, data.width) == (12, 20)
+    assert (data.height, data.width) == (12, 10)  # of the largest
+    assert data.extent == "up to 10x12"
     train, val = data.split("train"), data.split("val")
     for split, name, classes in ((train, "big", big), (val, "wide", wide)):
         row = split.names.index(name)
-        height, width = classes.shape
-        np.testing.assert_array_equal(
-            split.masks[row, :height, :width], np.where(classes == 3, 255, classes)
-        )
-        assert (split.masks[row, height:] == 255).all()
-        assert (split.masks[row, :, width:] == 255).all()
-        assert (split.images[row, height:] == transforms._FILL).all()
-    assert prepared._PADDING == transforms._FILL
-    labelled = train.masks[train.masks != 255]
+        np.testing.assert_array_equal(split.masks[row], np.where(classes == 3, 255, classes))
+        assert split.images[row].shape == (*classes.shape, 3)
+        assert isinstance(split.images[row], np.memmap)
+    labelled = np.concatenate([mask[mask != 255] for mask in train.masks])
     np.testing.assert_allclose(data.label_shares, np.bincount(labelled) / labelled.size)
+    pixels = sum(mask.size for mask in train.masks)
+    header = 128
+    assert (data.folder / "train_images.npy").stat().st_size == 3 * pixels + header
 
 
-def test_images_whose_common_frame_is_absurd_are_refused(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add(root, "train", "tall.png", (90, 3))
-    add(root, "train", "wide.png", (3, 90))
-    monkeypatch.setattr("nas_core.data.inspection.MAX_PIXELS", 8000)
-    (line,) = problems_of(root)
-    assert "would have 90x90 pixels; at most 8000" in line
+def test_a_tall_and_a_wide_image_take_no_more_than_their_pixels(root: Path) -> None:
+    add(root, "train", "tall.png", (900, 3))
+    add(root, "train", "wide.png", (3, 900))
+    data = prepare_it(root)
+    assert (data.folder / "train_masks.npy").stat().st_size < 10_000
 
 
 def test_jpeg_images(root: Path) -> None:
@@ -399,6 +398,46 @@ def test_any_split_by_group_is_whole_and_leaks_nothing(
         of_group.setdefault(pair.name[:3], set()).add(split)
     assert all(len(splits) == 1 for splits in of_group.values())
     assert bool(problems) == (not {"train", *shares} <= {*assigned.values()})
+
+
+@given(
+    sizes=st.lists(st.integers(1, 15), min_size=3, max_size=9),
+    val=st.floats(0.05, 0.6),
+    seed=st.integers(0, 99),
+)
+def test_no_other_choice_of_groups_is_nearer_to_a_share(
+    sizes: list[int], val: float, seed: int
+) -> None:
+    of_pair = {
+        Pair(f"{group}_{n}", "", Path(), Path()): str(group)
+        for group, size in enumerate(sizes)
+        for n in range(size)
+    }
+    assigned, problems = divide(of_pair, {"val": val}, seed)
+    assert problems == []
+    found, wanted = [*assigned.values()].count("val"), max(1, round(val * len(of_pair)))
+    sums = {
+        sum(choice) for n in range(1, len(sizes)) for choice in itertools.combinations(sizes, n)
+    }
+    assert abs(found - wanted) == min(abs(total - wanted) for total in sums)
+
+
+def test_groups_of_nine_do_not_overshoot() -> None:
+    of_pair = {
+        Pair(f"{tile}_{n}", "", Path(), Path()): f"Tile {tile}"
+        for tile in range(8)
+        for n in range(9)
+    }
+    assigned, _ = divide(of_pair, {"test": 0.15, "val": 0.15}, 0)
+    counts = Counter(assigned.values())
+    assert counts == {"train": 54, "val": 9, "test": 9}
+
+
+def test_images_on_their_own_are_taken_in_the_order_of_their_hashes() -> None:
+    of_pair = {Pair(f"{n}", "", Path(), Path()): f"{n}" for n in range(20_000)}
+    assigned, _ = divide(of_pair, {"val": 0.1}, 7)
+    order = sorted(of_pair, key=lambda pair: hashlib.sha256(f"7\0{pair.name}".encode()).hexdigest())
+    assert {pair for pair, split in assigned.items() if split == "val"} == {*order[:2000]}
 
 
 def test_networks_train_on_mixed_sizes_and_any_number_of_classes(

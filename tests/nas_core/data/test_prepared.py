@@ -112,12 +112,48 @@ def test_a_damaged_cache_is_refused_and_made_anew(
     elif damage == "missing":
         (folder / "test_masks.npy").unlink()
     else:
-        manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
+        manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 2'))
     expected = r"prepared/tiny has (no|a damaged|a manifest).*`nas search --stage prepare`"
     with pytest.raises(DataError, match=expected):
         PreparedData.open(folder)
     prepare_tiny(root)
     assert len(PreparedData.open(folder).split("train")) == 3
+
+
+def test_what_is_made_anew_says_why(
+    make_dataset: Callable[[], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = make_dataset()
+    with caplog.at_level("INFO"):
+        manifest = prepare_tiny(root).folder / "manifest.json"
+        prepare_tiny(root)
+        assert not caplog.messages
+        manifest.write_text(manifest.read_text().replace('"format": 3', '"format": 2'))
+        prepare_tiny(root)
+        (root / "train" / "train_0.png").write_bytes((root / "val" / "val_0.png").read_bytes())
+        (root / "val" / "val_0.png").unlink()
+        (root / "valannot" / "val_0.png").unlink()
+        prepare_tiny(root)
+        said = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps({**said, "code": "another"}))
+        prepare_tiny(root)
+    start = "the dataset is prepared anew: "
+    assert caplog.messages == [
+        start + "what was prepared is damaged, or of another version of the program",
+        start + "its files have changed",
+        start + "another version of the program prepared it",
+    ]
+
+
+def test_places_that_do_not_fit_are_damage(make_dataset: Callable[[], Path]) -> None:
+    folder = prepare_tiny(make_dataset()).folder
+    manifest = folder / "manifest.json"
+    said = json.loads(manifest.read_text())
+    for places in ([[0, 6, 8]], [[0, 6, 8], [-1, 6, 8]], [[0, 6, 8], [48, 60, 8]]):
+        said["places"]["val"] = places
+        manifest.write_text(json.dumps(said))
+        with pytest.raises(DataError, match=r"has a (manifest\.json|damaged val_images\.npy)"):
+            PreparedData.open(folder)
 
 
 def test_arrays_of_another_shape_or_type_are_refused(make_dataset: Callable[[], Path]) -> None:

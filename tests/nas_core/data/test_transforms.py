@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas_core.data.prepared import Split
-from nas_core.data.transforms import augmented_batch, normalise, resized
+from nas_core.data.prepared import Split, pictures_of
+from nas_core.data.transforms import _FILL, augmented_batch, normalise, resized
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 VOID = 11
@@ -212,6 +212,36 @@ def test_resizing_averages_what_it_drops() -> None:
     split = Split(stripes, np.zeros((1, HEIGHT, WIDTH), np.uint8), ("stripes",), ("s",))
     inner = resized(split, HEIGHT // 4, WIDTH // 4).images[0, 1:-1, 1:-1]
     assert (abs(inner.astype(int) - 100) <= 8).all()
+
+
+def mixed_split() -> Split:
+    """A frame of 20x40, half of it, and one as tall as it is wide; each of one colour and label."""
+    sizes = [(20, 40), (10, 20), (30, 30)]
+    images = [np.full((*size, 3), 60 * (row + 1), np.uint8) for row, size in enumerate(sizes)]
+    masks = [np.full(size, row, np.uint8) for row, size in enumerate(sizes)]
+    return Split(pictures_of(images), pictures_of(masks), ("a", "b", "c"), ("a", "b", "c"))
+
+
+def test_images_of_other_proportions_are_not_stretched_when_resized() -> None:
+    small = resized(mixed_split(), 12, 20, frame=(20, 40), ignore_index=9)
+    for row in (0, 1):
+        assert (small.images[row] == 60 * (row + 1)).all()
+        assert (small.masks[row] == row).all()
+    # 30x30 in 20x40 is 20x20: a half of the width, in the upper left corner.
+    assert (small.masks[2, :, :10] == 2).all() and (small.images[2, :, :10] == 180).all()
+    assert (small.masks[2, :, 10:] == 9).all()
+    assert (small.images[2, :, 10:] == _FILL).all()
+    only = resized(mixed_split(), 12, 20, np.array([2]), frame=(20, 40), ignore_index=9)
+    np.testing.assert_array_equal(only.masks[0], small.masks[2])
+    assert only.names == ("c",)
+
+
+def test_crops_come_from_images_of_their_own_size() -> None:
+    images, masks = augment(mixed_split(), [0, 1, 2], height=24, width=48)
+    for row in range(3):
+        assert {*masks[row].unique().tolist()} <= {row, VOID}
+        assert (masks[row] == row).any()
+    assert images.shape == (3, 3, 24, 48)
 
 
 def test_resized_to_its_own_size_is_the_split_itself() -> None:

@@ -1,20 +1,27 @@
+import copy
+import json
 import os
 import unicodedata
 from pathlib import Path
 
 import numpy as np
+import onnx
+import psutil
 import pytest
 import torch
 from PIL import Image
 
 from nas_core.base.errors import DataError
 from nas_core.base.seeds import seeded
+from nas_core.config import TileSettings
 from nas_core.data.labels import MAX_CLASSES
 from nas_core.data.pictures import find_pictures
+from nas_core.data.tiling import windows
 from nas_core.data.transforms import normalise
+from nas_core.deploy.export import onnx_model
 from nas_core.deploy.predict import PredictionScores, Predictor, predict_files
 from nas_core.models.checkpoint import NetworkCard, save_segmenter
-from nas_core.models.labelling import predict_labels
+from nas_core.models.labelling import BYTES_PER_PIXEL, check_memory, predict_labels
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.architectures import ARCHITECTURES
 
@@ -42,6 +49,79 @@ def test_labels_are_the_largest_logits(segmenter: Segmenter) -> None:
     with torch.inference_mode():
         logits = segmenter(normalise(image[None]))
     np.testing.assert_array_equal(predict_labels(segmenter, image), logits[0].argmax(0).numpy())
+
+
+@pytest.mark.parametrize("size", [(64, 64), (40, 64), (64, 7), (1, 1)])
+def test_an_image_within_a_tile_is_labelled_as_a_whole(
+    segmenter: Segmenter, size: tuple[int, int]
+) -> None:
+    tile = TileSettings(size=64, overlap=16)
+    image = _image(*size)
+    np.testing.assert_array_equal(
+        predict_labels(segmenter, image, tile), predict_labels(segmenter, image)
+    )
+
+
+@pytest.fixture(scope="module")
+def varied(segmenter: Segmenter) -> Segmenter:
+    """A network that gives each class to a part of an image."""
+    network = copy.deepcopy(segmenter)
+    with torch.inference_mode():
+        logits = network(normalise(_image(90, 150)[None]))
+        bias = network.decoder.classify.bias
+        assert bias is not None
+        bias.data = bias.data - logits.mean((0, 2, 3))
+    return network
+
+
+@pytest.mark.parametrize("size", [(90, 150), (40, 150)])
+def test_a_larger_image_is_blended_from_tiles(varied: Segmenter, size: tuple[int, int]) -> None:
+    tile = TileSettings(size=64, overlap=16)
+    image = _image(*size)
+    summed = torch.zeros(4, *size)
+    with torch.inference_mode():
+        for rows, columns in windows(size, tile):
+            likely = varied(normalise(image[None, rows, columns])).softmax(1)[0]
+            for y in range(likely.shape[1]):
+                for x in range(likely.shape[2]):
+                    down = min(y + 1, likely.shape[1] - y)
+                    across = min(x + 1, likely.shape[2] - x)
+                    summed[:, rows.start + y, columns.start + x] += likely[:, y, x] * down * across
+    labels = predict_labels(varied, image, tile)
+    assert labels.shape == size and len(np.unique(labels)) == 4
+    # Sums in another order round differently.
+    assert (labels == summed.argmax(0).numpy()).mean() > 0.999
+    assert (labels != predict_labels(varied, image)).any()
+
+
+def test_a_network_of_tiles_knows_it_and_gives_whole_images(
+    varied: Segmenter, tmp_path: Path
+) -> None:
+    tile = TileSettings(size=64, overlap=16)
+    card = NetworkCard(ARCHITECTURES["arch1"], ("a", "b", "c", "d"), ((0, 0, 0),) * 4, 8, 1, tile)
+    save_segmenter(tmp_path / "tiled.safetensors", varied, card)
+    predictor = Predictor.load(tmp_path / "tiled.safetensors")
+    assert predictor.card == card
+    picture = tmp_path / "large.png"
+    Image.fromarray(_image(90, 150)).save(picture)
+    report = predict_files(predictor, [picture], tmp_path / "out")
+    assert report.num_written == 1
+    labels = np.array(Image.open(tmp_path / "out/large.png"))
+    np.testing.assert_array_equal(labels, predict_labels(varied, _image(90, 150), tile))
+    found = onnx_model(varied, card)
+    values = {one.key: one.value for one in onnx.load_from_string(found).metadata_props}
+    assert json.loads(values["tile"]) == {"size": 64, "overlap": 16}
+
+
+def test_memory_for_tiles_is_that_of_the_blended_classes() -> None:
+    free = psutil.virtual_memory().available
+    side = int((free / BYTES_PER_PIXEL) ** 0.5) + 1000
+    with pytest.raises(DataError, match="GB of memory"):
+        check_memory("large.png", (side, side))
+    tile = TileSettings(size=64, overlap=16)
+    check_memory("large.png", (side, side), tile, 4)
+    with pytest.raises(DataError, match="GB of memory"):
+        check_memory("large.png", (side, side), tile, 255)
 
 
 def test_any_layout_in_memory(segmenter: Segmenter, recwarn: pytest.WarningsRecorder) -> None:

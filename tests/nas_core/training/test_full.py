@@ -1,12 +1,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from nas_core.base.errors import CandidateError, RunError, WeightsError
 from nas_core.config import ComputeSettings, NetworkSettings, TrainSettings
-from nas_core.data.prepared import PreparedData
+from nas_core.data.prepared import PreparedData, Split, pictures_of
 from nas_core.models.compute import Compute
 from nas_core.models.labelling import predict_batch
 from nas_core.space.architectures import ARCHITECTURES
@@ -14,6 +15,7 @@ from nas_core.space.genotype import Genotype
 from nas_core.training.full import (
     FullResult,
     evaluate,
+    label_split,
     learning_rate_factor,
     train_fully,
     training_identity,
@@ -176,6 +178,26 @@ def test_evaluation_counts_every_labelled_pixel_once(
     split = scenes.split("test")
     confusion = evaluate(segmenter, split, scenes.num_classes, scenes.ignore_index)
     assert int(confusion.matrix.sum()) == int((split.masks != scenes.ignore_index).sum())
+
+
+def test_images_of_other_sizes_are_scored_at_their_own(
+    scenes: PreparedData, compute: Compute, tmp_path: Path
+) -> None:
+    segmenter = _train(scenes, compute, tmp_path / "c.pt").segmenter
+    split = scenes.split("val")
+    cut = [(slice(None), slice(None)), (slice(40), slice(50)), (slice(40), slice(50))]
+    mixed = Split(
+        pictures_of([split.images[row][part] for row, part in enumerate(cut)]),
+        pictures_of([split.masks[row][part] for row, part in enumerate(cut)]),
+        split.names[:3],
+        split.groups[:3],
+    )
+    for row, labels in enumerate(label_split(segmenter, mixed)):
+        alone = predict_batch(segmenter, mixed.images[row][None])[0]
+        np.testing.assert_array_equal(labels, alone)
+    confusion = evaluate(segmenter, mixed, scenes.num_classes, scenes.ignore_index)
+    labelled = sum(int((mask != scenes.ignore_index).sum()) for mask in mixed.masks)
+    assert int(confusion.matrix.sum()) == labelled
 
 
 def test_a_network_trained_in_bf16_is_scored_as_it_predicts(

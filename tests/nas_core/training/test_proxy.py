@@ -68,6 +68,17 @@ def test_images_without_a_label_are_left_out(scenes: PreparedData, seed: int) ->
     assert len(task.meta_val) == 1
 
 
+def test_a_search_uses_so_many_images_at_most(scenes: PreparedData) -> None:
+    compute = Compute(torch.device("cpu"), bf16=False)
+    few = SETTINGS.model_copy(update={"max_images": 7})
+    used = []
+    for seed in (0, 0, 1):
+        task = build_proxy_task(scenes, None, few, compute, meta_val=meta_val(0.2, seed), seed=0)
+        assert (len(task.meta_train), len(task.meta_val)) == (6, 1)
+        used.append({*task.meta_train.names, *task.meta_val.names})
+    assert used[0] == used[1] != used[2]
+
+
 def test_too_few_images_with_a_label_are_counted(scenes: PreparedData) -> None:
     compute = Compute(torch.device("cpu"), bf16=False)
     data = with_labels_in(scenes, [3, 7])

@@ -1,0 +1,144 @@
+"""How long a search and its trainings will take on this machine, estimated from a few steps."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nas_core.config import ProxySettings, Settings
+from nas_core.data.inspection import Size
+from nas_core.data.lengths import steps_per_epoch
+from nas_core.data.prepared import PreparedData, Split
+from nas_core.models.compute import Compute
+from nas_core.space.architectures import ARCHITECTURES
+from nas_core.training.full import train_fully
+from nas_core.training.proxy import build_proxy_task, train_candidate
+
+_IGNORED = 255
+_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of a candidate that is not stopped early, of so many of them, and of a training."""
+
+    candidate: float
+    search: float
+    training: float
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Images of a dataset: those trained on fully, val, and the two parts of a search."""
+
+    train: int
+    val: int
+    meta_train: int
+    meta_val: int
+
+
+def estimate(settings: Settings, counts: Counts, num_classes: int, frame: Size) -> Times:
+    """Train the paper's arch0 for some steps on noise, and multiply.
+
+    Workers share a machine, so a search takes as long with any number of them.
+
+    Args:
+        frame: height and width of the images.
+
+    Raises:
+        SettingsError: the device asked for is not there.
+    """
+    compute = Compute.from_settings(settings.compute)
+    candidate = _candidate(settings, counts, num_classes, compute)
+    training = _training(settings, counts, num_classes, frame, compute)
+    return Times(candidate, candidate * settings.search.num_candidates, training)
+
+
+def _candidate(settings: Settings, counts: Counts, num_classes: int, compute: Compute) -> float:
+    proxy = settings.search.proxy
+    batch = min(proxy.batch_size, counts.meta_train)
+    short = proxy.model_copy(
+        update={
+            "epochs_a": 1,
+            "epochs_b": 1,
+            "crops_per_image": 1,
+            "max_images": None,
+            "batch_size": batch,
+        }
+    )
+    meta_val = settings.search.meta_val.model_copy(update={"by": "frames", "fraction": 0.1})
+    data = _noise((proxy.height, proxy.width), {"train": _STEPS * batch * 10 // 9 + 1}, num_classes)
+    task = build_proxy_task(data, None, short, compute, meta_val=meta_val, seed=0)
+    for _ in range(2):  # the first is slower
+        seconds = train_candidate(task, ARCHITECTURES["arch0"], seed=0).seconds
+    validated = short.num_validations * len(task.meta_val)
+    steps = _steps(proxy, counts.meta_train)
+    return (
+        sum(
+            seconds[f"stage_{stage}"] / steps_per_epoch(len(task.meta_train), batch) * steps[stage]
+            for stage in steps
+        )
+        + seconds["validation"] / validated * counts.meta_val * proxy.num_validations
+    )
+
+
+def _steps(proxy: ProxySettings, num_images: int) -> dict[str, int]:
+    crops = num_images * proxy.crops_per_image
+    return {
+        "a": proxy.epochs_a * steps_per_epoch(crops, proxy.batch_size),
+        "b": proxy.epochs_b * steps_per_epoch(num_images, proxy.batch_size),
+    }
+
+
+def _training(
+    settings: Settings, counts: Counts, num_classes: int, frame: Size, compute: Compute
+) -> float:
+    train = settings.train
+    num_images = counts.train + counts.val * ("val" in train.splits.split("+"))
+    batch = min(train.batch_size, num_images)
+    # On a CPU a step's time is in proportion to its images, on a GPU it is not.
+    measured = batch if compute.device.type == "cuda" else min(batch, 2)
+    short = train.model_copy(
+        update={"splits": "train", "epochs": 3, "batch_size": measured, "validate_every": 3}
+    )
+    data = _noise(frame, {"train": measured, "val": 1}, num_classes)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "checkpoint.pt"
+        result = train_fully(
+            data, ARCHITECTURES["arch0"], None, settings.network, short, compute,
+            seed=0, checkpoint=checkpoint,
+        )  # fmt: skip
+    _, step, step_and_image = (row["seconds"] for row in result.history)
+    steps = train.epochs * steps_per_epoch(num_images, train.batch_size)
+    seconds = steps * step * batch / measured
+    if train.splits == "train":
+        validations = -(-train.epochs // train.validate_every)
+        seconds += max(0.0, step_and_image - step) * counts.val * validations
+    return seconds
+
+
+def _noise(size: Size, counts: dict[str, int], num_classes: int) -> PreparedData:
+    """A dataset in memory, of random images and labels."""
+    rng = np.random.default_rng(0)
+    splits = {}
+    for split, number in counts.items():
+        names = tuple(map(str, range(number)))
+        images = rng.integers(0, 256, (number, *size, 3), np.uint8)
+        masks = rng.integers(0, num_classes, (number, *size), np.uint8)
+        splits[split] = Split(images, masks, names, names)
+    return PreparedData(
+        folder=Path(),
+        classes=tuple(map(str, range(num_classes))),
+        palette=np.zeros((num_classes, 3), np.uint8),
+        ignore_index=_IGNORED,
+        height=size[0],
+        width=size[1],
+        data_hash="",
+        code="",
+        content_hash="",
+        label_shares=np.full(num_classes, 1 / num_classes),
+        splits=splits,
+    )
