@@ -11,6 +11,7 @@ from nas_core.base.locks import holder
 from nas_core.search.journal import Journal
 
 ABOUT_FILE = "about.json"
+_MAX_COUNT = 10**9
 
 State = Literal["running", "complete", "stopped"]
 
@@ -35,17 +36,22 @@ def read_about(folder: Path) -> dict[str, Any]:
         return {}
     if not isinstance(about, dict):
         return {}
-    began, planned = about.get("began"), about.get("num_candidates")
-    whole = isinstance(began, int | float) and 0 <= began < 1e11
-    return about if whole and isinstance(planned, int) and planned > 0 else {}
+    began = about.get("began")
+    whole = type(began) in (int, float) and 0 <= began < 1e11
+    return about if whole and count_in(about, "num_candidates") else {}
+
+
+def count_in(section: Any, key: str) -> int | None:
+    """A count in a section of a file that anybody may have edited; None where there is none."""
+    count = section.get(key) if isinstance(section, Mapping) else None
+    return count if type(count) is int and 0 < count <= _MAX_COUNT else None
 
 
 def search_state(folder: Path, journal: Journal) -> tuple[State, str | None, int]:
     """State, the process that works on it, and the number of candidates that it is to train."""
     about, done = read_about(folder), len(journal.candidates)
-    search = journal.header.settings.get("search")
-    begun = search.get("num_candidates") if isinstance(search, Mapping) else None
-    planned = about.get("num_candidates") or (begun if type(begun) is int else done)
+    begun = count_in(journal.header.settings.get("search"), "num_candidates")
+    planned = about.get("num_candidates") or begun or done
     held_by = holder(folder)
     if done >= planned:
         return "complete", held_by, planned
