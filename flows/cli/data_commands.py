@@ -136,7 +136,8 @@ def check(
         values = profile_values(report, profile, shown, chosen)
         head = f"# Written by nas data check: what differs from params.yaml for {shown}.\n"
         write_bytes(target, (head + yaml.safe_dump(values, sort_keys=False)).encode())
-        console.print(f"profile: {target}; start with `nas search -p {profile}`", soft_wrap=True)
+        written = f"profile: {target}; start with `nas search -p {profile}`"
+        console.print(printable(written), soft_wrap=True, markup=False, highlight=False)
         _print_times(report, load_settings(profile, root=root))
 
 
@@ -194,8 +195,9 @@ def _drafted(source: Path, places: Places, root: Path) -> DataError:
 
     place = artifacts_folder(root) / "check" / f"{source.name}.{DESCRIPTION}"
     target = source / DESCRIPTION
+    named, there = printable(str(source)), printable(str(place))
     if place.exists():
-        return DataError(f"{place} is there: edit it and copy it to {target}, or remove it")
+        return DataError(f"{there} is there: edit it and copy it to {named}/, or remove it")
     found = arrange(source, places)
     console.print(f"layout: {found.layout}", soft_wrap=True, markup=False, highlight=False)
     if not found.pairs:
@@ -205,13 +207,13 @@ def _drafted(source: Path, places: Places, root: Path) -> DataError:
     if problems:
         return all_of(source, [*found.problems, *problems])
     said = read_text(target, 2**20) if target.exists() else ""
-    written = draft(values, found, said, target)
+    written = draft(values, found, places, said, target)
     write_bytes(place, written.text.encode())
     console.print(written.text, soft_wrap=True, markup=False, highlight=False)
     first, last = written.class_lines
     return DataError(
-        f"{source}: no file names its classes: do so on lines {first} to {last} of the draft\n"
-        f"{place}, and copy it to {target}"
+        f"{named}: no file names its classes: do so on lines {first} to {last} of the draft\n"
+        f"{there}, and copy it to {printable(str(target))}"
     )
 
 

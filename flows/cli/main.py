@@ -129,6 +129,7 @@ def train(
 ) -> None:
     """Train one architecture fully, from its last checkpoint if there is one."""
     settings = _settings(profile, overrides)
+    _find(genotype)  # refuses before Prefect starts
     from flows.train import nas_train
 
     with _stoppable():
@@ -206,6 +207,8 @@ def fidelity(
         load_settings(profile, [*(overrides or ()), *_proxy_changes(text)]).search.proxy
         for text in proxy or ()
     ]
+    for reference in genotypes or ():
+        _find(reference)  # refuses before Prefect starts
     from flows.fidelity import nas_fidelity
 
     with _stoppable():

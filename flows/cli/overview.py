@@ -18,12 +18,12 @@ from rich.text import Text
 
 from flows.servers.processes import Services
 from nas_core.base.addresses import redacted
-from nas_core.base.errors import RunError, ServiceError
+from nas_core.base.errors import RunError, ServiceError, printable
 from nas_core.base.locks import holder
 from nas_core.base.paths import artifacts_folder, searches_folder, trainings_folder
 from nas_core.base.times import duration, moment
 from nas_core.config import project_dir
-from nas_core.search.about import is_confirming, search_state
+from nas_core.search.about import count_in, is_confirming, search_state
 from nas_core.search.journal import Journal, Record
 from nas_core.search.ranking import ranking
 
@@ -61,7 +61,7 @@ def status() -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in (*_searches(root), *_trainings(root), *_servers(root)):
-        table.add_row(name, Text(value))
+        table.add_row(name, Text(printable(value)))
     console.print(table)
 
 
@@ -117,8 +117,7 @@ def _progress(state: str, done: list[Record], planned: int, settings: dict[str, 
     if state == "running" and done:
         latest = done[-20:]
         seconds = sum(sum(record.seconds.values()) for record in latest) / len(latest)
-        runner = settings.get("runner")
-        workers = runner.get("workers", 1) if isinstance(runner, dict) else 1
+        workers = count_in(settings.get("runner"), "workers") or 1
         words += f"; about {duration(seconds * (planned - len(done)) / workers)} left"
     return words
 

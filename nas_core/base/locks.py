@@ -14,8 +14,10 @@ from pathlib import Path
 
 from nas_core.base.closing import Closing
 from nas_core.base.errors import RunError
+from nas_core.base.files import check_regular
 
 LOCK_FILE = ".lock"
+_LONGEST = 300  # of what names a process and its host
 
 
 @contextmanager
@@ -53,7 +55,7 @@ class RunLock(Closing):
             self._file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         except BlockingIOError:
             self._file.seek(0)
-            holder = self._file.read().decode() or "another process"
+            holder = self._file.read(_LONGEST).decode(errors="replace") or "another process"
             self._file.close()
             raise RunError(
                 f"{folder} is in use by {holder}: wait for it to end, or end it"
@@ -69,8 +71,9 @@ class RunLock(Closing):
 def holder(folder: Path) -> str | None:
     """Who holds a folder by a `RunLock`, as "process 12 on HOST"; None if nobody does."""
     try:
+        check_regular(folder / LOCK_FILE)  # a pipe would let us wait for ever
         with (folder / LOCK_FILE).open("rb") as file:
-            named = file.read(1000).decode(errors="replace")
+            named = file.read(_LONGEST).decode(errors="replace")
             if not named:  # let go of in good order; nobody who begins now is to be disturbed
                 return None
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -168,7 +168,7 @@ class Description(Places):
         ]
         alike: dict[str, str] = {}
         for name in dict.fromkeys(values["class"]):
-            other = alike.setdefault(_seen(name), name)
+            other = alike.setdefault(seen_name(name), name)
             if other != name:
                 twice.append(f"classes {other!a} and {name!a} look the same: rename one")
         return twice
@@ -266,7 +266,7 @@ def _explain(source: str, problem: Any) -> str:
     return f"{source}: {key}: {message[:1].lower()}{message[1:]}"
 
 
-def _seen(name: str) -> str:
+def seen_name(name: str) -> str:
     """A name without what a reader does not see: forms of a letter, blanks, invisible ones."""
     visible = regex.sub(r"\p{DI}", "", unicodedata.normalize("NFKC", name))
     return " ".join(visible.split())

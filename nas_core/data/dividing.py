@@ -14,7 +14,7 @@ import regex
 from nas_core.base.files import read_text
 from nas_core.data.arrangement import Pair
 from nas_core.data.description import DESCRIPTION, SplitEntry
-from nas_core.data.listing import SPLITS
+from nas_core.data.listing import SPLIT_NAMES, SPLITS
 from nas_core.data.patterns import SECONDS_A_NAME
 
 _MAX_LIST_BYTES = 2**24
@@ -91,6 +91,8 @@ def other_lists(root: Path, pairs: Collection[Pair], assigned: Mapping[str, str]
     for path in sorted(root.iterdir()):
         if path.suffix.lower() != ".txt" or path in lists:
             continue
+        if not lists and path.stem.lower() not in SPLIT_NAMES:
+            continue  # of images that are divided by shares
         try:
             lines = read_text(path, _MAX_LIST_BYTES).splitlines()
         except (OSError, ValueError):

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
-from nas_core.base.errors import DataError
+from nas_core.base.errors import DataError, printable
+from nas_core.base.yaml_files import parse_yaml
 from nas_core.data.arrangement import Arrangement
-from nas_core.data.description import VOC_VOID_COLOUR, VOC_VOID_LABEL
+from nas_core.data.description import DESCRIPTION, VOC_VOID_COLOUR, VOC_VOID_LABEL, Places
 from nas_core.data.images import read_labels
 from nas_core.data.labels import MAX_CLASSES
 from nas_core.data.listing import SPLITS, Colour
@@ -115,20 +117,24 @@ def _values_of(path: Path, root: Path) -> Values:
     return one
 
 
-def draft(values: Values, found: Arrangement, said: str, target: Path) -> Draft:
+def draft(values: Values, found: Arrangement, places: Places, said: str, target: Path) -> Draft:
     """The draft of dataset.yaml.
 
     Args:
-        said: what dataset.yaml says already, of where things lie.
+        places: what dataset.yaml says already, of where things lie.
+        said: the text that says it.
         target: where the draft belongs once it is edited.
     """
     by_colour = bool(values.num_masks["RGB"]) or any(
         len(colours) > 1 for colours in values.colours_of.values()
     )
     kinds = ", ".join(f"{count} {kind}" for kind, count in values.num_masks.items())
-    lines = [*said.splitlines(), f"# A draft by nas data check, of masks: {kinds}.",
-             f"# Name the classes, look at what is ignored, and copy it to {target}.",
-             "classes:"]  # fmt: skip
+    lines = [
+        *_to_go_on(said, places).splitlines(),
+        f"# A draft by nas data check, of masks: {kinds}.",
+        f"# Name the classes, look at what is ignored, and copy it to {printable(str(target))}.",
+        "classes:",
+    ]
     first = len(lines) + 1
     more = _colour_lines(values) if by_colour else _label_lines(values)
     lines += more
@@ -140,22 +146,35 @@ def draft(values: Values, found: Arrangement, said: str, target: Path) -> Draft:
         )
     splits = {pair.split for pair in found.pairs}
     missing = [split for split in SPLITS[1:] if split not in splits]
-    if "split:" not in said and (None in splits or "val" in missing):
+    if places.split is None and (None in splits or "val" in missing):
         shares = ", ".join(f"{split}: 0.15" for split in missing)
         lines.append(f"split: {{{shares}}}   # group: an expression for what belongs together")
     return Draft("\n".join(lines) + "\n", (first, first + num_classes - 1))
+
+
+def _to_go_on(said: str, places: Places) -> str:
+    """The same in a form that takes further keys below, which braces do not."""
+    try:
+        if "classes" in parse_yaml(f"{said}\nclasses:\n", DESCRIPTION):
+            return said
+    except ValueError:
+        pass
+    values = places.model_dump(exclude_unset=True)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True) if values else ""
 
 
 def _label_lines(values: Values) -> list[str]:
     labels = sorted(values.labels)
     void = [VOC_VOID_LABEL] if VOC_VOID_LABEL in labels and len(labels) > 2 else []
     lines = []
+    uses = Counter(colour for colours in values.colours_of.values() for colour in colours)
     for label in labels:
         if label in void:
             continue
         name = "background" if label == 0 else f"class{label}"
         colours = values.colours_of.get(label)
-        colour = f", colour: {list(next(iter(colours)))}" if colours else ""
+        unique = colours is not None and all(uses[colour] == 1 for colour in colours)
+        colour = f", colour: {list(next(iter(colours)))}" if colours and unique else ""
         lines.append(f"- {{name: {name}, label: {label}{colour}}}   {_note(values, label)}")
     if void:
         lines.append(f"ignore_labels: {void}   {_note(values, VOC_VOID_LABEL)}")

@@ -12,6 +12,7 @@ from nas_core.base.errors import DataError
 from nas_core.data.arrangement import Arrangement
 from nas_core.data.description import (
     DESCRIPTION,
+    VOC_MASKS,
     Places,
     description_file,
     read_description,
@@ -58,13 +59,23 @@ def list_dataset(root: Path) -> Listing:
 
 def arrange(root: Path, places: Places) -> Arrangement:
     """The images and masks in a folder, by the first layout that it has."""
+    found = _arrange(root, places)
+    if not {*find_lists(root).values()}.issubset(found.lists):
+        others = "list files in two folders" if found.lists else "folders of splits, list files"
+        problem = f"divided in 2 ways ({others}): leave one"
+        return Arrangement(found.layout, "", (), (problem,))
+    return found
+
+
+def _arrange(root: Path, places: Places) -> Arrangement:
     if found := by_patterns(root, places):
         return found
     if places.mask_suffix is None:
-        if (found := by_split(root, places)) and find_lists(root):
-            problem = "divided in 2 ways (folders of splits, list files): leave one"
-            return Arrangement(found.layout, "", (), (problem,))
-        if found := pascal_voc(root, places) or found or by_kind(root, places):
+        found, voc = by_split(root, places), pascal_voc(root, places)
+        if found and voc:
+            problem = f"divided in 2 ways (folders of splits, {VOC_MASKS}/): leave one"
+            return Arrangement(voc.layout, "", (), (problem,))
+        if found := voc or found or by_kind(root, places):
             return found
         if (root / "images").is_dir():
             return in_two(root, places)

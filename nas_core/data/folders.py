@@ -75,6 +75,28 @@ def _other_splits(root: Path) -> list[str]:
     ]
 
 
+def _beside_splits(root: Path, folder: str, ending: str = "") -> list[str]:
+    """What lies beside the folders of splits in `folder`: images, or masks of this ending."""
+
+    def counts(path: Path) -> bool:
+        known = MASK_SUFFIXES if ending else IMAGE_SUFFIXES
+        return path.suffix.lower() in known and path.stem.endswith(ending) and path.is_file()
+
+    problems = []
+    for path in sorted((root / folder).iterdir()):
+        name = path.relative_to(root).as_posix()
+        if path.name.lower() in SPLIT_NAMES or path.name.startswith("."):
+            continue
+        if path.is_dir() and any(counts(one) for _, one in list_files(path)):
+            problems.append(
+                f"{name}/: lies beside the splits and is none of {', '.join(SPLITS)}: rename it, "
+                "or move it away"
+            )
+        elif counts(path):
+            problems.append(f"{name}: lies beside the folders of splits: move it into one, or away")
+    return problems
+
+
 def by_kind(root: Path, places: Places) -> Arrangement | None:
     """images/training/ beside annotations/training/ ..., where no list file says otherwise."""
     if find_lists(root):
@@ -93,7 +115,8 @@ def by_kind(root: Path, places: Places) -> Arrangement | None:
         first = next(iter(folders.values()))[0]
         layout = f"{first[0]}/ beside {first[1]}/, as of ADE20K and mmsegmentation"
         missing = (f"{images}/{{}}", f"{masks}/{{}}")
-        return _of_splits(root, layout, folders, missing, places)
+        found = _of_splits(root, layout, folders, missing, places)
+        return replace(found, problems=(*_beside_splits(root, images), *found.problems))
     return None
 
 
@@ -122,6 +145,7 @@ def side_by_side(root: Path, places: Places) -> Arrangement | None:
         pairs, problems = _beside(root, "", suffix)
         return with_lists(root, layout, "", pairs, problems, places)
     pairs, problems = [], _twice(splits) + _missing(splits, ("{}",), places)
+    problems += _beside_splits(root, "", suffix)
     for split, names in splits.items():
         more, found = _beside(root, f"{names[0]}/", suffix, split)
         pairs += more
@@ -142,7 +166,8 @@ def with_lists(
     own = lists is None
     lists = find_lists(root) if lists is None else lists
     if not lists:
-        return Arrangement(layout, where, tuple(pairs), tuple(problems))
+        others = other_lists(root, pairs, {}) if own else []
+        return Arrangement(layout, where, tuple(pairs), (*problems, *others))
     assigned, found = read_lists(lists, pairs, where or "the dataset", places.shares)
     if own:
         found += other_lists(root, pairs, assigned)

@@ -7,6 +7,7 @@ leaf:0,160,0::
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,28 @@ from nas_core.data.listing import report
 
 LABELMAP = "labelmap.txt"
 _MAX_BYTES = 2**20
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 def read_labelmap(path: Path) -> dict[str, Any]:
     """What a labelmap says, in the form of dataset.yaml.
 
     Raises:
-        DataError: a line is of another form, or none names a class.
-        OSError: the file cannot be read.
-        ValueError: it is no text, or too large.
+        DataError: it is no text, a line is of another form, or none names a class.
+        OSError: the file cannot be read, or is too large.
     """
     classes = []
     problems = []
-    for number, line in enumerate(read_text(path, _MAX_BYTES).splitlines(), 1):
+    try:
+        lines = read_text(path, _MAX_BYTES).splitlines()
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+    for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, *more = (part.strip() for part in line.split(":"))
         colour = more[0].split(",") if more else []
-        if len(colour) != 3 or not all(part.strip().isascii() and part.strip().isdigit()
-                                       for part in colour):  # fmt: skip
+        if len(colour) != 3 or not all(_NUMBER.fullmatch(part.strip()) for part in colour):
             problems.append(
                 f"{path.name}, line {number}: expected NAME:RED,GREEN,BLUE::, as leaf:0,160,0::, "
                 f"found {shown(line.strip())}"

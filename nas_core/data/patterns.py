@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import regex
 
+from nas_core.base.errors import some_of
 from nas_core.data.listing import SPLIT_NAMES
 
 # Some expressions take longer than a lifetime for one name.
@@ -46,7 +47,9 @@ class Patterns:
     _expression: regex.Pattern[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        texts = {"images": self.images, "masks": self.masks, "group": self.group or "-"}
+        texts = {"images": self.images, "masks": self.masks}
+        if self.group is not None:
+            texts["group"] = self.group
         for key, text in texts.items():
             if not text or len(text) > _MAX_LENGTH:
                 raise ValueError(f"{key}: expected 1 to {_MAX_LENGTH} characters")
@@ -59,12 +62,11 @@ class Patterns:
         known = {"stem", *map(str, range(1, num_stars + 1))}
         known |= {"split"} if "{split}" in self.images else set()
         for key in ("masks", "group"):
-            for name in _placeholders(texts[key]):
+            for name in _placeholders(texts.get(key, "")):
                 if name not in known:
+                    there = some_of(f"{{{one}}}" for one in sorted(known))
                     raise ValueError(
-                        f"{key}: {{{name}}}: there are "
-                        + ", ".join(f"{{{one}}}" for one in sorted(known))
-                        + f" (images has {num_stars} stars)"
+                        f"{key}: {{{name}}}: there are {there} (images has {num_stars} stars)"
                     )
 
     def match(self, path: str) -> Found | None:
@@ -79,7 +81,9 @@ class Patterns:
         values = {name: value or "" for name, value in matched.groupdict().items()}
         values = {name.removeprefix("star"): value for name, value in values.items()}
         values["stem"] = path.rpartition("/")[2].rpartition(".")[0] or path.rpartition("/")[2]
-        split = SPLIT_NAMES[values["split"].lower()] if "split" in values else None
+        split = SPLIT_NAMES.get(values["split"].lower()) if "split" in values else None
+        if split is None and "split" in values:
+            return None  # letters that are equal but for their case, as s and the long s
         group = None if self.group is None else _filled(self.group, values)
         return Found(_filled(self.masks, values), split, group)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nas_core.data.arrangement import Arrangement, pairs_of
 from nas_core.data.description import VOC_MASKS, Places
+from nas_core.data.dividing import find_lists
 from nas_core.data.folders import with_lists
 from nas_core.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from nas_core.data.listing import SPLIT_NAMES, SPLITS, pair_files
@@ -27,23 +28,35 @@ def pascal_voc(root: Path, places: Places) -> Arrangement | None:
     if not (root / VOC_MASKS).is_dir():
         return None
     images = next((name for name in _IMAGES if (root / name).is_dir()), _IMAGES[0])
-    lists = _lists(root / _LISTS)
+    lists, twice = _lists(root / _LISTS)
     # Most images of Pascal VOC have no mask: the lists say which do.
     found, problems = pair_files(
-        root, images, VOC_MASKS, IMAGE_SUFFIXES, MASK_SUFFIXES, unpaired=bool(lists)
+        root,
+        images,
+        VOC_MASKS,
+        IMAGE_SUFFIXES,
+        MASK_SUFFIXES,
+        unpaired=bool(lists or find_lists(root)),
     )
     pairs = pairs_of(found, names=sorted(found))
     layout = f"Pascal VOC: {images}/ beside {VOC_MASKS}/"
-    return with_lists(root, layout, f"{images}/", pairs, problems, places, lists)
+    found_lists = lists or None  # else those in the folder of the dataset
+    return with_lists(root, layout, f"{images}/", pairs, [*problems, *twice], places, found_lists)
 
 
-def _lists(folder: Path) -> dict[str, Path]:
-    """The list files, by split; that of all only where no other is there, as of train."""
-    if not folder.is_dir():
-        return {}
-    paths = {path.stem.lower(): path for path in sorted(folder.glob("*.txt"))}
-    found = {SPLIT_NAMES[name]: path for name, path in paths.items() if name in SPLIT_NAMES}
-    of_all = [paths[name] for name in _ALL if name in paths]
+def _lists(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """The list files, by split, and which are of one split.
+
+    That of all counts only where no other is there, as of train.
+    """
+    found: dict[str, Path] = {}
+    problems = []
+    paths = sorted(folder.glob("*.txt")) if folder.is_dir() else []
+    for path in paths:
+        split = SPLIT_NAMES.get(path.stem.lower())
+        if split and (other := found.setdefault(split, path)) != path:
+            problems.append(f"{other.name} and {path.name} are both lists of {split}: leave one")
+    of_all = [path for name in _ALL for path in paths if path.stem.lower() == name]
     if of_all:
         found.setdefault("train", of_all[0])
-    return dict(sorted(found.items(), key=lambda item: SPLITS.index(item[0])))
+    return dict(sorted(found.items(), key=lambda item: SPLITS.index(item[0]))), problems

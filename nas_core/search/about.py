@@ -13,6 +13,7 @@ from nas_core.search.journal import Journal
 from nas_core.search.racing import Race
 
 ABOUT_FILE = "about.json"
+_MAX_COUNT = 10**9
 
 State = Literal["running", "complete", "stopped"]
 
@@ -45,9 +46,15 @@ def read_about(folder: Path) -> dict[str, Any]:
         return {}
     if not isinstance(about, dict):
         return {}
-    began, planned = about.get("began"), about.get("num_candidates")
-    whole = isinstance(began, int | float) and 0 <= began < 1e11
-    return about if whole and isinstance(planned, int) and planned > 0 else {}
+    began = about.get("began")
+    whole = type(began) in (int, float) and 0 <= began < 1e11
+    return about if whole and count_in(about, "num_candidates") else {}
+
+
+def count_in(section: Any, key: str) -> int | None:
+    """A count in a section of a file that anybody may have edited; None where there is none."""
+    count = section.get(key) if isinstance(section, Mapping) else None
+    return count if type(count) is int and 0 < count <= _MAX_COUNT else None
 
 
 def is_confirming(folder: Path, journal: Journal) -> bool:
@@ -64,9 +71,8 @@ def is_confirming(folder: Path, journal: Journal) -> bool:
 def search_state(folder: Path, journal: Journal) -> tuple[State, str | None, int]:
     """State, the process that works on it, and the number of candidates that it is to train."""
     about, done = read_about(folder), len(journal.candidates)
-    search = journal.header.settings.get("search")
-    begun = search.get("num_candidates") if isinstance(search, Mapping) else None
-    planned = about.get("num_candidates") or (begun if type(begun) is int else done)
+    begun = count_in(journal.header.settings.get("search"), "num_candidates")
+    planned = about.get("num_candidates") or begun or done
     held_by = holder(folder)
     if done >= planned and not is_confirming(folder, journal):
         return "complete", held_by, planned

@@ -122,6 +122,29 @@ def test_a_name_that_is_no_text_can_be_written_to(
         assert (project / folder / "a.png").exists()
 
 
+@pytest.mark.parametrize("arguments", [["train", "arch9"], ["fidelity", "arch0", "arch9"]])
+def test_an_unknown_architecture_is_refused_before_prefect_is_asked(
+    project: Path,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        code, _, err = run(arguments, monkeypatch, capsys)
+    assert code == 1 and "arch9" in err and "PREFECT_API_URL" not in err
+
+
+def test_a_draft_for_a_folder_whose_name_has_two_lines(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "own" / "dataset.yaml").unlink()
+    (project / "own").rename(project / "a\nb")
+    for said in ("do so on lines 4 to 5 of the draft", "is there: edit it"):
+        code, _, err = run(["data", "check", str(project / "a\nb")], monkeypatch, capsys)
+        assert code == 1 and said in err
+        check_said("", err)
+
+
 @pytest.mark.parametrize("strange", ["journal.jsonl", "training.json"])
 def test_a_search_or_a_training_that_is_damaged(
     project: Path, strange: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

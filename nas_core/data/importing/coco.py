@@ -28,6 +28,7 @@ from nas_core.data.importing.plan import (
     class_names,
     found_source,
     is_file,
+    keep_splits,
     path_in,
     read_annotations,
     split_of,
@@ -36,6 +37,7 @@ from nas_core.data.importing.shapes import coco_masks, coco_polygon, run_lengths
 from nas_core.data.listing import SPLITS
 
 _FOLDER = "annotations"
+_LONGEST_PATH = 4096
 _NOT_COCO = (
     "no COCO files, which hold images, annotations and categories (for labelme: --format labelme)"
 )
@@ -43,7 +45,7 @@ _NOT_COCO = (
 
 def _is_id(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError("expected a number or a text")
+        raise ValueError("expected a whole number or a text")
     return str(value)
 
 
@@ -108,6 +110,8 @@ def read_coco(source: Path) -> Plan:
     taken: dict[str, str] = {}
     for file in files:
         _add_pictures(file, names, taken, plan)
+    if not any(file.split for file in files):
+        keep_splits(plan)
     return plan
 
 
@@ -239,6 +243,10 @@ def _find_image(file: _File, name: str, plan: Plan) -> str | None:
     Files name it from several places, with slashes of Windows, or by its place on another machine.
     """
     root, folder = plan.root, file.path.parent
+    # No system has a longer path, and each of its folders is tried as the beginning.
+    if len(name) > _LONGEST_PATH:
+        plan.problems.add(f"{file.name}: images that are not there", name)
+        return None
     direct = path_in(root, folder, name)
     if direct is None:
         plan.problems.add(f"{file.name}: file_name leads out of {root}", name)

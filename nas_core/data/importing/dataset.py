@@ -25,7 +25,7 @@ from PIL import Image
 from nas_core.base.errors import DataError, RunError
 from nas_core.base.files import check_writable, read_limited
 from nas_core.data.containers import MAX_BYTES, PNG
-from nas_core.data.description import DESCRIPTION
+from nas_core.data.description import DESCRIPTION, seen_name
 from nas_core.data.images import IMAGE_SUFFIXES, decode_image
 from nas_core.data.importing import Format, Unlabelled
 from nas_core.data.importing.coco import read_coco
@@ -34,7 +34,7 @@ from nas_core.data.importing.plan import Findings, Picture, Plan, Shape, split_o
 from nas_core.data.importing.shapes import ShapeError
 from nas_core.data.inspection import Size
 from nas_core.data.labels import IGNORED, MAX_CLASSES
-from nas_core.data.listing import report
+from nas_core.data.listing import SPLIT_NAMES, report
 
 SHARES = {"val": 0.15, "test": 0.15}
 """Of the images, where the source does not divide them."""
@@ -78,6 +78,12 @@ class Imported:
 
 def check_target(out: Path) -> None:
     """Raise a DataError unless `out` can be made: it must not be there, or be an empty folder."""
+    try:
+        out.lstat()
+    except ValueError:  # a NUL, or what no file system can write
+        raise DataError(f"{out}: no name of a folder") from None
+    except OSError:
+        pass  # it is to be made
     if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out} exists: nothing is overwritten, name another folder")
     check_writable(out.parent, "name another folder for the data set")
@@ -150,7 +156,8 @@ def import_dataset(
 def _classes(categories: Sequence[str], unlabelled: Unlabelled) -> tuple[str, ...]:
     if unlabelled == "ignore":
         return tuple(categories)
-    first = next((name for name in categories if name.casefold() in _BACKGROUNDS), "background")
+    alike = (name for name in categories if seen_name(name).casefold() in _BACKGROUNDS)
+    first = next(alike, "background")
     return (first, *(name for name in categories if name != first))
 
 
@@ -287,6 +294,8 @@ def _stems(kept: Sequence[Drawn], splits: Sequence[str | None]) -> list[str]:
     stems = []
     for drawn, split in zip(kept, splits, strict=True):
         *folders, name = map(_visible, PurePosixPath(drawn.picture.name).parts)
+        if split is None:  # a folder of that name would be read as one of a split
+            folders = [f"{x}_" if x.lower() in SPLIT_NAMES else x for x in folders]
         suffix = PurePosixPath(name).suffix
         if not callable(drawn.picture.source):  # else it is the name of the annotations
             name = name.removesuffix(suffix)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,9 +27,9 @@ from nas_core.data.importing.plan import (
     class_names,
     found_source,
     is_file,
+    keep_splits,
     path_in,
     read_annotations,
-    split_of,
 )
 from nas_core.data.importing.shapes import (
     labelme_circle,
@@ -106,7 +105,7 @@ def read_labelme(source: Path) -> Plan:
     if unnamed:
         places = [path.relative_to(root).as_posix() for path in unnamed]
         plan.left_out.add("images without a .json file", *places)
-    _keep_splits(plan)
+    keep_splits(plan)
     return plan
 
 
@@ -163,14 +162,3 @@ def _embedded(path: Path, file: str) -> bytes:
         return base64.b64decode(content.image_data, validate=True)
     except (OSError, ValueError):  # ValidationError and binascii.Error are of the second kind
         raise DataError(f"{file}: imageData is no picture in base64") from None
-
-
-def _keep_splits(plan: Plan) -> None:
-    """Folders train/, valid/ and test/ divide the images, if they hold all of them."""
-    folders = [picture.name.rpartition("/")[0].partition("/")[0] for picture in plan.pictures]
-    splits = [split_of(folder) for folder in folders]
-    if None not in splits and "train" in splits and len(set(splits)) > 1:
-        plan.pictures = [
-            replace(picture, split=split)
-            for picture, split in zip(plan.pictures, splits, strict=True)
-        ]

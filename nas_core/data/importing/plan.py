@@ -6,7 +6,8 @@ import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nas_core.base.errors import DataError, shown, some_of
 from nas_core.base.files import open_limited
+from nas_core.data.description import seen_name
 from nas_core.data.importing.shapes import Region
 from nas_core.data.inspection import Size
 
@@ -134,16 +136,21 @@ def class_name(name: str) -> str:
 
 
 def class_names(names: Iterable[str], plan: Plan) -> dict[str, str]:
-    """Each name as dataset.yaml takes it; two that would become one are a problem of the plan."""
+    """Each name as dataset.yaml takes it; two that would look the same are a problem."""
     found: dict[str, str] = {}
     first: dict[str, str] = {}
     for name in names:
         found[name] = class_name(name)
-        if first.setdefault(found[name], name) != name:
+        other = first.setdefault(seen_name(found[name]), name)
+        if other == name:
+            continue
+        if seen_name(other) == seen_name(name):
+            plan.problems.add(f"categories {other!a} and {name!a} look the same: rename one")
+        else:
             plan.problems.add(
                 f"categories whose names would be one class {shown(found[name])}, since others "
                 "than letters, digits, '_', '-', '.' and spaces become '_': rename them",
-                first[found[name]],
+                other,
                 name,
             )
     changed = [f"{shown(old)[1:-1]} is {new}" for old, new in found.items() if old != new]
@@ -202,6 +209,22 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def keep_splits(plan: Plan) -> None:
+    """Folders train/, valid/ and test/ divide the images, if they hold all of them."""
+    paths = [picture.name.removeprefix("images/") for picture in plan.pictures]
+    splits = [split_of(path.partition("/")[0]) if "/" in path else None for path in paths]
+    found = set(splits)
+    if None not in found and "train" in found and len(found) > 1:
+        plan.pictures = [
+            replace(picture, split=split)
+            for picture, split in zip(plan.pictures, splits, strict=True)
+        ]
+    elif found - {None, "train"}:
+        plan.notes.append(
+            "folders of splits do not divide the images: they must hold all, and one be train"
+        )
+
+
 def path_in(root: Path, folder: Path, name: str) -> str | None:
     """The path below `root` of a file that is named from `folder`; None if it leads out of it.
 
@@ -214,7 +237,8 @@ def path_in(root: Path, folder: Path, name: str) -> str | None:
 
 
 def found_source(source: Path) -> Path:
-    """Its full path; raises a DataError if it is not there."""
-    if not source.exists():
-        raise DataError(f"{source} does not exist: give the file or folder that the tool wrote")
-    return source.resolve()
+    """Its full path; raises a DataError if it is no file and no folder."""
+    with suppress(OSError):  # a name that is too long
+        if source.is_file() or source.is_dir():
+            return source.resolve()
+    raise DataError(f"{source} does not exist, or is no file or folder: give what the tool wrote")

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from nas_core.base.errors import DataError, SettingsError
+from nas_core.data.containers import PNG
 from nas_core.data.images import decode_image
 from nas_core.data.inspection import Size
 
@@ -119,7 +120,10 @@ def labelme_mask(points: Any, content: Any, size: Size) -> Region:
     _check_outline(corners)
     (left, top), (right, bottom) = corners.round().astype(int).tolist()
     try:
-        picture = decode_image(base64.b64decode(content, validate=True), "mask").any(axis=2)
+        mask = base64.b64decode(content, validate=True)
+        if not mask.startswith(PNG):  # what is stored with loss has other edges
+            raise ValueError
+        picture = decode_image(mask, "mask").any(axis=2)
     except (DataError, binascii.Error, TypeError, ValueError):
         raise ShapeError("masks that are no PNG in base64") from None
     if picture.shape != (bottom - top + 1, right - left + 1):
@@ -180,8 +184,8 @@ def _polygon(points: Points, size: Size) -> Points:
 
 
 def _check_outline(points: Points) -> None:
-    steps = abs(points - np.roll(points, 1, axis=0)).max(axis=1)
-    if max(abs(points).max(), steps.sum()) > MAX_OUTLINE:
+    far = abs(points).max() > MAX_OUTLINE  # else the sum may overflow
+    if far or abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum() > MAX_OUTLINE:
         raise ShapeError(f"shapes whose outline is longer than {MAX_OUTLINE} pixels")
 
 

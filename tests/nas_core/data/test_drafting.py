@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from PIL import Image
 
@@ -32,7 +33,7 @@ def drafted(root: Path) -> Draft:
     values, problems = look(root, [pair.mask for pair in found.pairs], lambda: done.append(1))
     assert (len(done), problems) == (len(found.pairs), [])
     said = (root / "dataset.yaml").read_text() if (root / "dataset.yaml").exists() else ""
-    return draft(values, found, said, root / "dataset.yaml")
+    return draft(values, found, undescribed(root) or Places(), said, root / "dataset.yaml")
 
 
 def palette(indices: np.ndarray, colours: np.ndarray) -> Image.Image:
@@ -109,3 +110,39 @@ def test_patterns_without_classes_are_kept_in_the_draft(tmp_path: Path) -> None:
     assert undescribed(tmp_path) is None
     (tmp_path / "dataset.yaml").write_text("imagez: 1\n")
     assert undescribed(tmp_path) is None  # what is wrong with it is said when it is read
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{mask_suffix: _m, split: {val: 0.2}}\n",
+        '{\n "mask_suffix": "_m", "split": {"val": 0.2}\n}\n',
+        "mask_suffix: _m\nsplit: {val: 0.2}\n...\n",
+        "  mask_suffix: _m\n  split: {val: 0.2}\n",
+        'mask_suffix: _m\n"split": {val: 0.2}',
+        "# split: comes below\nmask_suffix: _m\n",
+        "null\n",
+    ],
+)
+def test_a_draft_can_be_read_whatever_the_form_of_what_was_said(tmp_path: Path, said: str) -> None:
+    root = tmp_path / "a\nb\udcff"
+    suffix = "_m" if "_m" in said else "_mask"
+    for number in range(4):
+        picture = Image.fromarray(np.full((6, 10), number % 2, np.uint8))
+        root.mkdir(exist_ok=True)
+        picture.save(root / f"{number}.png")
+        picture.save(root / f"{number}{suffix}.png")
+    (root / "dataset.yaml").write_text(said)
+    text = drafted(root).text
+    (root / "dataset.yaml").write_bytes(text.encode())
+    listing = list_dataset(root)
+    assert listing.problems == () and len(listing.samples) == 4
+
+
+def test_a_palette_with_one_colour_twice_is_drafted_by_labels(tmp_path: Path) -> None:
+    indices = np.indices((6, 10))[1] % 3
+    pictured = palette(indices, np.array([[0, 0, 0], [9, 9, 9], [9, 9, 9]], np.uint8))
+    save(tmp_path, pictured, pictured)
+    lines = drafted(tmp_path).text.splitlines()
+    assert sum("colour:" in line for line in lines) == 1
+    assert "- {name: class2, label: 2} " in "\n".join(lines)

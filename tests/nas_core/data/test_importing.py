@@ -564,7 +564,7 @@ BAD_FILES: list[tuple[str, str]] = [
     ('{"images": [{"id": 1}, {"id": 2}], "annotations": [], "categories": []}',
      "x.json: images.file_name: field required: entry 0, entry 1"),
     ('{"images": [{"id": true, "file_name": ""}], "annotations": [], "categories": []}',
-     "x.json: images.id: expected a number or a text: entry 0"),
+     "x.json: images.id: expected a whole number or a text: entry 0"),
     ('{"images": [{"id": 1, "file_name": "a.jpg", "width": NaN}], "annotations": [], '
      '"categories": []}', "x.json: images.width: input should be a finite number: entry 0"),
     ('{"images": [], "annotations": [], "categories": []}', "it names no image"),
