@@ -28,7 +28,8 @@ def server(prefect_server: str) -> Iterator[str]:
 
 def call(workers: ProcessWorkers, function: Any, *args: Any) -> Any:
     """In place of `Workers.call`: further seeds turn the order of the two best."""
-    outcome, files = stand_in(*args[:3], [0.0])
+    shared_task, settings, genotype, _ = args
+    outcome, files = stand_in(shared_task, settings, genotype, [0.0])
     if function is not confirm_candidate:
         return outcome, files
     score = 1 - outcome.scores[0]
