@@ -33,7 +33,7 @@ def test_what_is_held_out_is_scored_and_not_trained_on(data: PreparedData) -> No
     np.testing.assert_array_equal(found.split("train").masks[-1], data.split("val").masks[-1])
     assert "test" not in found.splits
     assert found.data_hash != data.data_hash
-    masks = found.split("train").masks
+    masks = np.stack([*found.split("train").masks])
     labelled = masks[masks != data.ignore_index]
     assert found.label_shares[2] == np.mean(labelled == 2)
 

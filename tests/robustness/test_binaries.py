@@ -446,9 +446,9 @@ BAD_ARRAYS: dict[str, Callable[[Path], object]] = {
     "zip": lambda path: zipped(path, a=b"x"),
     "pickle": lambda path: path.write_bytes(pickle.dumps(Evil())),
     "objects": _pickled,
-    "floats": lambda path: np.save(path, np.zeros((3, 4, 6, 3))),
-    "one less": lambda path: np.save(path, np.zeros((2, 4, 6, 3), np.uint8)),
-    "flat": lambda path: np.save(path, np.zeros(216, np.uint8)),
+    "floats": lambda path: np.save(path, np.zeros(216)),
+    "one less": lambda path: np.save(path, np.zeros(144, np.uint8)),
+    "not flat": lambda path: np.save(path, np.zeros((3, 4, 6, 3), np.uint8)),
     "link": lambda path: _link(path),
 }
 

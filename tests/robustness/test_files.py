@@ -132,10 +132,10 @@ def prepared(folder: Path) -> Path:
     """What the valid manifest of the corpus' cases describes."""
     folder.mkdir()
     for split, number in (("train", 3), ("val", 1)):
-        np.save(folder / f"{split}_images.npy", np.zeros((number, 4, 6, 3), np.uint8))
-        np.save(folder / f"{split}_masks.npy", np.zeros((number, 4, 6), np.uint8))
+        np.save(folder / f"{split}_images.npy", np.zeros(number * 4 * 6 * 3, np.uint8))
+        np.save(folder / f"{split}_masks.npy", np.zeros(number * 4 * 6, np.uint8))
     manifest = {
-        "format": 2,
+        "format": 3,
         "classes": ["a", "b"],
         "palette": [[0, 0, 0], [1, 1, 1]],
         "ignore_index": 255,
@@ -147,6 +147,10 @@ def prepared(folder: Path) -> Path:
         "label_shares": [0.5, 0.5],
         "names": {"train": ["x", "y", "z"], "val": ["v"]},
         "groups": {"train": ["r", "r", "s"], "val": ["v"]},
+        "places": {"train": [[0, 4, 6], [24, 4, 6], [48, 4, 6]], "val": [[0, 4, 6]]},
+        "pixels": {"train": 72, "val": 24},
+        "tile": None,
+        "num_void": 0,
     }
     write_json(folder / "manifest.json", manifest)
     return folder
