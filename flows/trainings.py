@@ -12,7 +12,7 @@ from prefect import get_run_logger
 from flows.context import Context
 from nas_core.analysis.leaderboard import SearchMetrics, best_genotypes
 from nas_core.base.errors import CandidateError, RunError
-from nas_core.base.files import fill_folder
+from nas_core.base.files import fill_folder, write_bytes
 from nas_core.base.paths import results_folder
 from nas_core.space.genotype import Genotype
 from nas_core.training.lifecycle import PICTURES, evaluation_files, restore_training
@@ -126,6 +126,8 @@ def register(context: Context, folder: Path, search: str | None = None) -> Regis
     tracker, logger = context.tracker, get_run_logger()
     parent = patiently(lambda: tracker.search_run(search), logger) if search else None
     included = {"dataset", "encoder", "network", "train", "seed"}
+    drawing = folder / "architecture.svg"
+    write_bytes(drawing, context.draw(Genotype.load(folder / "genotype.json")))
     entry = TrainingEntry(
         name=training.label,
         identity=f"{training.label}-{training.identity}",
@@ -138,6 +140,8 @@ def register(context: Context, folder: Path, search: str | None = None) -> Regis
         params=flatten(settings.model_dump(mode="json", include=included)),
         history=training.history,
         val=training.val,
+        splits=training.splits,
+        drawing=drawing,
         files=[folder / "genotype.json"],
         parent=parent,
     )

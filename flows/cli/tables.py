@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.servers.processes import service_address
-from nas_core.base.paths import artifacts_folder, results_folder
+from flows.servers.processes import mlflow_pages
+from nas_core.base.paths import artifacts_folder, results_folder, searches_folder
 from nas_core.config import Settings
 from nas_core.training.record import EvaluateMetrics, Scores, TrainedNetwork, TrainMetrics
+from tasks.tracking.views import search_view
 
 if TYPE_CHECKING:  # pandas takes a while to import
     import pandas as pd
@@ -75,7 +77,7 @@ def print_results(console: Console, root: Path, settings: Settings) -> None:
         ("tables and final models", place.parent),
         ("all candidates", "nas leaderboard"),
         ("one of them", "nas describe ID"),
-        ("compare in MLflow", _mlflow(root)),
+        ("compare in MLflow", _mlflow(root, settings, search)),
         ("all of it on one page", _report(artifacts / "searches" / search)),
     ):
         console.print(f"{what:<24} {where}", soft_wrap=True, highlight=False)
@@ -255,8 +257,13 @@ def _trainings_table(trained: Mapping[str, TrainedNetwork], tested: Mapping[str,
     return table
 
 
-def _mlflow(root: Path) -> str:
-    return service_address(root, "mlflow") or "nas up, then the address that it prints"
+def _mlflow(root: Path, settings: Settings, search: str) -> str:
+    """Where MLflow's pages show the candidates of a search by reward."""
+    uri = settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    pages = mlflow_pages(root, uri)
+    if pages is None:
+        return "nas up, then the address that it prints"
+    return pages + (search_view(searches_folder(root) / search) or "")
 
 
 def _report(search: Path) -> str:
