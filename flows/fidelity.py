@@ -10,7 +10,7 @@ import pandas as pd
 from prefect import flow, get_run_logger
 
 from flows.context import Context
-from flows.logs import hide_tracebacks_of_user_errors
+from flows.logs import say_errors_once
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import naming, train
@@ -33,7 +33,7 @@ from tasks.tracking.store import patiently
 LEAST_ARCHITECTURES = 4
 ENOUGH_ARCHITECTURES = 12
 
-hide_tracebacks_of_user_errors()
+say_errors_once()
 repeat_lost_signals()
 
 

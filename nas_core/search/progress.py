@@ -34,7 +34,8 @@ class Progress(Observer):
         self.logger.warning("%s", message)
 
     def on_record(self, record: Record) -> None:
-        self.logger.info("%s", self.line(record))
+        level = logging.WARNING if record.status == "failed" else logging.INFO
+        self.logger.log(level, "%s", self.line(record))
 
     def line(self, record: Record) -> str:
         """Take a new record into account and describe it."""
