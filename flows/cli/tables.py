@@ -31,25 +31,26 @@ SCORES = ("mean_iou", "frequency_weighted_iou", "mean_accuracy")
 
 
 def candidates_table(name: str, candidates: pd.DataFrame, top: int) -> Table:
-    """The first rows of a leaderboard."""
+    """The first rows of a leaderboard, by rank, in 80 columns."""
     shown = f": the best {top} of {len(candidates)}" if len(candidates) > top else ""
     table = Table(title=f"{name}{shown}", title_justify="left")
-    for heading in ("rank", "reward", "mIoU", "params", "GMACs", "seconds"):
+    for heading in ("reward", "mIoU", "params", "GMACs", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("id", no_wrap=True)
-    table.add_column("candidate")
+    table.add_column("cand.", justify="right", no_wrap=True)
+    table.add_column("ended", no_wrap=True)
     for row in candidates.head(top).astype(object).to_dict("records"):
         scores = [row["reward"], row["mean_iou"]]
         failed = row["status"] == "failed"
-        note = "" if row["status"] == "finished" else f", {row['status']}"
+        ended = {"finished": "", "stopped early": "early"}.get(row["status"], row["status"])
         table.add_row(
-            "" if failed else str(row["rank"]),
             *("" if failed else f"{score:.4f}" for score in scores),
             f"{row['num_parameters'] / 1e3:.0f}K",
             f"{row['macs'] / 1e9:.2f}",
             f"{row['seconds']:.0f}",
             row["id"],
-            f"{row['candidate']}{note}",
+            str(row["candidate"]),
+            ended,
         )
     return table
 
@@ -103,7 +104,7 @@ def print_comparison(
         title_justify="left",
     )
     table.add_column("strategy", no_wrap=True)
-    for heading in ("seeds", "candidates", r"best \[min..max]", "mean", "last quarter"):
+    for heading in ("seeds", "cand.", r"best \[min..max]", "mean", "last 1/4"):
         table.add_column(heading, justify="right", no_wrap=True)
     for strategy, over_seeds in comparison.strategies.items():
         best, mean, last = (
@@ -137,7 +138,7 @@ def print_comparison(
 
 
 def _score(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4f}"
+    return "none" if value is None else f"{value:.3f}"
 
 
 def print_fidelity(
