@@ -206,7 +206,7 @@ def test_mlflow_opens_a_search_at_its_candidates_by_reward(
     names = [name[:11] for name in page.get_by_role("link", name="candidate").all_inner_texts()]
     assert names == ["candidate 2", "candidate 3", "candidate 1"]
     for heading in ("reward", "num_parameters", "gmacs"):
-        assert page.get_by_role("columnheader", name=heading).is_visible()
+        assert page.get_by_role("columnheader", name=heading).first.is_visible()
     page.goto("about:blank")
     page.goto(f"{mlflow}/#/experiments/{experiment}/runs/{run_id}")
     page.get_by_text("274,443 parameters").wait_for()
