@@ -25,7 +25,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.proxy import sample_architectures
 from benchmarks.reliability import figures
 from nas_core.base.errors import NasError, SettingsError
 from nas_core.base.files import digest_of, read_json, write_json
@@ -38,6 +37,7 @@ from nas_core.data.transforms import resized
 from nas_core.models.compute import Compute
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.search.identity import candidate_seed
+from nas_core.search.sampling import sample_architectures
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import evaluate, train_fully, training_identity
@@ -145,7 +145,7 @@ def measure(
         NasError: the data or weights cannot be used, or a training failed.
     """
     data = prepare(settings.dataset, root, prepared_folder(root, settings))
-    networks = sample_architectures(settings, data, num_networks) if num_networks else {}
+    networks = sample_architectures(settings, root, data, num_networks) if num_networks else {}
     rows = []
     for number in images:
         for seed in seeds:

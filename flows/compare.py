@@ -7,7 +7,7 @@ import time
 from prefect import flow, get_run_logger
 
 from flows.context import Context
-from flows.logs import hide_tracebacks_of_user_errors
+from flows.logs import say_errors_once
 from flows.search import run_search
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
@@ -25,7 +25,7 @@ from tasks.comparison_report import write_comparison
 from tasks.dataset import prepare_dataset
 from tasks.tracking.store import patiently
 
-hide_tracebacks_of_user_errors()
+say_errors_once()
 repeat_lost_signals()
 
 

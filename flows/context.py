@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from prefect.runtime import flow_run
 from torch import Tensor
 
-from flows.servers.processes import service_address
+from flows.servers.processes import mlflow_pages
 from nas_core.analysis.drawing import draw
-from nas_core.base.addresses import redacted
-from nas_core.base.errors import ServiceError, SettingsError
+from nas_core.base.errors import SettingsError
 from nas_core.base.logs import Logger
 from nas_core.base.paths import prepared_folder, searches_folder
 from nas_core.config import Section, Settings, load_settings
@@ -28,7 +27,7 @@ from tasks.search_log import SearchLog
 from tasks.search_report import SearchReport
 from tasks.tracking.provenance import provenance_tags
 from tasks.tracking.store import tracking_uri
-from tasks.tracking.tracker import Tracker
+from tasks.tracking.tracker import DataEntry, Tracker
 
 
 def settings_of_run(profile: str, root: Path, **given: Any) -> Settings:
@@ -108,32 +107,29 @@ class Context:
             data_hash=self.data.data_hash,
             seed=settings.seed,
             device=self.compute.describe(),
+            source=str(flow_run.flow_name),
         )
         uri = tracking_uri(settings.tracking.uri, self.root)
-        return Tracker(uri, settings.name, tags, self.root)
+        data = DataEntry(settings.name, self.data.data_hash, settings.dataset.path)
+        return Tracker(uri, settings.name, tags, self.root, data)
 
     def open_search(self) -> Search:
         return Search.open(self.settings, self.root)
 
     def report(self, logger: Logger) -> SearchReport:
         """What writes the page of a search."""
-        uri = self.tracker.uri
-        if uri.startswith(("http://", "https://")):
-            return SearchReport(self.tracker, logger, redacted(uri).rstrip("/"))
-        mlflow = None
-        with suppress(ServiceError):  # `nas up` and `nas down` tell of a damaged record
-            mlflow = service_address(self.root, "mlflow")
-        return SearchReport(self.tracker, logger, mlflow)
+        return SearchReport(self.tracker, logger, mlflow_pages(self.root, self.tracker.uri))
 
     def track_search(self, search: Search, logger: Logger) -> SearchLog:
-        def draw_candidate(genotype: Genotype) -> bytes:
-            return draw(
-                genotype,
-                genotype.id,
-                num_classes=self.data.num_classes,
-                agg_size=self.settings.network.agg_size,
-                sep_repeats=self.settings.network.sep_repeats,
-                input_size=(self.data.height, self.data.width),
-            )
+        return SearchLog(self.tracker, search, logger, self.draw)
 
-        return SearchLog(self.tracker, search, logger, draw_candidate)
+    def draw(self, genotype: Genotype) -> bytes:
+        """An architecture as the content of an SVG file."""
+        return draw(
+            genotype,
+            genotype.id,
+            num_classes=self.data.num_classes,
+            agg_size=self.settings.network.agg_size,
+            sep_repeats=self.settings.network.sep_repeats,
+            input_size=(self.data.height, self.data.width),
+        )

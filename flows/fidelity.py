@@ -13,7 +13,7 @@ import pandas as pd
 from prefect import flow, get_run_logger
 
 from flows.context import Context
-from flows.logs import hide_tracebacks_of_user_errors
+from flows.logs import say_errors_once
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import naming, train
@@ -37,7 +37,7 @@ from tasks.training import evaluate_architecture
 
 ENOUGH_ARCHITECTURES = 12
 
-hide_tracebacks_of_user_errors()
+say_errors_once()
 repeat_lost_signals()
 
 

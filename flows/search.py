@@ -14,7 +14,7 @@ from typing import Literal, TypedDict
 from prefect import flow, get_run_logger
 
 from flows.context import Context, settings_of_run
-from flows.logs import hide_tracebacks_of_user_errors
+from flows.logs import say_errors_once
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate_trainings, train_best
@@ -39,6 +39,7 @@ from nas_core.training.record import EvaluateMetrics, TrainMetrics
 from tasks.dataset import prepare_dataset
 from tasks.results import write_search_results
 from tasks.search_log import final_metrics
+from tasks.search_progress import ProgressBar
 from tasks.search_steps import TaskSteps, measure_latencies
 from tasks.tracking.store import patiently
 
@@ -53,7 +54,7 @@ class Summary(TypedDict, total=False):
     evaluate: EvaluateMetrics
 
 
-hide_tracebacks_of_user_errors()
+say_errors_once()
 repeat_lost_signals()
 
 
@@ -166,7 +167,8 @@ def run_search(context: Context, search: Search, observers: Sequence[Observer] =
         logger.warning(warning)
     log = context.track_search(search, logger)
     with log.running():
-        search.run([log, Progress(logger), context.report(logger), *observers], TaskSteps())
+        shown = [Progress(logger), ProgressBar(logger), context.report(logger)]
+        search.run([log, *shown, *observers], TaskSteps())
 
 
 def too_few_proposals(settings: Settings) -> str | None:

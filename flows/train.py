@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.context import Context
-from flows.logs import hide_tracebacks_of_user_errors
+from flows.logs import say_errors_once
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate, register, train
@@ -19,7 +19,7 @@ from nas_core.space.architectures import find_architecture
 from nas_core.training.record import FinalScores, Training
 from tasks.dataset import prepare_dataset
 
-hide_tracebacks_of_user_errors()
+say_errors_once()
 repeat_lost_signals()
 
 

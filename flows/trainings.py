@@ -12,7 +12,7 @@ from prefect import get_run_logger
 from flows.context import Context
 from nas_core.analysis.leaderboard import SearchMetrics, best_genotypes
 from nas_core.base.errors import CandidateError, RunError
-from nas_core.base.files import fill_folder
+from nas_core.base.files import fill_folder, write_bytes
 from nas_core.base.paths import results_folder
 from nas_core.space.genotype import Genotype
 from nas_core.training.lifecycle import PICTURES, evaluation_files, restore_training
@@ -24,7 +24,7 @@ from nas_core.training.record import (
     Trainings,
     TrainMetrics,
 )
-from tasks.results import write_table
+from tasks.results import write_evaluation_summary, write_table, write_training_summary
 from tasks.search_log import flatten
 from tasks.tracking.registry import RegisteredTraining, TrainingEntry, log_test, log_training
 from tasks.tracking.store import patiently
@@ -34,8 +34,8 @@ from tasks.training import evaluate_architecture, train_architecture
 def train_best(context: Context) -> TrainMetrics:
     """Train the best of the search and those of train.also; one of two names once, for both.
 
-    Leaves models/, curves.csv, metrics.json and trainings.json of the stage train. The last one is
-    there only when all that it lists is.
+    Leaves models/, curves.csv, metrics.json, summary.json and trainings.json of the stage train.
+    The last one is there only when all that it lists is.
 
     Returns:
         metrics.json: val scores by architecture.
@@ -75,6 +75,7 @@ def train_best(context: Context) -> TrainMetrics:
         }
     )
     metrics.write(place / "metrics.json")
+    write_training_summary(place, trainings)
     Trainings(trainings).write(place / "trainings.json")
     return metrics
 
@@ -83,7 +84,7 @@ def evaluate_trainings(context: Context) -> EvaluateMetrics:
     """Score what the stage train left on the test split.
 
     That is models/ and trainings.json, which DVC keeps; artifacts/trainings need not be there.
-    Leaves classes.csv, pictures/ and metrics.json of the stage evaluate.
+    Leaves classes.csv, pictures/, metrics.json and summary.json of the stage evaluate.
 
     Returns:
         metrics.json: test scores by architecture.
@@ -107,6 +108,7 @@ def evaluate_trainings(context: Context) -> EvaluateMetrics:
     write_table(place / "classes.csv", pd.DataFrame(rows, columns=["architecture", "class", "iou"]))
     metrics = EvaluateMetrics(scores)
     metrics.write(place / "metrics.json")
+    write_evaluation_summary(place, trainings, metrics)
     return metrics
 
 
@@ -126,6 +128,8 @@ def register(context: Context, folder: Path, search: str | None = None) -> Regis
     tracker, logger = context.tracker, get_run_logger()
     parent = patiently(lambda: tracker.search_run(search), logger) if search else None
     included = {"dataset", "encoder", "network", "train", "seed"}
+    drawing = folder / "architecture.svg"
+    write_bytes(drawing, context.draw(Genotype.load(folder / "genotype.json")))
     entry = TrainingEntry(
         name=training.label,
         identity=f"{training.label}-{training.identity}",
@@ -138,6 +142,8 @@ def register(context: Context, folder: Path, search: str | None = None) -> Regis
         params=flatten(settings.model_dump(mode="json", include=included)),
         history=training.history,
         val=training.val,
+        splits=training.splits,
+        drawing=drawing,
         files=[folder / "genotype.json"],
         parent=parent,
     )

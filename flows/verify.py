@@ -9,7 +9,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 
 from flows.context import Context, settings_of_run
-from flows.logs import hide_tracebacks_of_user_errors
+from flows.logs import say_errors_once
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate, naming, train
@@ -48,7 +48,7 @@ from tasks.search_log import flatten
 from tasks.tracking.store import patiently
 from tasks.verification_report import write_verification
 
-hide_tracebacks_of_user_errors()
+say_errors_once()
 repeat_lost_signals()
 
 

@@ -146,7 +146,7 @@ class EncoderSettings(Section):
     weights: PathText = Field(
         "imagenet",
         description="imagenet: torchvision's weights, downloaded. none: random. Anything else: "
-        "the path of a file with the weights (.pt state dict or .safetensors).",
+        "the path of a file with the weights (.pt state dict or .safetensors), or of a model.",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,10 +12,11 @@ from matplotlib.transforms import Bbox
 
 from nas_core.analysis.leaderboard import SearchMetrics, leaderboard
 from nas_core.analysis.pareto import pareto_front, pareto_fronts
-from nas_core.base.files import write_atomically
+from nas_core.base.files import write_atomically, write_json
 from nas_core.base.paths import results_folder
 from nas_core.config import Settings
 from nas_core.search.journal import Confirmation, Record
+from nas_core.training.record import EvaluateMetrics, Training
 
 # How each cost is shown: its name with the unit, and the unit's size.
 COST_AXES = {
@@ -25,6 +26,11 @@ COST_AXES = {
 }
 
 
+SUMMARY = "summary.json"
+"""What DVC compares: a few numbers of a stage under names that are the same in every search."""
+_RANKS = ("best", "second", "third")
+
+
 def write_search_results(
     root: Path,
     settings: Settings,
@@ -32,7 +38,7 @@ def write_search_results(
     candidates: Sequence[Record],
     confirmations: Sequence[Confirmation] = (),
 ) -> SearchMetrics:
-    """candidates.parquet, progress.csv, pareto.csv, pareto.png, metrics.json of the stage search.
+    """What the stage search leaves: its tables and picture, metrics.json and summary.json.
 
     progress.csv has the one reward of each candidate that the strategy learned from, all others the
     mean where there are several; see `leaderboard`.
@@ -72,11 +78,50 @@ def write_search_results(
         best=str(table["id"].iloc[0]) if scored else None,
     )
     metrics.write(place / "metrics.json")
+    best = table["reward"].dropna().head(2)
+    ranked = zip(_RANKS, best, strict=False)
+    write_json(place / SUMMARY, {rank: {"reward": float(reward)} for rank, reward in ranked})
     return metrics
 
 
 def _number(value: float) -> float | None:
     return None if pd.isna(value) else float(value)
+
+
+def write_training_summary(place: Path, trainings: Mapping[str, Training]) -> None:
+    """summary.json of the stage train: parameters and val mIoU of each.
+
+    Args:
+        trainings: by label, the best of the search first.
+    """
+    summary = {
+        role: {"parameters": training.num_parameters}
+        | ({"val_miou": training.val["mean_iou"]} if "mean_iou" in training.val else {})
+        for role, training in zip(_roles(trainings), trainings.values(), strict=True)
+    }
+    write_json(place / SUMMARY, summary)
+
+
+def write_evaluation_summary(
+    place: Path, trainings: Mapping[str, Training], metrics: EvaluateMetrics
+) -> None:
+    """summary.json of the stage evaluate: test mIoU of each."""
+    summary = {
+        role: {"test_miou": metrics.root[label].mean_iou}
+        for role, label in zip(_roles(trainings), trainings, strict=True)
+    }
+    write_json(place / SUMMARY, summary)
+
+
+def _roles(trainings: Mapping[str, Training]) -> Iterator[str]:
+    """Names that stay: those of architectures, and ranks for what has its id alone."""
+    rank = 0
+    for label, training in trainings.items():
+        if label != training.id:
+            yield label
+        else:
+            yield _RANKS[rank] if rank < len(_RANKS) else f"rank{rank + 1}"
+            rank += 1
 
 
 def pareto_picture(finished: pd.DataFrame) -> Figure:

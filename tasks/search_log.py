@@ -23,7 +23,9 @@ from tasks.tracking.tracker import LATENCY, SEEDS, CandidateEntry, Tracker
 
 # Metrics of the parent run that count what is recorded completely: a search that goes on records
 # the rest.
-NUM_CANDIDATES, NUM_ROUNDS = "candidates", "rounds"
+NUM_CANDIDATES, NUM_ROUNDS = "progress/candidates", "progress/rounds"
+# MLflow's page shows a group of charts for what stands before the slash, by the alphabet.
+STRATEGY = "strategy/"
 SECONDS_BETWEEN_TRIES = 30.0
 
 
@@ -106,8 +108,9 @@ class SearchLog(Observer):
             self._record_candidate(record)
             self._num_candidates += 1
         while (number := self._num_rounds) in self.search.rounds.diagnostics:
-            counted = {**self.search.rounds.diagnostics[number], NUM_ROUNDS: number + 1}
-            self.tracker.log_progress(self.run_id, number, counted)
+            diagnostics = self.search.rounds.diagnostics[number]
+            named = {STRATEGY + name: value for name, value in diagnostics.items()}
+            self.tracker.log_progress(self.run_id, number, {**named, NUM_ROUNDS: number + 1})
             self._num_rounds = number + 1
 
     def _record_candidate(self, record: Record) -> None:
@@ -140,8 +143,9 @@ class SearchLog(Observer):
                 metrics=_metrics(record),
                 curves=curves,
                 seconds=record.seconds,
-                stopped_early=record.status == "stopped early",
-                files=[drawing, *files.values()],
+                status=record.status,
+                drawing=drawing,
+                files=[*files.values()],
                 failure=record.reason,
             ),
             new=new,
@@ -149,7 +153,7 @@ class SearchLog(Observer):
         progress: dict[str, float] = {NUM_CANDIDATES: record.candidate}
         if record.reward is not None:
             self._best = max(self._best, record.reward)
-            progress |= {"candidate_reward": record.reward, "best_reward": self._best}
+            progress |= {"progress/reward": record.reward, "progress/best_reward": self._best}
         self.tracker.log_progress(self.run_id, record.candidate, progress)
 
     def _whole_files(self, record: Record) -> dict[str, Path]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
-from prefect.artifacts import create_markdown_artifact
+import pandas as pd
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from nas_core.analysis.report.live import LiveReport
+from nas_core.analysis.report.page import percent
 from nas_core.analysis.report.search_page import state_words, summary
 from nas_core.analysis.report.sources import SearchFacts
 from nas_core.base.errors import ServiceError, first_line
 from nas_core.base.logs import Logger
 from tasks.tracking.tracker import Tracker
+from tasks.tracking.views import EXPERIMENT, view_path
 
 
 class SearchReport(LiveReport):
@@ -27,7 +31,7 @@ class SearchReport(LiveReport):
             mlflow: address of MLflow's pages, None if there is none.
         """
         about = {key: value for key, value in tracker.tags.items() if "mlflow" not in key[:6]}
-        super().__init__(logger, about)
+        super().__init__(logger, about | {EXPERIMENT: tracker.experiment_id})
         self.tracker, self.mlflow = tracker, mlflow
         self._told = False
         self._linked: tuple[str, int] | None = None
@@ -60,15 +64,42 @@ class SearchReport(LiveReport):
             f"`nas report {facts.name} --open` opens it there",
         ]
         if self.mlflow and run_id:
-            page = f"{self.mlflow}/#/experiments/{self.tracker.experiment_id}/runs/{run_id}"
+            experiment = self.tracker.experiment_id
+            page = f"{self.mlflow}/#/experiments/{experiment}/runs/{run_id}"
+            view = self.mlflow + view_path(experiment, facts.name)
             lines.append(
-                f"- in MLflow: [the page]({page}/artifacts/{path.name}), [the search]({page})"
+                f"- in MLflow: [the candidates by reward]({view}), "
+                f"[the page]({page}/artifacts/{path.name}), [the search]({page})"
             )
+        name = facts.name.replace("_", "-")
         try:
             create_markdown_artifact(
                 "\n\n".join(lines),
-                key=f"search-{facts.name.replace('_', '-')}",
+                key=f"search-{name}",
                 description=f"What {facts.name} found, and where to see it",
             )
+            if facts.state != "running" and not facts.best.empty:
+                create_table_artifact(
+                    _best_rows(facts),
+                    key=f"best-{name}",
+                    description=f"The best candidates of {facts.name}",
+                )
         except httpx.HTTPError as error:
             self.logger.warning("Prefect has no link to %s: %s", path, first_line(error))
+
+
+def _best_rows(facts: SearchFacts) -> list[dict[str, Any]]:
+    return [
+        {
+            "rank": row["rank"],
+            "candidate": row["candidate"],
+            "id": row["id"],
+            "reward": f"{row['reward']:.4f}",
+            "mIoU": percent(row["mean_iou"]),
+            "parameters": f"{row['num_parameters']:,}",
+            "GMACs": f"{row['macs'] / 1e9:.2f}",
+            "latency": "" if pd.isna(row["latency_ms"]) else f"{row['latency_ms']:.1f} ms",
+            "status": row["status"],
+        }
+        for row in facts.best.astype(object).to_dict("records")
+    ]

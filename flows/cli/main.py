@@ -20,9 +20,9 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from flows.cli import completion, overview, tables
 from flows.cli import data_commands as data
 from flows.cli import model_commands as models
-from flows.cli import overview, tables
 from flows.cli.import_command import import_annotations
 from flows.cli.places import check_places
 from nas_core.base.errors import NasError, SettingsError, first_line, shown
@@ -54,7 +54,12 @@ errors = Console(stderr=True)
 
 Profile = Annotated[
     str,
-    typer.Option("--profile", "-p", help="camvid (params.yaml itself) or a file of profiles/."),
+    typer.Option(
+        "--profile",
+        "-p",
+        help="camvid (params.yaml itself) or a file of profiles/.",
+        autocompletion=completion.profile_names,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -67,6 +72,7 @@ Reference = Annotated[
     typer.Argument(
         metavar="GENOTYPE",
         help="A name (arch0, arch1, camvid0), an id from a search, or a JSON file.",
+        autocompletion=completion.genotype_names,
     ),
 ]
 
@@ -178,6 +184,7 @@ def fidelity(
         typer.Argument(
             metavar="[GENOTYPE]...",
             help="Names, ids or JSON files; else random ones within search.constraints.",
+            autocompletion=completion.genotype_names,
         ),
     ] = None,
     profile: Profile = "camvid",
@@ -221,7 +228,9 @@ def verify(
     profile: Annotated[
         str,
         typer.Argument(
-            metavar="PROFILE", help="camvid (params.yaml itself) or a file of profiles/."
+            metavar="PROFILE",
+            help="camvid (params.yaml itself) or a file of profiles/.",
+            autocompletion=completion.profile_names,
         ),
     ] = "camvid",
     overrides: Overrides = None,
@@ -230,6 +239,7 @@ def verify(
         typer.Option(
             metavar="GENOTYPE",
             help="A name, id or JSON file; again for more. All names if left out.",
+            autocompletion=completion.genotype_names,
         ),
     ] = None,
     seed: Annotated[
@@ -319,7 +329,10 @@ def describe(
 def leaderboard(
     run: Annotated[
         str | None,
-        typer.Option(help="Folder name of a search in artifacts/searches; the latest if left out."),
+        typer.Option(
+            help="Folder name of a search in artifacts/searches; the latest if left out.",
+            autocompletion=completion.search_names,
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Rows of the table in the terminal.")] = 20,
     csv: Annotated[Path | None, typer.Option(help="Write all rows to this CSV file.")] = None,
@@ -388,7 +401,12 @@ def down() -> None:
 
 @app.command("run")
 def run_deployment(
-    deployment: Annotated[str, typer.Argument(help="For example nas-search/synthetic.")],
+    deployment: Annotated[
+        str,
+        typer.Argument(
+            help="For example nas-search/synthetic.", autocompletion=completion.deployment_names
+        ),
+    ],
     param: Annotated[
         list[str] | None,
         typer.Option(

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from flows.cli import tables
+from flows.cli.completion import model_names
 from nas_core.base.errors import DataError, RunError, SettingsError
 from nas_core.config import project_dir
 
@@ -21,7 +22,7 @@ SHOWN_PROBLEMS = 20
 MODEL_HELP = (
     "The name of a shipped model, a .safetensors file, or a folder with one (such as a training's)."
 )
-Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, autocompletion=model_names)]
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Files and folders.")]
 
 
@@ -47,7 +48,9 @@ def ship(
 
 def predict(
     images: Images,
-    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP)],
+    model: Annotated[
+        str, typer.Option(metavar="MODEL", help=MODEL_HELP, autocompletion=model_names)
+    ],
     out: Annotated[Path, typer.Option(help="Folder for STEM.png and STEM_overlay.png.")],
     masks: Annotated[
         Path | None,

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.cli.completion import search_names
 from flows.servers.processes import Services
 from nas_core.base.addresses import redacted
 from nas_core.base.errors import RunError, ServiceError, printable
@@ -38,6 +39,7 @@ def report(
         typer.Argument(
             metavar="NAME",
             help="Folder name of a search in artifacts/searches; the latest if left out.",
+            autocompletion=search_names,
         ),
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,

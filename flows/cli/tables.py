@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.servers.processes import service_address
-from nas_core.base.paths import artifacts_folder, results_folder
+from flows.servers.processes import mlflow_pages
+from nas_core.base.paths import artifacts_folder, results_folder, searches_folder
 from nas_core.config import Settings
 from nas_core.training.record import EvaluateMetrics, Scores, TrainedNetwork, TrainMetrics
+from tasks.tracking.views import search_view
 
 if TYPE_CHECKING:  # pandas takes a while to import
     import pandas as pd
@@ -30,26 +32,29 @@ SCORES = ("mean_iou", "frequency_weighted_iou", "mean_accuracy")
 
 
 def candidates_table(name: str, candidates: pd.DataFrame, top: int) -> Table:
-    """The first rows of a leaderboard; a mean has its standard error and number of seeds."""
+    """The first rows of a leaderboard, by rank, in 80 columns.
+
+    A mean has its standard error and number of seeds.
+    """
     shown = f": the best {top} of {len(candidates)}" if len(candidates) > top else ""
-    table = Table(title=f"{name}{shown}", title_justify="left")
-    for heading in ("rank", "reward", "mIoU", "params", "GMACs", "seconds"):
+    table = Table(title=f"{name}{shown}", title_justify="left", pad_edge=False)
+    for heading in ("reward", "mIoU", "params", "GMACs", "s"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("id", no_wrap=True)
-    table.add_column("candidate")
+    table.add_column("cand.", justify="right", no_wrap=True)
+    table.add_column("ended")
     for row in candidates.head(top).astype(object).to_dict("records"):
         scores = [row["reward"], row["mean_iou"]]
         failed = row["status"] == "failed"
-        note = "" if row["status"] == "finished" else f", {row['status']}"
-        if row.get("failed_seeds", 0):
-            note = f", {row['failed_seeds']} failed{note}"
+        ended = {"finished": "", "stopped early": "early"}.get(row["status"], row["status"])
         # Tables of older versions have no seeds.
         error = ""
         if row.get("seeds", 0) > 1:
-            note = f", {row['seeds']} seeds{note}"
-            error = f"±{row['reward_error']:.4f}"
+            ended = f"{row['seeds']} seeds"
+            error = f"±{row['reward_error']:.4f}".replace("±0.", "±.")
+        if row.get("failed_seeds", 0):
+            ended = f"{ended}, {row['failed_seeds']} failed".removeprefix(", ")
         table.add_row(
-            "" if failed else str(row["rank"]),
             *(
                 "" if failed else f"{score:.4f}{more}"
                 for score, more in zip(scores, (error, ""), strict=True)
@@ -58,7 +63,8 @@ def candidates_table(name: str, candidates: pd.DataFrame, top: int) -> Table:
             f"{row['macs'] / 1e9:.2f}",
             f"{row['seconds']:.0f}",
             row["id"],
-            f"{row['candidate']}{note}",
+            str(row["candidate"]),
+            ended,
         )
     return table
 
@@ -86,7 +92,7 @@ def print_results(console: Console, root: Path, settings: Settings) -> None:
         ("tables and final models", place.parent),
         ("all candidates", "nas leaderboard"),
         ("one of them", "nas describe ID"),
-        ("compare in MLflow", _mlflow(root)),
+        ("compare in MLflow", _mlflow(root, settings, search)),
         ("all of it on one page", _report(artifacts / "searches" / search)),
     ):
         console.print(f"{what:<24} {where}", soft_wrap=True, highlight=False)
@@ -112,7 +118,7 @@ def print_comparison(
         title_justify="left",
     )
     table.add_column("strategy", no_wrap=True)
-    for heading in ("seeds", "candidates", r"best \[min..max]", "mean", "last quarter"):
+    for heading in ("seeds", "cand.", r"best \[min..max]", "mean", "last 1/4"):
         table.add_column(heading, justify="right", no_wrap=True)
     for strategy, over_seeds in comparison.strategies.items():
         best, mean, last = (
@@ -145,7 +151,7 @@ def print_comparison(
 
 
 def _score(values: Spread | None) -> str:
-    return "none" if values is None else f"{values.mean:.4f}"
+    return "none" if values is None else f"{values.mean:.3f}"
 
 
 def print_fidelity(
@@ -288,8 +294,13 @@ def _trainings_table(trained: Mapping[str, TrainedNetwork], tested: Mapping[str,
     return table
 
 
-def _mlflow(root: Path) -> str:
-    return service_address(root, "mlflow") or "nas up, then the address that it prints"
+def _mlflow(root: Path, settings: Settings, search: str) -> str:
+    """Where MLflow's pages show the candidates of a search by reward."""
+    uri = settings.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    pages = mlflow_pages(root, uri)
+    if pages is None:
+        return "nas up, then the address that it prints"
+    return pages + (search_view(searches_folder(root) / search) or "")
 
 
 def _report(search: Path) -> str:

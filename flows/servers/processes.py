@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from nas_core.base.addresses import redacted
 from nas_core.base.errors import ServiceError, first_line
 from nas_core.base.files import MAX_JSON, read_limited, write_json
 from nas_core.base.paths import artifacts_folder
@@ -130,6 +132,19 @@ def service_address(root: Path, key: str) -> str | None:
     """Where a service that `nas up` started is reached, None if it does not run."""
     service = Services.read(artifacts_folder(root) / "services" / "services.json").running(key)
     return service.url if service else None
+
+
+def mlflow_pages(root: Path, uri: str) -> str | None:
+    """The address of MLflow's pages, None if nothing serves them.
+
+    Args:
+        uri: the tracking URI, or the setting that it comes from.
+    """
+    if uri.startswith(("http://", "https://")):
+        return redacted(uri).rstrip("/")
+    with suppress(ServiceError):  # `nas up` and `nas down` tell of a damaged record
+        return service_address(root, "mlflow")
+    return None
 
 
 def _is_copied(service: Service, path: Path) -> bool:

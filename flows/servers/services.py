@@ -42,10 +42,11 @@ from nas_core.base.addresses import redacted
 from nas_core.base.errors import ServiceError, shown
 from nas_core.base.files import digest_of
 from nas_core.base.locks import exclusive
-from nas_core.base.paths import artifacts_folder
+from nas_core.base.paths import artifacts_folder, searches_folder
 from nas_core.config import load_settings
 from tasks.guard import HOSTS_VARIABLE, LOOPBACK, allowed_hosts, origins
 from tasks.tracking.guarded_mlflow import MLFLOW_APP
+from tasks.tracking.views import latest_search_view
 
 HOST = "127.0.0.1"
 PREFECT_PORT = 4200
@@ -124,6 +125,8 @@ def up(root: Path, options: Options, console: Console) -> None:
         _point_profile_to(url, record, console)
         if mlflow := record.services.get("mlflow"):
             _await_start(record, "mlflow", lambda: _mlflow_answers(mlflow.url), began, console)
+            if view := latest_search_view(searches_folder(root)):
+                console.print(f"candidates       by reward at {mlflow.url}{view}", soft_wrap=True)
         serve_deployments(root, record, url, names, START_TIMEOUT, console)
 
 

@@ -64,7 +64,8 @@ def load_encoder_weights(weights: str, root: Path) -> dict[str, Tensor] | None:
 
     Args:
         weights: imagenet (torchvision's, downloaded once), none, or the path of a .pt or
-            .safetensors file. Further blocks of MobileNetV2 in it are left out.
+            .safetensors file. Further blocks of MobileNetV2 in it are left out, and of a network
+            of this program all but its encoder.
         root: where a relative path starts.
 
     Raises:
@@ -112,6 +113,13 @@ def _select(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """The encoder's entries of `state`, checked against its names and shapes."""
     with torch.device("meta"):
         expected = Encoder().state_dict()
+    if not expected.keys() & state.keys():  # as of a file in models/
+        begins = "encoder."
+        state = {
+            str(name).removeprefix(begins): tensor
+            for name, tensor in state.items()
+            if str(name).startswith(begins)
+        }
     missing = [name for name in expected if name not in state]
     if missing:
         raise WeightsError(

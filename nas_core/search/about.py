@@ -47,8 +47,9 @@ def read_about(folder: Path) -> dict[str, Any]:
     if not isinstance(about, dict):
         return {}
     began = about.get("began")
-    whole = type(began) in (int, float) and 0 <= began < 1e11
-    return about if whole and count_in(about, "num_candidates") else {}
+    if not isinstance(began, int | float) or isinstance(began, bool) or not 0 <= began < 1e11:
+        return {}
+    return about if count_in(about, "num_candidates") else {}
 
 
 def count_in(section: Any, key: str) -> int | None:

@@ -37,7 +37,8 @@ class Progress(Observer):
         self.logger.warning("%s", message)
 
     def on_record(self, record: Record) -> None:
-        self.logger.info("%s", self.line(record))
+        level = logging.WARNING if record.status == "failed" else logging.INFO
+        self.logger.log(level, "%s", self.line(record))
 
     def on_confirmation(self, confirmation: Confirmation) -> None:
         self.logger.info("%s", self.confirming_line(confirmation))

@@ -145,20 +145,20 @@ class Genotype:
         taken = {entry for layer in self.structure for entry in (layer.in1, layer.in2)}
         return tuple(index for index in range(len(self.structure)) if index + NUM_TAPS not in taken)
 
-    def decisions(self) -> dict[str, str | int]:
-        """Every decision by name, in readable form: `{"template_0_op1": "sep_conv_3x3", ...}`."""
-        named: dict[str, str | int] = {}
-        for index, template in enumerate(self.templates):
-            named[f"template_{index}_op1"] = OPERATIONS[template.op1]
-            named[f"template_{index}_op2"] = OPERATIONS[template.op2]
-            named[f"template_{index}_agg"] = AGGREGATIONS[template.agg]
-        for index, layer in enumerate(self.structure):
-            named[f"layer_{index}_in1"] = _pool_entry(layer.in1)
-            named[f"layer_{index}_in2"] = _pool_entry(layer.in2)
-            named[f"layer_{index}_template"] = layer.template
-            named[f"layer_{index}_repeats"] = layer.repeats
-            named[f"layer_{index}_stride"] = layer.stride
-        return named
+    def layers(self) -> list[str]:
+        """Each layer with all its decisions, in readable form.
+
+        As `cat(max_pool_3x3(tap 0), sep_conv_3x3(tap 1)), repeats 1, stride 2`: those of two
+        genotypes are equal where the layers are, whatever the order of the templates.
+        """
+        return [self._layer_in_words(layer) for layer in self.structure]
+
+    def _layer_in_words(self, layer: Layer) -> str:
+        template = self.templates[layer.template]
+        first = f"{OPERATIONS[template.op1]}({_pool_entry(layer.in1)})"
+        second = f"{OPERATIONS[template.op2]}({_pool_entry(layer.in2)})"
+        whole = f"{AGGREGATIONS[template.agg]}({first}, {second})"
+        return f"{whole}, repeats {layer.repeats}, stride {layer.stride}"
 
     def describe(self) -> str:
         """Several lines for a reader: the templates, the layers and what the head collects."""

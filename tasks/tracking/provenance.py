@@ -19,13 +19,20 @@ PACKAGES = ("torch", "torchvision", "prefect", "mlflow", "dvc", "numpy")
 
 
 def provenance_tags(
-    root: Path, *, profile: str, data_hash: str, seed: int, device: str
+    root: Path, *, profile: str, data_hash: str, seed: int, device: str, source: str
 ) -> dict[str, str]:
-    """Commit, data hash, seed, device, profile and the versions of Python and the packages."""
+    """Commit, data hash, seed, device, profile and the versions of Python and the packages.
+
+    Args:
+        source: what makes the run, as the name of a flow.
+    """
     commit = git_commit(root)
     return {
         "commit": commit,
-        "mlflow.source.git.commit": commit,  # the column "Version" of MLflow's page
+        # The columns "Version" and "Source" of MLflow's page.
+        "mlflow.source.git.commit": commit,
+        "mlflow.source.name": source,
+        "mlflow.source.type": "PROJECT",
         "data_hash": data_hash,
         "seed": str(seed),
         "device": device,

@@ -17,7 +17,7 @@ from typing import Any
 
 import mlflow.pyfunc
 import pandas as pd
-from mlflow.entities import LoggedModelOutput, Metric
+from mlflow.entities import LoggedModelOutput, Metric, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -26,14 +26,17 @@ from PIL import Image
 
 import nas_core
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
+from tasks.tracking.notes import artifact_link, network_note
 from tasks.tracking.store import service_errors
 from tasks.tracking.tracker import (
+    ID_TAG,
     KIND_TAG,
     PARENT_TAG,
     Tracker,
     architecture_params,
     milliseconds,
 )
+from tasks.tracking.views import NOTE_TAG
 
 TRAINING_TAG = "nas.training"
 CHAMPION = "champion"
@@ -69,6 +72,8 @@ class TrainingEntry:
         started, finished: seconds since the epoch.
         history: a row an epoch; `epoch` is its number, the other values become curves.
         val: scores on the val split; empty if the network was trained on it.
+        splits: what it was trained on, as `train+val`.
+        drawing: a picture of the network, uploaded and shown in descriptions.
         files: uploaded as artifacts under their own names.
         parent: run of the search that the architecture came from.
     """
@@ -84,6 +89,8 @@ class TrainingEntry:
     params: Mapping[str, Any] = field(default_factory=dict)
     history: Sequence[Mapping[str, float]] = ()
     val: Mapping[str, float] = field(default_factory=dict)
+    splits: str = "train"
+    drawing: Path | None = None
     files: Sequence[Path] = ()
     parent: str | None = None
 
@@ -114,19 +121,26 @@ def log_training(tracker: Tracker, entry: TrainingEntry, model_name: str) -> Reg
         tracker.kill_abandoned(tags)
         run_id = tracker.create_run(
             f"train {entry.name}",
-            {**tags, **({PARENT_TAG: entry.parent} if entry.parent else {})},
+            {
+                **tags,
+                ID_TAG: card.genotype.id,
+                **({PARENT_TAG: entry.parent} if entry.parent else {}),
+            },
             entry.started,
         )
         architecture = architecture_params(
             card.genotype, entry.num_parameters, entry.macs, entry.seed
         )
         tracker.log_params(run_id, {"architecture": entry.name, **architecture, **entry.params})
-        tracker.log_files(run_id, [entry.weights, *entry.files])
+        tracker.log_data(run_id, entry.splits)
+        tracker.log_files(run_id, [entry.weights, *filter(None, [entry.drawing]), *entry.files])
+        note = _note(run_id, entry, card)
+        tracker.describe(run_id, note)
         model_id = _log_model(tracker, run_id, entry, card)
         at = milliseconds(entry.finished)
         tracker.log_metrics(run_id, _curves(entry.history, at))
         tracker.log_metrics(run_id, _scores("val", entry.val, at, model_id))
-        registered = _register(tracker, run_id, model_id, model_name, card, entry.val)
+        registered = _register(tracker, run_id, model_id, model_name, card, entry.val, note)
         tracker.client.set_terminated(run_id, "FINISHED", at)
     return _registered(tracker, registered)
 
@@ -157,7 +171,31 @@ def log_test(
         tracker.log_files(run_id, [path for path in files if path.name not in logged], split)
         if {score.key for score in scores if math.isfinite(score.value)} <= set(run.data.metrics):
             return
+        tracker.log_data(run_id, split)
+        _add_score(tracker, run, f"{split} mIoU: {100 * metrics['mean_iou']:.1f} %")
         tracker.log_metrics(run_id, scores)  # last: they say that the record is complete
+
+
+def _note(run_id: str, entry: TrainingEntry, card: NetworkCard) -> str:
+    val = entry.val.get("mean_iou", math.nan)
+    return network_note(
+        f"`{entry.name}`, trained fully on {entry.splits}",
+        card.genotype.id,
+        entry.num_parameters,
+        entry.macs,
+        {"val mIoU": val} if math.isfinite(val) else {},
+        artifact_link(run_id, entry.drawing.name) if entry.drawing else "",
+    )
+
+
+def _add_score(tracker: Tracker, run: Run, line: str) -> None:
+    """Add a score to the descriptions of a training and of the versions of its model."""
+    note = run.data.tags.get(NOTE_TAG, "")
+    if line not in note:
+        note = f"{line}\n\n{note}"
+    tracker.describe(run.info.run_id, note)
+    for one in _versions(tracker, f"run_id = '{run.info.run_id}'"):
+        tracker.client.update_model_version(one.name, one.version, note)
 
 
 def requirements() -> list[str]:
@@ -220,20 +258,25 @@ def _register(
     model_name: str,
     card: NetworkCard,
     val: Mapping[str, float],
+    note: str,
 ) -> ModelVersion:
     client = tracker.client
     try:
-        client.create_registered_model(model_name)
+        client.create_registered_model(
+            model_name,
+            description="Compact segmentation networks, trained fully, a version each. "
+            f"The alias `{CHAMPION}` is on the one with the best val mIoU.",
+        )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    tags = {"architecture_id": card.genotype.id}
+    tags = {ID_TAG: card.genotype.id}
     if math.isfinite(val.get("mean_iou", math.nan)):
         tags[VAL_TAG] = str(float(val["mean_iou"]))
     # Not models:/ID: the SQL store would look that up under the process-wide tracking URI.
     source = client.get_logged_model(model_id).artifact_location
     registered = client.create_model_version(
-        model_name, source, run_id, tags=tags, model_id=model_id
+        model_name, source, run_id, tags=tags, model_id=model_id, description=note
     )
     # The link from the model's page to its version.
     link = json.dumps([{"name": model_name, "version": registered.version}])

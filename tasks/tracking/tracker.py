@@ -7,6 +7,7 @@ looked up only so that a crash leaves no candidate twice in the record.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,16 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 
 from nas_core.space.genotype import Genotype
 from tasks.tracking.location import adopt_artifacts, warn_of_foreign_location
+from tasks.tracking.notes import artifact_link, network_note
 from tasks.tracking.store import (
     artifact_location,
     connect,
     ensure_experiment,
     service_errors,
 )
+from tasks.tracking.views import NOTE_TAG, STATUS_TAG, add_search_view, prepare_pages
 
 PARENT_TAG = "mlflow.parentRunId"
 KIND_TAG = "nas.kind"
@@ -31,6 +34,7 @@ SEARCH_TAG = "nas.search"
 CANDIDATE_TAG = "nas.candidate"
 REPORT_TAG = "nas.report"
 FAILURE_TAG = "failure"
+ID_TAG = "architecture_id"
 LATENCY = "latency_ms"
 SEEDS = "seeds"
 
@@ -43,6 +47,20 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 @dataclass(frozen=True)
+class DataEntry:
+    """A prepared dataset, as MLflow lists it among the inputs of a run.
+
+    Attributes:
+        digest: hexadecimal; MLflow takes 36 characters.
+        source: where it was read from.
+    """
+
+    name: str
+    digest: str
+    source: str
+
+
+@dataclass(frozen=True)
 class CandidateEntry:
     """What is recorded of one candidate.
 
@@ -52,6 +70,8 @@ class CandidateEntry:
         metrics: final scores and latency by name; a failed candidate has no scores.
         curves: values of a quantity epoch by epoch, by name.
         seconds: time spent in each stage.
+        status: finished, stopped early or failed.
+        drawing: a picture of the network, uploaded and shown in its description.
         files: uploaded as artifacts under their own names.
         failure: why there is no score; empty if there is one.
     """
@@ -66,7 +86,8 @@ class CandidateEntry:
     metrics: Mapping[str, float] = field(default_factory=dict)
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
-    stopped_early: bool = False
+    status: str = "finished"
+    drawing: Path | None = None
     files: Sequence[Path] = ()
     failure: str = ""
 
@@ -79,11 +100,20 @@ class Tracker:
         experiment: the experiment's name; it is created if need be.
         tags: set on every run, see `provenance_tags`.
         root: the project's folder, where a local store keeps artifacts.
+        data: an input of every search, candidate and training.
     """
 
-    def __init__(self, uri: str, experiment: str, tags: Mapping[str, str], root: Path) -> None:
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        tags: Mapping[str, str],
+        root: Path,
+        data: DataEntry | None = None,
+    ) -> None:
         self.uri = uri
         self.tags = dict(tags)
+        self.data = data
         self.client = connect(uri)
         adopt_artifacts(uri, root)
         self.experiment_id = ensure_experiment(
@@ -91,6 +121,7 @@ class Tracker:
         )
         with service_errors(uri):
             warn_of_foreign_location(self.client, self.experiment_id, root)
+            prepare_pages(self.client, self.experiment_id)
 
     @staticmethod
     def check(uri: str, root: Path | None = None) -> None:
@@ -118,15 +149,17 @@ class Tracker:
         """
         with service_errors(self.uri):
             found = self.find_runs({KIND_TAG: "search", SEARCH_TAG: identity})
-            if not found:
+            if found:
+                run = found[-1]  # the oldest
+                run_id = str(run.info.run_id)
+                self.client.update_run(run_id, status="RUNNING")
+                self.kill_abandoned({PARENT_TAG: run_id})
+                self._log_changes(run, params)
+            else:
                 run_id = self.create_run(name, {KIND_TAG: "search", SEARCH_TAG: identity})
                 self.log_params(run_id, params)
-                return run_id
-            run = found[-1]  # the oldest
-            run_id = str(run.info.run_id)
-            self.client.update_run(run_id, status="RUNNING")
-            self.kill_abandoned({PARENT_TAG: run_id})
-            self._log_changes(run, params)
+            self.log_data(run_id, "train")
+            add_search_view(self.client, self.experiment_id, identity, run_id)
             return run_id
 
     def search_run(self, identity: str) -> str | None:
@@ -150,6 +183,7 @@ class Tracker:
                 for run in self.find_runs(tags, status):
                     return str(run.info.run_id)
                 self.kill_abandoned(tags)  # as after an outage in the middle of this
+            tags |= {ID_TAG: entry.genotype.id, STATUS_TAG: entry.status}
             if entry.failure:
                 tags[FAILURE_TAG] = entry.failure[:MAX_FAILURE_LENGTH]
             name = f"candidate {entry.number} · {entry.genotype.id[:6]}"
@@ -159,9 +193,32 @@ class Tracker:
                 architecture_params(entry.genotype, entry.num_parameters, entry.macs, entry.seed),
             )
             self.log_metrics(run_id, _candidate_metrics(entry))
-            self.log_files(run_id, entry.files)
+            self.log_data(run_id, "train")
+            self.log_files(run_id, [*filter(None, [entry.drawing]), *entry.files])
+            self.describe(run_id, _candidate_note(run_id, entry))
             self.client.set_terminated(run_id, status, milliseconds(entry.finished))
             return run_id
+
+    def describe(self, run_id: str, note: str) -> None:
+        """Give a run the description that MLflow's page shows, in Markdown."""
+        with service_errors(self.uri):
+            self.client.set_tag(run_id, NOTE_TAG, note)
+
+    def log_data(self, run_id: str, split: str) -> None:
+        """List the dataset among the inputs of a run; again, it changes nothing.
+
+        Args:
+            split: what the run takes of it. MLflow lists a dataset once in a run, so that another
+                split stands there with its name.
+        """
+        if self.data is None:
+            return
+        name = self.data.name if split.startswith("train") else f"{self.data.name} {split}"
+        source = json.dumps({"uri": self.data.source})
+        dataset = Dataset(name, self.data.digest[:36], "local", source)
+        tag = InputTag("mlflow.data.context", split)
+        with service_errors(self.uri):
+            self.client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
 
     def latest_metrics(self, run_id: str) -> dict[str, float]:
         """The last value of each metric of a run."""
@@ -314,14 +371,12 @@ class Tracker:
 def architecture_params(
     genotype: Genotype, num_parameters: int, macs: int, seed: int
 ) -> dict[str, str | int]:
-    """What an architecture is and costs, as parameters of a run."""
-    return {
-        "id": genotype.id,
-        "num_parameters": num_parameters,
-        "macs": macs,
-        "seed": seed,
-        **genotype.decisions(),
-    }
+    """What an architecture is and costs, as parameters of a run.
+
+    MLflow's page of comparisons begins with the first three by name: those that are numbers.
+    """
+    layers = {f"structure_{index}": words for index, words in enumerate(genotype.layers())}
+    return {"macs": macs, "num_parameters": num_parameters, "seed": seed, **layers}
 
 
 def milliseconds(seconds: float) -> int:
@@ -332,7 +387,8 @@ def _candidate_metrics(entry: CandidateEntry) -> list[Metric]:
     at = milliseconds(entry.finished)
     values = {
         **entry.metrics,
-        "stopped_early": float(entry.stopped_early),
+        "num_parameters": float(entry.num_parameters),
+        "gmacs": entry.macs / 1e9,
         **{f"seconds_{stage}": value for stage, value in entry.seconds.items()},
     }
     return [Metric(name, value, at, 0) for name, value in values.items()] + [
@@ -340,6 +396,19 @@ def _candidate_metrics(entry: CandidateEntry) -> list[Metric]:
         for name, curve in entry.curves.items()
         for step, value in enumerate(curve, start=1)
     ]
+
+
+def _candidate_note(run_id: str, entry: CandidateEntry) -> str:
+    shown = {"reward": "reward", "mean_iou": "meta-val mIoU", LATENCY: "latency"}
+    note = network_note(
+        f"Candidate {entry.number}, {entry.status}",
+        entry.genotype.id,
+        entry.num_parameters,
+        entry.macs,
+        {name: entry.metrics[key] for key, name in shown.items() if key in entry.metrics},
+        artifact_link(run_id, entry.drawing.name) if entry.drawing else "",
+    )
+    return f"{note}\n\n{entry.failure[:MAX_FAILURE_LENGTH]}" if entry.failure else note
 
 
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:

@@ -215,10 +215,13 @@ def check_mlflow(uri: str, num_candidates: int) -> None:
     assert numbers == list(range(1, num_candidates + 1))
     (search,) = [run for run in runs if run.data.tags["nas.kind"] == "search"]
     assert search.info.status == "FINISHED"
-    assert search.data.metrics["candidates"] == num_candidates
-    for name in ("best_reward", "reward_mean"):
+    assert search.data.metrics["progress/candidates"] == num_candidates
+    for name, num_steps in (
+        ("progress/best_reward", num_candidates),
+        ("strategy/reward_mean", num_candidates // 2),
+    ):
         steps = [metric.step for metric in client.get_metric_history(search.info.run_id, name)]
-        assert len(set(steps)) == (num_candidates if name == "best_reward" else num_candidates // 2)
+        assert len(set(steps)) == num_steps
 
 
 def seeded_random() -> random.Random:

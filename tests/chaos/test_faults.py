@@ -148,7 +148,7 @@ def test_mlflow_is_away_at_the_end(
         f"tags.`nas.search` = '{project.journal.parent.name}'",
     )
     assert [run.info.status for run in runs] == ["FINISHED"]
-    assert runs[0].data.metrics["candidates"] == 4
+    assert runs[0].data.metrics["progress/candidates"] == 4
 
 
 def test_a_locked_database_is_waited_for(project: Project, plan: Path) -> None:

@@ -15,6 +15,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.servers import services
 from flows.servers.prefect_server import api
 from nas_core.base.errors import ServiceError
+from nas_core.space.architectures import ARCHITECTURES
+from tasks.tracking.tracker import CandidateEntry, Tracker
+from tasks.tracking.views import view_path
 from tests.flows import pages
 from tests.flows.test_services import Project, bring_up, brought_up
 
@@ -175,3 +178,36 @@ def test_a_name_that_was_not_asked_for_needs_a_new_start(project: Project) -> No
         pytest.raises(ServiceError, match=r"for --allow-host nas\.example\.org run `nas down`"),
     ):
         bring_up(project.folder, services.Options(allow_hosts=("nas.example.org",)))
+
+
+@pytest.fixture
+def recorded(project: Project, tmp_path: Path) -> tuple[str, str]:
+    """The experiment of a search s1 of three candidates, and the run of the last one."""
+    drawing = tmp_path / "architecture.svg"
+    drawing.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"/>')
+    tracker = Tracker(f"http://127.0.0.1:{project.mlflow_port}", "viewed", {}, tmp_path)
+    parent = tracker.start_search("s1", "s1", {})
+    for number, reward in enumerate((0.25, 0.75, 0.5), start=1):
+        entry = CandidateEntry(
+            number, ARCHITECTURES["arch0"], 274_443, 10**9, 0, 0.0, 1.0,
+            metrics={"reward": reward}, drawing=drawing,
+        )  # fmt: skip
+        last = tracker.log_candidate(parent, entry)
+    return tracker.experiment_id, last
+
+
+def test_mlflow_opens_a_search_at_its_candidates_by_reward(
+    project: Project, recorded: tuple[str, str], chromium: BrowserContext
+) -> None:
+    mlflow, (experiment, run_id) = f"http://127.0.0.1:{project.mlflow_port}", recorded
+    page = chromium.new_page()
+    page.goto(mlflow + view_path(experiment, "s1"))
+    page.get_by_role("link", name="candidate 3").wait_for()
+    names = [name[:11] for name in page.get_by_role("link", name="candidate").all_inner_texts()]
+    assert names == ["candidate 2", "candidate 3", "candidate 1"]
+    for heading in ("reward", "num_parameters", "gmacs"):
+        assert page.get_by_role("columnheader", name=heading).first.is_visible()
+    page.goto("about:blank")
+    page.goto(f"{mlflow}/#/experiments/{experiment}/runs/{run_id}")
+    page.get_by_text("274,443 parameters").wait_for()
+    page.wait_for_function("[...document.images].some((image) => image.naturalWidth === 40)")

@@ -132,5 +132,5 @@ def test_where_nothing_needs_latencies_those_of_the_finished_are_measured_at_the
     experiment = client.get_experiment_by_name("load")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], "tags.`nas.kind` = 'candidate'")
-    logged = {run.data.params["id"]: run.data.metrics.get("latency_ms") for run in runs}
+    logged = {run.data.tags["architecture_id"]: run.data.metrics.get("latency_ms") for run in runs}
     assert logged == expected

@@ -142,7 +142,7 @@ def test_mlflow_has_a_finished_run_a_candidate(whole: Path) -> None:
         run = by_number[record.candidate]
         assert run.info.status == "FINISHED"
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert run.data.params["id"] == record.id
+        assert run.data.tags["architecture_id"] == record.id
         assert run.data.params["num_parameters"] == str(record.num_parameters)
         assert run.data.metrics["reward"] == record.reward
         assert run.data.metrics["mean_iou"] == record.metrics["mean_iou"]
@@ -173,10 +173,17 @@ def test_the_page_of_the_search_tells_of_all_stages(run_of_all: tuple[Path, UUID
     (parent,) = runs_of(whole, "search")
     kept = Path(client_of(whole).download_artifacts(parent.info.run_id, "report.html"))
     assert kept.read_bytes() == path.read_bytes()
-    key = f"search-{path.parent.name}"
     with get_client(sync_client=True) as client:
-        of_key = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
-        links = client.read_artifacts(artifact_filter=of_key)
+        links, tables, bars = (
+            client.read_artifacts(
+                artifact_filter=ArtifactFilter(
+                    key=ArtifactFilterKey(any_=[f"{kind}-{path.parent.name}"])
+                )
+            )
+            for kind in ("search", "best", "progress")
+        )
+    assert [bar.data for bar in bars] == [100]
+    assert all(json.loads(str(table.data))[0]["id"] == best.id for table in tables) and tables
     assert {link.flow_run_id for link in links} == {run_id}
     latest = sorted((link.updated, str(link.data)) for link in links)[-1][1]
     assert str(path) in latest and "complete" in latest and best.id in latest
@@ -223,7 +230,7 @@ def test_a_pareto_front_is_part_of_the_result(whole: Path) -> None:
     assert {"pareto.png", "pareto.csv", "candidates.parquet"} <= logged
     ids = {record.id for record in finished}
     for candidate in runs_of(whole, "candidate"):
-        is_finished = candidate.data.params["id"] in ids
+        is_finished = candidate.data.tags["architecture_id"] in ids
         assert (candidate.data.metrics.get("latency_ms", 0) > 0) == is_finished
         assert candidate.data.metrics["quality"] == candidate.data.metrics["reward"]
 
@@ -238,7 +245,7 @@ def test_what_limits_refuse_and_costs_change_is_recorded(whole: Path, project: P
     nas_search(stage="prepare")
     nas_search(stage="search", search=settings)
     found = {record.id: record for record in records(project)}
-    runs = {run.data.params["id"]: run for run in runs_of(project, "candidate")}
+    runs = {run.data.tags["architecture_id"]: run for run in runs_of(project, "candidate")}
     assert len(found) == 2 and runs.keys() == found.keys()
     for identifier, record in found.items():
         assert record.num_parameters <= limit
@@ -392,8 +399,8 @@ def test_what_only_the_journal_has_is_recorded_on_resume(
     numbers = sorted(run.data.tags["nas.candidate"] for run in runs_of(again, "candidate"))
     assert numbers == ["1", "2", "3"]
     (search,) = runs_of(again, "search")
-    assert search.data.metrics["candidates"] == 3
-    assert search.data.metrics["rounds"] == 1
+    assert search.data.metrics["progress/candidates"] == 3
+    assert search.data.metrics["progress/rounds"] == 1
 
 
 def test_failing_candidates_stop_the_search_and_teach_nothing(project: Path) -> None:

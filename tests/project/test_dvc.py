@@ -139,17 +139,26 @@ def test_all_stages_leave_their_results(reproduced: Project) -> None:
             "pareto.csv",
             "pareto.png",
             "progress.csv",
+            "summary.json",
         },
-        "train": {"curves.csv", "metrics.json", "models", "trainings.json"},
-        "evaluate": {"classes.csv", "metrics.json", "pictures"},
+        "train": {"curves.csv", "metrics.json", "models", "summary.json", "trainings.json"},
+        "evaluate": {"classes.csv", "metrics.json", "pictures", "summary.json"},
     }
     for stage, names in files.items():
         assert {p.name for p in reproduced.results(stage).iterdir()} == names
     metrics = json.loads((reproduced.results("evaluate") / "metrics.json").read_text())
     best = json.loads((reproduced.results("search") / "metrics.json").read_text())["best"]
     assert list(metrics) == [best]
-    shown = json.loads(reproduced.dvc("metrics", "show", "--json"))
-    assert len(shown[""]["data"]) == 3
+    shown = json.loads(reproduced.dvc("metrics", "show", "--json"))[""]["data"]
+    assert {(Path(path).parent.name, role, *values) for path, summary in shown.items()
+            for role, values in summary["data"].items()} == {
+        ("search", "best", "reward"),
+        ("search", "second", "reward"),
+        ("train", "best", "parameters", "val_miou"),
+        ("evaluate", "best", "test_miou"),
+    }  # fmt: skip
+    table = reproduced.dvc("metrics", "show", "--precision", "3")
+    assert max(map(len, table.splitlines())) <= 130
 
 
 def test_an_interrupted_search_goes_on(interrupted: list[Record], reproduced: Project) -> None:

@@ -11,10 +11,12 @@ from safetensors.torch import save_file
 from torchvision.models import mobilenet_v2
 
 from nas_core.base.errors import WeightsError
+from nas_core.models.checkpoint import load_segmenter
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder, load_encoder_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+ROOT = Path(__file__).parents[3]
 TORCHVISION = mobilenet_v2(weights=None).eval()
 
 
@@ -71,6 +73,15 @@ def test_weights_from_a_file_of_the_whole_network(tmp_path: Path, suffix: str) -
         encoder.load_state_dict(weights)
         name = "features.6.conv.2.weight"
         assert torch.equal(encoder.state_dict()[name], state[name])
+
+
+def test_a_shipped_model_gives_its_encoder() -> None:
+    weights = load_encoder_weights("models/arch0-camvid.safetensors", ROOT)
+    assert weights is not None
+    Encoder().load_state_dict(weights)
+    network, _ = load_segmenter(ROOT / "models" / "arch0-camvid.safetensors")
+    expected = network.encoder.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights.items())
 
 
 def test_real_weights_see_images(encoder_weights: Path) -> None:

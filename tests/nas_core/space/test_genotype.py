@@ -205,16 +205,20 @@ def test_the_id_is_the_same_in_every_process(hash_seed: str) -> None:
     assert output.stdout.split() == [ARCH0.id, ARCHITECTURES["arch1"].id]
 
 
-def test_decisions_are_readable() -> None:
-    decisions = ARCH0.decisions()
-    assert len(decisions) == 44
-    assert decisions["template_1_op1"] == "sep_conv_5x5_dil6"
-    assert decisions["template_2_agg"] == "cat"
-    assert decisions["layer_3_in1"] == "tap 1"
-    assert decisions["layer_5_in1"] == "layer 3"
-    assert decisions["layer_5_template"] == 2
-    assert decisions["layer_1_repeats"] == 2
-    assert decisions["layer_0_stride"] == 2
+def test_layers_are_readable() -> None:
+    layers = ARCH0.layers()
+    assert layers[0] == "cat(max_pool_3x3(tap 0), sep_conv_3x3(tap 1)), repeats 1, stride 2"
+    assert layers[5] == "cat(max_pool_3x3(layer 3), sep_conv_5x5(layer 1)), repeats 2, stride 1"
+    assert len(layers) == 7
+
+
+def test_equal_layers_read_alike_whatever_the_order_of_the_templates() -> None:
+    other = dataclasses.replace(
+        ARCH0,
+        templates=ARCH0.templates[::-1],
+        structure=tuple(layer._replace(template=2 - layer.template) for layer in ARCH0.structure),
+    )
+    assert other.layers() == ARCH0.layers()
 
 
 def test_the_description_names_everything() -> None:

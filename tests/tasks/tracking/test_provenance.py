@@ -66,10 +66,13 @@ def test_a_checkout_that_git_does_not_trust(
 
 
 def test_tags(checkout: Path) -> None:
-    tags = provenance_tags(checkout, profile="camvid", data_hash="d0", seed=0, device="cpu: x86")
+    tags = provenance_tags(
+        checkout, profile="camvid", data_hash="d0", seed=0, device="cpu: x86", source="nas-search"
+    )
     assert tags["commit"] == tags["mlflow.source.git.commit"] == git_commit(checkout)
     assert (tags["profile"], tags["data_hash"], tags["seed"]) == ("camvid", "d0", "0")
     assert tags["device"] == "cpu: x86"
+    assert tags["mlflow.source.name"] == "nas-search"
     assert tags["version.python"] == platform.python_version()
     for package in ("torch", "torchvision", "prefect", "mlflow", "dvc", "numpy"):
         assert tags[f"version.{package}"][0].isdigit()

@@ -121,9 +121,9 @@ def test_a_training_has_its_record(tracker: Tracker, entry: TrainingEntry) -> No
     assert (run.info.run_name, run.info.status) == ("train arch0", "FINISHED")
     assert run.data.tags["commit"] == "c0ffee"
     assert run.data.tags["mlflow.parentRunId"] == parent
-    assert run.data.params["id"] == ARCHITECTURES["arch0"].id
+    assert run.data.tags["architecture_id"] == ARCHITECTURES["arch0"].id
     assert run.data.params["train.epochs"] == "2"
-    assert run.data.params["template_0_op1"] == "max_pool_3x3"
+    assert run.data.params["structure_0"].startswith("cat(max_pool_3x3(tap 0), ")
     assert run.data.metrics == {"loss": 0.5, "val_mean_iou": 0.6, "val_reward": 0.7}
     files = {file.path for file in tracker.client.list_artifacts(registered.run_id)}
     assert files == {"model.safetensors", "genotype.json"}
@@ -139,6 +139,9 @@ def test_scores_on_the_test_split(tracker: Tracker, entry: TrainingEntry, tmp_pa
     assert metrics["test_iou/road"] == 0.9
     assert "test_iou/sky" not in metrics
     assert [f.path for f in tracker.client.list_artifacts(run_id, "test")] == ["test/picture.png"]
+    note = tracker.client.get_run(run_id).data.tags["mlflow.note.content"]
+    assert note.startswith("test mIoU: 50.0 %\n\n`arch0`, trained fully on train: ")
+    assert _champion(tracker).description == note
     [model] = tracker.client.search_logged_models([tracker.experiment_id])
     assert {metric.key for metric in model.metrics} >= {"val_mean_iou", "test_mean_iou"}
 

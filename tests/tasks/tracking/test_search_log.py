@@ -80,7 +80,7 @@ def drawn(genotype: Genotype) -> bytes:
 
 
 def best_rewards(log: SearchLog) -> list[tuple[int, float]]:
-    history = log.tracker.client.get_metric_history(log.run_id, "best_reward")
+    history = log.tracker.client.get_metric_history(log.run_id, "progress/best_reward")
     return sorted((metric.step, metric.value) for metric in history)
 
 
@@ -192,7 +192,7 @@ def test_each_candidate_has_its_drawing_and_a_failed_one_nothing_else(
         expected = set() if run.info.status == "FAILED" else trained
         assert files == {"architecture.svg"} | expected
         path = tracker.client.download_artifacts(run.info.run_id, "architecture.svg")
-        assert run.data.params["id"] in Path(path).read_text()
+        assert run.data.tags["architecture_id"] in Path(path).read_text()
 
 
 def test_the_run_of_a_confirmed_candidate_gets_its_means(tracker: Tracker, search: Search) -> None:

@@ -1,3 +1,4 @@
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +7,10 @@ import pytest
 from mlflow.entities import Run, ViewType
 
 from nas_core.base.errors import ServiceError
+from nas_core.search.about import write_about
 from nas_core.space.architectures import ARCHITECTURES
-from tasks.tracking.tracker import CandidateEntry, Tracker
+from tasks.tracking.tracker import CandidateEntry, DataEntry, Tracker
+from tasks.tracking.views import EXPERIMENT, latest_search_view
 
 METRICS = {
     "mean_iou": 0.3,
@@ -49,15 +52,15 @@ def test_a_candidate_has_its_parameters_metrics_and_files(
     assert run.info.status == "FINISHED"
     assert run.info.end_time - run.info.start_time == 90_500
     assert run.data.params == {
-        "id": entry.genotype.id,
         "num_parameters": "262531",
         "macs": "1450000000",
         "seed": "5",
-        **{name: str(value) for name, value in entry.genotype.decisions().items()},
+        **{f"structure_{number}": text for number, text in enumerate(entry.genotype.layers())},
     }
     assert run.data.metrics == {
         **METRICS,
-        "stopped_early": 0.0,
+        "num_parameters": 262_531.0,
+        "gmacs": 1.45,
         "loss_a": 0.5,
         "loss_b": 0.4,
         "seconds_stage_a": 60.0,
@@ -67,6 +70,8 @@ def test_a_candidate_has_its_parameters_metrics_and_files(
     assert [(metric.step, metric.value) for metric in losses] == [(1, 1.0), (2, 0.5)]
     assert run.data.tags["mlflow.parentRunId"] == parent
     assert run.data.tags["commit"] == "c0ffee"
+    assert run.data.tags["architecture_id"] == entry.genotype.id
+    assert run.data.tags["status"] == "finished"
     files = {file.path for file in tracker.client.list_artifacts(run.info.run_id)}
     assert files == {"model.safetensors", "confusion_matrix.csv"}
 
@@ -86,7 +91,8 @@ def test_a_failed_candidate_has_a_reason_and_no_score(
     assert run.info.status == "FAILED"
     assert run.data.tags["failure"].startswith("loss is nan")
     assert "reward" not in run.data.metrics
-    assert run.data.params["id"] == entry.genotype.id
+    assert run.data.tags["architecture_id"] == entry.genotype.id
+    assert run.data.tags["mlflow.note.content"].endswith(run.data.tags["failure"])
 
 
 def test_logging_again_makes_no_second_run(tracker: Tracker, entry: CandidateEntry) -> None:
@@ -212,3 +218,72 @@ def test_a_candidate_is_logged_in_well_under_a_second(
         times.append(time.perf_counter() - started)
     # 0.05 s on an idle machine; the least of several, since others may use this one.
     assert min(times) < 1
+
+
+def test_the_experiment_opens_as_model_training_with_a_view_of_its_candidates(
+    tracker: Tracker, root: Path
+) -> None:
+    tags = tracker.client.get_experiment(tracker.experiment_id).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    envelope = json.loads(tags["mlflow.sharedViewState.candidates"])
+    state = json.loads(envelope["state"])
+    assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`reward`", False)
+    # What somebody chose on the page stays.
+    tracker.client.set_experiment_tag(tracker.experiment_id, "mlflow.note.content", "ours")
+    Tracker(tracker.uri, "camvid", {}, root)
+    tags = tracker.client.get_experiment(tracker.experiment_id).tags
+    assert tags["mlflow.note.content"] == "ours"
+
+
+def test_the_view_of_a_search_holds_its_candidates_by_reward(
+    tracker: Tracker, entry: CandidateEntry
+) -> None:
+    """With what MLflow's page asks the store for, when it opens the view."""
+    parent = tracker.start_search("s1", "s1", {})
+    other = tracker.start_search("s2", "s2", {})
+    for number, reward in enumerate([0.2, 0.5, 0.3], start=1):
+        scored = replace(entry, number=number, metrics=METRICS | {"reward": reward}, files=[])
+        tracker.log_candidate(parent, scored)
+    tracker.log_candidate(other, replace(entry, files=[]))
+    tags = tracker.client.get_experiment(tracker.experiment_id).tags
+    state = json.loads(tags["mlflow.sharedViewState.s1"])
+    runs = tracker.client.search_runs(
+        [tracker.experiment_id],
+        state["searchFilter"],
+        order_by=[f"{state['orderByKey']} {'ASC' if state['orderByAsc'] else 'DESC'}"],
+    )
+    assert [run.data.metrics["reward"] for run in runs] == [0.5, 0.3, 0.2]
+    there = {f"metrics.`{name}`" for name in runs[0].data.metrics} | {"tags.`status`"}
+    assert {*state["selectedColumns"]} - there == {"metrics.`latency_ms`"}  # measured at the end
+    axes = {chart["xaxis"]["key"] for chart in state["compareRunCharts"] if "xaxis" in chart}
+    assert axes == {"num_parameters", "gmacs", "latency_ms"}
+
+
+def test_runs_say_what_they_are_and_which_data_they_take(
+    tracker: Tracker, entry: CandidateEntry, root: Path, tmp_path: Path
+) -> None:
+    data = DataEntry("camvid", "a1b2" * 16, "data")
+    tracker = Tracker(tracker.uri, "camvid", {}, root, data)
+    parent = tracker.start_search("s1", "s1", {})
+    assert tracker.start_search("s1", "s1", {}) == parent  # again, it is listed once
+    drawing = tmp_path / "architecture.svg"
+    drawing.write_text("<svg/>")
+    run_id = tracker.log_candidate(parent, replace(entry, drawing=drawing))
+    for one in (parent, run_id):
+        (listed,) = tracker.client.get_run(one).inputs.dataset_inputs
+        assert (listed.dataset.name, listed.dataset.digest) == ("camvid", ("a1b2" * 16)[:36])
+        assert [(tag.key, tag.value) for tag in listed.tags] == [("mlflow.data.context", "train")]
+    note = tracker.client.get_run(run_id).data.tags["mlflow.note.content"]
+    assert note.startswith(f"Candidate 17, finished: the architecture `{entry.genotype.id}`")
+    assert "262,531 parameters and 1.45 GMACs" in note and "- meta-val mIoU: 30.0 %" in note
+    assert f"(get-artifact?path=architecture.svg&run_uuid={run_id})" in note
+
+
+def test_the_link_to_a_search_is_known_without_mlflow(tmp_path: Path) -> None:
+    assert latest_search_view(tmp_path) is None
+    (tmp_path / "s1").mkdir()
+    (tmp_path / "s1" / "journal.jsonl").touch()
+    assert latest_search_view(tmp_path) is None  # it is not in MLflow yet
+    write_about(tmp_path / "s1", 1.7e9, 3, {EXPERIMENT: "7"})
+    view = latest_search_view(tmp_path)
+    assert view == "/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=s1"
