@@ -15,6 +15,7 @@ SMALL = (
     "search.proxy.height=48",
     "search.proxy.width=64",
     "search.proxy.epochs_a=1",
+    "encoder.weights=none",
     "compute.precision=fp32",
 )
 
