@@ -37,7 +37,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     if not isinstance(about, dict):
         return {}
     began = about.get("began")
-    whole = type(began) in (int, float) and 0 <= began < 1e11
+    whole = isinstance(began, int | float) and began is not True and 0 <= began < 1e11
     return about if whole and count_in(about, "num_candidates") else {}
 
 
