@@ -160,7 +160,8 @@ def _to_go_on(said: str, places: Places) -> str:
     except ValueError:
         pass
     values = places.model_dump(exclude_unset=True)
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True) if values else ""
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True) if values else ""
+    return text
 
 
 def _label_lines(values: Values) -> list[str]:
