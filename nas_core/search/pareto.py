@@ -54,7 +54,9 @@ class Pareto(Strategy):
 
     def _learn(self, results: Sequence[Result]) -> dict[str, float]:
         self._population += [
-            (one.proposal, (-one.reward, *map(float, one.costs))) for one in results if one.reward is not None
+            (one.proposal, (-one.reward, *map(float, one.costs)))
+            for one in results
+            if one.reward is not None
         ]
         kept = _order(self._values())[: self.settings.population_size]
         self._population = [self._population[index] for index in sorted(kept)]
