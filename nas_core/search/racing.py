@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from nas_core.search.journal import Confirmation, Record
 
 # One-sided, of each comparison. Dropping too easily costs little, as what is dropped is a near tie.
@@ -95,7 +93,9 @@ def hopeless(rewards: Sequence[Sequence[float]], top: int) -> set[int]:
     Args:
         rewards: of each entrant, one or more, not all of one.
     """
-    from scipy.special import stdtrit  # takes a while, and most that ask of a race need none
+    # They take a while to import, and most that ask of a race need none of this.
+    import numpy as np
+    from scipy.special import stdtrit
 
     numbers = np.array([len(values) for values in rewards])
     means = np.array([np.mean(values) for values in rewards])

@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_long_search_in_small(tmp_path: Path) -> None:
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
-    environment.pop("PREFECT_API_URL", None)
+def test_a_long_search_in_small(tmp_path: Path, prefect_server: str) -> None:
+    places = {"PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": prefect_server}
+    environment = {**os.environ, **places}
     found = subprocess.run(
         [sys.executable, "-m", "benchmarks.load", "--candidates", "30", "--json"],
         cwd=ROOT,
