@@ -130,7 +130,7 @@ def print_comparison(
             for search in comparison.searches
             if search.strategy == strategy
         ]
-        spread = f" [{best.min:.4f}..{best.max:.4f}]" if len(numbers) > 1 and best else ""
+        spread = f" [{best.min:.3f}..{best.max:.3f}]" if len(numbers) > 1 and best else ""
         table.add_row(
             strategy,
             ", ".join(str(seed) for seed in over_seeds.seeds),

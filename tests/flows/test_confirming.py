@@ -73,6 +73,6 @@ def test_what_the_search_hands_on_is_by_the_means(
     experiment = client.get_experiment_by_name("load")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], "tags.`nas.kind` = 'candidate'")
-    logged = {run.data.params["id"]: run.data.metrics for run in runs}
+    logged = {run.data.tags["architecture_id"]: run.data.metrics for run in runs}
     assert logged[second.id]["reward"] == pytest.approx(mean) and logged[second.id]["seeds"] == 3
     assert "mean of 3 seeds" in (path.parent / "report.html").read_text()
