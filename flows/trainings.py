@@ -129,7 +129,8 @@ def register(context: Context, folder: Path, search: str | None = None) -> Regis
     parent = patiently(lambda: tracker.search_run(search), logger) if search else None
     included = {"dataset", "encoder", "network", "train", "seed"}
     drawing = folder / "architecture.svg"
-    write_bytes(drawing, context.draw(Genotype.load(folder / "genotype.json")))
+    if not drawing.exists():
+        write_bytes(drawing, context.draw(Genotype.load(folder / "genotype.json")))
     entry = TrainingEntry(
         name=training.label,
         identity=f"{training.label}-{training.identity}",

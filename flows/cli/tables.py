@@ -224,7 +224,7 @@ def print_verification(
 
 def _cells(title: str, rows: Sequence[Mapping[str, str]], words: Sequence[str]) -> Table:
     """Rows by heading; columns that are not in `words` hold numbers."""
-    table = Table(title=title, title_justify="left", collapse_padding=True)
+    table = Table(title=title, title_justify="left", collapse_padding=True, pad_edge=False)
     for heading in rows[0]:
         table.add_column(
             heading,

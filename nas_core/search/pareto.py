@@ -81,11 +81,9 @@ class Pareto(Strategy):
             (self._propose(choices), tuple(float(value) for value in values))
             for choices, values in state["population"]
         ]
-        size = 1 + len(self.settings.costs)
-        if not all(
-            len(values) == size and all(map(math.isfinite, values)) for _, values in population
-        ):
-            raise ValueError("population has values that are not finite, or not of its costs")
+        sizes = {len(values) for _, values in population}
+        if len(sizes) > 1 or not all(all(map(math.isfinite, values)) for _, values in population):
+            raise ValueError("population has values that are not finite, or not as many for all")
         self._population = population
 
 

@@ -254,7 +254,7 @@ def test_what_limits_refuse_and_costs_change_is_recorded(whole: Path, project: P
         assert runs[identifier].data.metrics["reward"] == record.reward
         assert runs[identifier].data.metrics["quality"] == record.quality
     (search,) = runs_of(project, "search")
-    assert 0 < search.data.metrics["refused_share"] < 1
+    assert 0 < search.data.metrics["strategy/refused_share"] < 1
 
 
 def test_a_limit_that_nothing_meets_stops_before_any_training(project: Path) -> None:

@@ -239,7 +239,7 @@ def test_curves_keep_their_types_on_disk(tmp_path: Path) -> None:
 def test_all_strategies_and_two_seeds_unless_named() -> None:
     planned = plan_searches(Settings())
     assert [(one.seed, one.strategy) for one in planned] == [
-        (seed, strategy) for seed in SEEDS for strategy in STRATEGIES
+        (seed, strategy) for seed in SEEDS for strategy in STRATEGIES if strategy != "pareto"
     ]
     for one in planned:
         search = one.settings.search

@@ -1,5 +1,6 @@
 """search.start_from: networks that every strategy begins with."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_the_controller_has_their_probabilities(tmp_path: Path) -> None:
 
 def test_what_is_not_there_or_named_twice_is_refused(tmp_path: Path) -> None:
     same = tmp_path / "same.json"
-    ARCHITECTURES["arch0"].save(same)
+    same.write_text(json.dumps(ARCHITECTURES["arch0"].to_dict()))
     for names, message in (
         (["arch7"], r"search\.start_from: unknown architecture 'arch7'"),
         (["arch0", str(same)], r"search\.start_from: arch0 and .*same\.json are one network"),
