@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from flows.cli.model_commands import check_output
 from nas_core.base.errors import DataError, SettingsError, printable
 from nas_core.base.files import digest_of, read_text, write_atomically, write_bytes
 from nas_core.base.paths import artifacts_folder
@@ -96,6 +97,8 @@ def check(
         if profile in profiles(root):
             raise SettingsError(f"the profile {profile} exists: choose another name")
         load_settings(sections={"name": profile}, root=root)  # a name that is not valid is refused
+    if picture is not None:
+        check_output("--picture", picture, (".png", ".jpg"))
     if picture is not None and picture.resolve().is_relative_to(source):
         raise DataError(f"--picture {picture} lies in the dataset: choose another place")
     if chosen == "folder" and (places := undescribed(source)) is not None:

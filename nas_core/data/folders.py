@@ -50,7 +50,8 @@ def by_split(root: Path, places: Places) -> Arrangement | None:
         for split, names in splits.items()
     }
     found = _of_splits(root, layout, folders, ("{}/images", "{}/masks"), places)
-    strays = [problem for names in splits.values() for problem in _strays(root / names[0])]
+    homes = [root / names[0] for names in splits.values()]
+    strays = [problem for home in homes if home.is_dir() for problem in _strays(home)]
     return replace(found, problems=(*_other_splits(root), *strays, *found.problems))
 
 

@@ -75,7 +75,7 @@ def test_a_null_section_changes_nothing(project: Path) -> None:
         ("search.num_candidates=", "search.num_candidates = None: .*integer"),
         (
             "search.strategy=ppoo",
-            "search.strategy = 'ppoo': .*'ppo', 'reinforce', 'evolution' or 'random'",
+            "search.strategy = 'ppoo': .*'ppo', 'reinforce', 'evolution', 'pareto' or 'random'",
         ),
         ("search=8", "search = 8"),
         ("search.proxy.min_scale=3", "search.proxy: min_scale .3.0. must not exceed max_scale"),

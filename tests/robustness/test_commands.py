@@ -109,7 +109,7 @@ def test_a_terminal_without_a_size() -> None:
         text=True,
         check=True,
     )
-    assert "Usage: nas" in done.stdout
+    assert "Usage:" in done.stdout and "leaderboard" in done.stdout
 
 
 def test_a_name_that_is_no_text_can_be_written_to(
