@@ -5,7 +5,6 @@ All intervals hold 95 %.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Annotated
@@ -17,6 +16,7 @@ from pydantic import Field
 from scipy import stats
 
 from nas_core.base.documents import Document
+from nas_core.data.meta_val import rows_by_group
 
 Floats = npt.NDArray[np.float64]
 Interval = Annotated[tuple[float, float], Field(strict=False)]
@@ -103,23 +103,13 @@ def block_weights(
 
 def _blocks(names: Sequence[str], groups: Sequence[str]) -> npt.NDArray[np.intp]:
     """The number of each image's block."""
-    members: dict[str, list[int]] = {}
-    for row in sorted(range(len(names)), key=lambda row: _natural(names[row])):
-        members.setdefault(groups[row], []).append(row)
     blocks = np.empty(len(names), np.intp)
     number = 0
-    for rows in members.values():
+    for rows in rows_by_group(names, groups).values():
         for start in range(0, len(rows), BLOCK_LENGTH):
             blocks[rows[start : start + BLOCK_LENGTH]] = number
             number += 1
     return blocks
-
-
-def _natural(name: str) -> list[str | int]:
-    """A key that orders numbers in names by their value."""
-    parts: list[str | int] = list(re.split(r"(\d+)", name))
-    parts[1::2] = map(int, parts[1::2])
-    return parts
 
 
 def mean_iou(counts: Floats) -> Floats:

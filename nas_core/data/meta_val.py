@@ -89,9 +89,7 @@ def choose_meta_val(
     """
     num = len(names)
     num_val = max(1, min(round(num * settings.fraction), num - _MIN_TRAIN))
-    members: dict[str, list[int]] = {}
-    for row in sorted(range(num), key=lambda row: _natural(names[row])):
-        members.setdefault(groups[row], []).append(row)
+    members = rows_by_group(names, groups)
     rng = np.random.default_rng(settings.seed)
     way, reason, val, gaps = _draw(list(members.values()), num_val, settings.by, rng)
     train = np.setdiff1d(np.arange(num), [*val, *gaps])
@@ -164,6 +162,14 @@ def _blocks(
         val += group[start:end]
         gaps += group[max(0, start - gap) : start] + group[end : end + gap]
     return val, gaps
+
+
+def rows_by_group(names: Sequence[str], groups: Sequence[str]) -> dict[str, list[int]]:
+    """The rows of the images of each group, in the order of their names."""
+    members: dict[str, list[int]] = {}
+    for row in sorted(range(len(names)), key=lambda row: _natural(names[row])):
+        members.setdefault(groups[row], []).append(row)
+    return members
 
 
 def _natural(name: str) -> list[str | int]:

@@ -23,10 +23,8 @@ from benchmarks.load import PARAMS, stand_in
 from nas_core.analysis.report.live import LiveReport
 from nas_core.analysis.report.search_page import changed_settings, write_search_page
 from nas_core.base.errors import RunError
-from nas_core.base.paths import prepared_folder
 from nas_core.base.times import duration
 from nas_core.config import Settings, validate_settings
-from nas_core.data.prepared import prepare
 from nas_core.search import loop
 from nas_core.search.about import write_about
 from nas_core.search.candidate_files import candidate_files
@@ -321,14 +319,6 @@ def test_a_wheel_holds_the_templates() -> None:
 def settings_of(**search: Any) -> Settings:
     changes = {"batch_size": 2, "num_candidates": 5, **search}
     return validate_settings({**PARAMS, "search": {**PARAMS["search"], **changes}}, "test")
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("prepared")
-    settings = settings_of()
-    prepare(settings.dataset, root, prepared_folder(root, settings))
-    return root
 
 
 @pytest.fixture

@@ -12,9 +12,7 @@ import pytest
 
 from benchmarks.load import PARAMS, StandInCosts, stand_in
 from nas_core.base.errors import CandidateError, RunError
-from nas_core.base.paths import prepared_folder
 from nas_core.config import Settings, validate_settings
-from nas_core.data.prepared import prepare
 from nas_core.search import loop
 from nas_core.search.about import search_state, write_about
 from nas_core.search.candidates import Outcome
@@ -35,19 +33,6 @@ def settings_of(**search: Any) -> Settings:
     return validate_settings(
         {**PARAMS, "search": {**PARAMS["search"], **changes}, "train": {"top": 2}}, "test"
     )
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("prepared")
-    settings = settings_of()
-    prepare(settings.dataset, root, prepared_folder(root, settings))
-    return root
-
-
-@pytest.fixture
-def root(prepared: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(prepared, tmp_path / "project")
 
 
 @pytest.fixture(autouse=True)

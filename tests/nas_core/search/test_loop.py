@@ -14,7 +14,7 @@ from benchmarks.load import PARAMS, stand_in
 from nas_core.base.errors import CandidateError, RunError
 from nas_core.base.paths import prepared_folder
 from nas_core.config import Settings, validate_settings
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import PreparedData
 from nas_core.search import loop
 from nas_core.search.candidates import Outcome
 from nas_core.search.identity import changed_parts
@@ -29,19 +29,6 @@ from nas_core.workers.local import InProcessWorkers, ProcessWorkers
 def settings_of(**search: Any) -> Settings:
     changes = {"batch_size": 2, "num_candidates": 5, **search}
     return validate_settings({**PARAMS, "search": {**PARAMS["search"], **changes}}, "test")
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("prepared")
-    settings = settings_of()
-    prepare(settings.dataset, root, prepared_folder(root, settings))
-    return root
-
-
-@pytest.fixture
-def root(prepared: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(prepared, tmp_path / "project")
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from benchmarks.pareto import hypervolume
 from nas_core.config import EvolutionSettings, ParetoSettings, SearchSettings
 from nas_core.search.evolution import Evolution
 from nas_core.search.pareto import Pareto, crowding, fronts
@@ -36,15 +37,6 @@ def cost(proposal: Proposal) -> float:
     return float(np.array(proposal.choices) @ [2, 1, 3, 1, 2, 3, 1, 2])
 
 
-def hypervolume(points: list[tuple[float, float]], worst: float) -> float:
-    """Of quality above 0 and cost below `worst`."""
-    area, best = 0.0, 0.0
-    for dear, good in sorted(points):
-        area += max(0.0, good - best) * (worst - dear)
-        best = max(best, good)
-    return area
-
-
 def searched(strategy: Strategy, weight: float) -> float:
     points = []
     for _ in range(25):
@@ -53,7 +45,7 @@ def searched(strategy: Strategy, weight: float) -> float:
         strategy.tell(
             [Result(one, quality(one) - weight * cost(one), (cost(one),)) for one in proposals]
         )
-    return hypervolume(points, 45.0)
+    return hypervolume(points, 45.0, 0.0)
 
 
 def test_it_finds_a_wider_front_than_a_weighted_reward() -> None:
