@@ -68,6 +68,22 @@ def test_who_loses_its_worker_every_time_has_failed(
     assert workers.call(calls.sleep, 0) == 0
 
 
+def test_a_worker_has_the_environment_of_its_own_start(
+    workers: ProcessWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers.call(calls.pid)  # the server that workers are forked from is there
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with ProcessWorkers(1, time_limit=120) as later:
+        assert later.call(calls.visible_gpus) == "7"
+
+
+def test_a_worker_is_forked_with_its_imports_made(workers: ProcessWorkers) -> None:
+    parent = psutil.Process(workers.call(calls.pid)).ppid()
+    assert parent != os.getpid()
+    libraries = {Path(mapped.path).name for mapped in psutil.Process(parent).memory_maps()}
+    assert any(name.startswith("libtorch") for name in libraries)
+
+
 def test_an_idle_worker_that_dies_is_replaced(workers: ProcessWorkers) -> None:
     first = workers.call(calls.pid)
     os.kill(first, signal.SIGKILL)
@@ -148,7 +164,7 @@ def test_without_linux_a_worker_begins_all_the_same(
 ) -> None:
     monkeypatch.setattr(local, "OOM_FILE", tmp_path / "no proc" / "oom_score_adj")
     monkeypatch.setattr(local, "_end_with_parent", lambda: None)
-    local._begin(num_threads=0, gpu=None)
+    local._begin(dict(os.environ), num_threads=0, gpu=None)
 
 
 def test_gpus_are_handed_out_in_turn() -> None:
