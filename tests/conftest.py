@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # The networks of the tests are so small that threads cost more than they bring. Set before torch
@@ -22,6 +23,7 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 import hypothesis
 import psutil
 import pytest
+from filelock import FileLock
 
 # Who runs the tests in the background may have Ctrl-C ignored, or hangups with nohup, and the
 # processes that tests start and interrupt would inherit that.
@@ -47,9 +49,36 @@ def _events_go_to_the_server_of_the_test() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Makes a folder Prefect's home, with a database: a server takes 11 CPU seconds to make one."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # which they share
+    template = base / "prefect-home"
+    with FileLock(f"{template}.lock"):
+        if not (template / "prefect.db").exists():
+            subprocess.run(
+                [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"],
+                env={**os.environ, "PREFECT_HOME": str(template)},
+                check=True,
+                capture_output=True,
+            )
+
+    def new(folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in template.glob("prefect.db*"):
+            shutil.copy(path, folder)
+        return folder
+
+    return new
+
+
+@pytest.fixture(scope="session")
+def prefect_server(
+    tmp_path_factory: pytest.TempPathFactory, prefect_home: Callable[[Path], Path]
+) -> Iterator[str]:
     """A real Prefect server on SQLite of its own; yields its API's address."""
-    home = tmp_path_factory.mktemp("prefect")
+    home = prefect_home(tmp_path_factory.mktemp("prefect"))
     port = _free_port()
     environment = {
         **os.environ,

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
-from scipy import stats
 
 from nas_core.base.documents import Document
 from nas_core.data.meta_val import rows_by_group
@@ -58,7 +57,9 @@ def seeds_interval(values: Sequence[float]) -> Interval | None:
         return None
     if len(set(values)) == 1:
         return values[0], values[0]
-    found = stats.ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
+    from scipy.stats import ttest_1samp  # takes a second to import, and few commands come here
+
+    found = ttest_1samp(values, 0.0).confidence_interval(CONFIDENCE)
     return float(found.low), float(found.high)
 
 
@@ -68,7 +69,9 @@ def seeds_difference(first: Sequence[float], second: Sequence[float]) -> Interva
         return None
     if len(set(first)) == len(set(second)) == 1:
         return first[0] - second[0], first[0] - second[0]
-    found = stats.ttest_ind(first, second, equal_var=False).confidence_interval(CONFIDENCE)
+    from scipy.stats import ttest_ind
+
+    found = ttest_ind(first, second, equal_var=False).confidence_interval(CONFIDENCE)
     return float(found.low), float(found.high)
 
 

@@ -1,6 +1,7 @@
 """Servers and an undisturbed run that the tests of a module share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +16,10 @@ from tests.chaos.harness import Project, Server, free_port
 
 
 @pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    port, home = free_port(), tmp_path_factory.mktemp("prefect")
+def prefect(
+    tmp_path_factory: pytest.TempPathFactory, prefect_home: Callable[[Path], Path]
+) -> Iterator[Server]:
+    port, home = free_port(), prefect_home(tmp_path_factory.mktemp("prefect"))
     server = Server(
         ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
         f"http://127.0.0.1:{port}/api/health",

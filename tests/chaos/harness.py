@@ -172,11 +172,12 @@ def plain(value: Any) -> Any:
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
-    """The processes in which a command trains candidates."""
+    """The processes in which a command trains candidates, below the one that forks them."""
     return [
         process
-        for process in children(pid)
-        if any("spawn_main" in part for part in process.cmdline())
+        for server in children(pid)
+        if any("forkserver" in part for part in server.cmdline())
+        for process in children(server.pid)
     ]
 
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from tests.chaos.harness import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 # So many that the search goes on until the last kill.
-NUM_CANDIDATES = 24
+NUM_CANDIDATES = 16
 SEARCH = ("search", "--stage", "search", "-S", f"search.num_candidates={NUM_CANDIDATES}")
 ACTIVE = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
@@ -59,7 +60,7 @@ def test_a_search_survives_kills_of_everything(
 ) -> None:
     rng = seeded_random()
     kinds = ["command", "worker", "prefect", "mlflow"]
-    more = ["command"] * 4 + ["worker"] * 2 + ["prefect", "mlflow"]
+    more = ["command"] * 2 + ["worker"]
     # One of each kind first: none is left for the end, when little is to be done any more.
     victims = rng.sample(kinds, len(kinds)) + rng.sample(more, len(more))
     command = project.start(*SEARCH)
@@ -88,8 +89,8 @@ def test_a_search_survives_kills_of_everything(
             if server.process is None:
                 server.start()
     print(killed)
-    assert killed["command"] >= 3
-    assert all(killed.values()) and sum(killed.values()) >= 7, "few struck a search that went on"
+    assert killed["command"] >= 2
+    assert all(killed.values()) and sum(killed.values()) >= 5, "few struck a search that went on"
     # Closes what the kills left open, but for what began just now, and has nothing else to do.
     time.sleep(orphans.TIME_TO_CLAIM.total_seconds())
     assert project.run(*SEARCH) == 0
@@ -221,10 +222,11 @@ def test_the_second_search_in_a_folder_is_told_who_has_it(project: Project) -> N
 
 
 def test_a_temporary_prefect_server_is_ended_by_the_next_command(
-    tmp_path: Path, undisturbed: Project
+    tmp_path: Path, undisturbed: Project, prefect_home: Callable[[Path], Path]
 ) -> None:
     """No server is configured: the command brings its own, which a kill -9 leaves if it hangs."""
-    project = Project(tmp_path / "alone", {"PREFECT_HOME": str(tmp_path / "prefect")})
+    home = prefect_home(tmp_path / "prefect")
+    project = Project(tmp_path / "alone", {"PREFECT_HOME": str(home)})
     shutil.copytree(undisturbed.folder / "raw", project.folder / "raw")
     prepare = ("search", "--stage", "prepare")
     command = project.start(*SEARCH)

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -385,7 +386,9 @@ def test_every_command_has_help(nas: Nas) -> None:
 
 
 @pytest.mark.timeout(1800)
-def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(
+    tmp_path: Path, prefect_home: Callable[[Path], Path]
+) -> None:
     params = {
         "name": "stopped",
         "dataset": {
@@ -405,7 +408,7 @@ def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(tmp_path: Path) 
     environment = {
         **{name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"},
         "NAS_PROJECT_DIR": str(tmp_path),
-        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_HOME": str(prefect_home(tmp_path / "prefect")),
         "MLFLOW_TRACKING_URI": "",
     }
 

@@ -1,6 +1,6 @@
 """The servers of `nas up`, tried by web pages in a real browser and by false headers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,11 @@ from tests.flows.test_services import Project, bring_up, brought_up
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    with brought_up(tmp_path_factory.mktemp("doors")) as project:
+def project(
+    tmp_path_factory: pytest.TempPathFactory, prefect_home: Callable[[Path], Path]
+) -> Iterator[Project]:
+    base = tmp_path_factory.mktemp("doors")
+    with brought_up(base, prefect_home(base / "home")) as project:
         yield project
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 import tomllib
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,15 +146,18 @@ def copy_settings(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    with brought_up(tmp_path_factory.mktemp("services")) as project:
+def project(
+    tmp_path_factory: pytest.TempPathFactory, prefect_home: Callable[[Path], Path]
+) -> Iterator[Project]:
+    base = tmp_path_factory.mktemp("services")
+    with brought_up(base, prefect_home(base / "home")) as project:
         yield project
 
 
 @contextmanager
-def brought_up(base: Path) -> Iterator[Project]:
+def brought_up(base: Path, home: Path) -> Iterator[Project]:
     """A project in a new folder of `base`, from `nas up` to `nas down`."""
-    project = Project(copy_settings(base / "project"), base / "home", free_port(), free_port())
+    project = Project(copy_settings(base / "project"), home, free_port(), free_port())
     try:
         ports = ("--prefect-port", str(project.prefect_port))
         project.said = project.call(
