@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterable, Sequence
 
@@ -22,6 +23,8 @@ HOSTS_VARIABLE = "NAS_ALLOWED_HOSTS"
 LOOPBACK = ("127.0.0.1", "localhost")
 ALL_ADDRESSES = "0.0.0.0"
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
+
+_WITH_PORT = re.compile(r"([a-z]+://)?([^:/]+|\[[^/]+\]):\d+")
 
 logger = logging.getLogger("uvicorn.error")  # that of the server which runs the application
 
@@ -76,7 +79,9 @@ class Guard:
 
 
 def _plain(text: str) -> str:
-    return text.strip().lower().removesuffix(":80")
+    """A host or an origin without the port that it need not name."""
+    text = text.strip().lower()
+    return text.removesuffix(":80") if _WITH_PORT.fullmatch(text) else text
 
 
 def _follows_a_link(scope: Scope, headers: Headers) -> bool:

@@ -209,6 +209,11 @@ def _drafted(source: Path, places: Places, root: Path) -> DataError:
         values, problems = look(source, [pair.mask for pair in found.pairs], on_done)
     if problems:
         return all_of(source, [*found.problems, *problems])
+    if values.is_one:
+        return DataError(
+            f"{named}: all {len(found.pairs)} masks hold one and the same value: nothing can be "
+            f"learned from them; are these the masks? The first is {found.pairs[0].mask}"
+        )
     said = read_text(target, 2**20) if target.exists() else ""
     written = draft(values, found, places, said, target)
     write_bytes(place, written.text.encode())

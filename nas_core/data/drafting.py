@@ -37,6 +37,11 @@ class Values:
     colours_of: defaultdict[int, set[Colour]] = field(default_factory=lambda: defaultdict(set))
     num_masks: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def is_one(self) -> bool:
+        """Whether all pixels of all masks are alike."""
+        return len(self.labels) <= 1 and len(self.colours) <= 1
+
     def add(self, other: Values) -> None:
         """What other masks hold; of very many colours, the most common are kept."""
         self.labels.update(other.labels)

@@ -102,10 +102,13 @@ def by_kind(root: Path, places: Places) -> Arrangement | None:
     """images/training/ beside annotations/training/ ..., where no list file says otherwise."""
     if find_lists(root):
         return None
-    for images, masks in _KINDS:
+    there = [
+        (images, masks)
+        for images, masks in _KINDS
+        if split_folders(root / images) and split_folders(root / masks)
+    ]
+    for images, masks in there[:1]:
         splits, others = split_folders(root / images), split_folders(root / masks)
-        if not splits or not others:
-            continue
         folders = {
             split: [
                 (f"{images}/{name}", f"{masks}/{_same(name, others.get(split, []))}")
@@ -117,14 +120,27 @@ def by_kind(root: Path, places: Places) -> Arrangement | None:
         layout = f"{first[0]}/ beside {first[1]}/, as of ADE20K and mmsegmentation"
         missing = (f"{images}/{{}}", f"{masks}/{{}}")
         found = _of_splits(root, layout, folders, missing, places)
-        return replace(found, problems=(*_beside_splits(root, images), *found.problems))
+        beside = [*_other_masks(root, masks, there[1:]), *_beside_splits(root, images)]
+        return replace(found, problems=(*beside, *found.problems))
     return None
+
+
+def _other_masks(root: Path, taken: str, others: Iterable[tuple[str, str]]) -> list[str]:
+    """Folders of images and masks that nobody would use, since those of another name are taken."""
+    return [
+        f"{images}/ beside {masks}/: there are masks in {taken}/ too: move away those that are not "
+        "meant"
+        for images, masks in others
+        if any(path.suffix.lower() in MASK_SUFFIXES for _, path in list_files(root / masks))
+    ]
 
 
 def in_two(root: Path, places: Places) -> Arrangement:
     """images/ beside masks/, with list files or with shares."""
     masks = next((name for name in _MASKS if lexists(root / name)), _MASKS[0])
     found, problems = pair_files(root, "images", masks, IMAGE_SUFFIXES, MASK_SUFFIXES)
+    others = [("images", name) for name in _MASKS if name != masks and (root / name).is_dir()]
+    problems = [*_other_masks(root, masks, others), *problems]
     pairs = pairs_of(found, names=sorted(found))
     return with_lists(root, f"images/ beside {masks}/", "images/", pairs, problems, places)
 

@@ -312,6 +312,17 @@ def test_without_a_description_a_draft_is_written_that_can_be_used(project: Path
     assert done.output.splitlines()[0] == "layout: images/ beside masks/, test and val by shares"
 
 
+def test_masks_of_one_value_are_not_drafted(project: Path) -> None:
+    leaves = project / "data/leaves"
+    (leaves / "dataset.yaml").unlink()
+    for path in (leaves / "masks").iterdir():
+        Image.new("L", (80, 60)).save(path)
+    done = check(leaves)
+    assert isinstance(done.exception, DataError)
+    assert "masks hold one and the same value" in str(done.exception)
+    assert not (project / "artifacts/check").exists()
+
+
 def test_what_splits_have_alike_and_alone_is_told(project: Path) -> None:
     leaves = project / "data/leaves"
     (leaves / "dataset.yaml").write_text("classes: [soil, leaf, stem]\n")

@@ -78,6 +78,8 @@ def test_own_pages_programs_and_links_come_in(headers: list[tuple[str, str]]) ->
         [("host", "127.0.0.1")],
         [("host", "127.0.0.1:4201")],
         [("host", "127.0.0.1:4200.evil.example")],
+        [("host", "127.0.0.1:4200:80")],
+        [("host", "127.0.0.1:4200/:80")],
         [("host", "0.0.0.0:4200")],
         [("host", "")],
         [HOST, ("host", "evil.example")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import unicodedata
 from collections import defaultdict
@@ -15,7 +16,7 @@ import regex
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nas_core.base.errors import DataError, shown, some_of
-from nas_core.base.files import open_limited
+from nas_core.base.files import distinct, open_limited
 from nas_core.data.description import seen_name
 from nas_core.data.importing.shapes import Region
 from nas_core.data.inspection import Size
@@ -180,7 +181,10 @@ def read_annotations(
     try:
         with open_limited(path) as file:
             content = file.read()
-        return model.model_validate_json(content.removeprefix(BOM))
+        content = content.removeprefix(BOM)
+        found = model.model_validate_json(content)
+        json.loads(content, object_pairs_hook=distinct)  # of two values pydantic takes the last
+        return found
     except OSError as error:
         problems.add(f"files that cannot be read ({error.strerror})", name)
     except ValidationError as error:
@@ -198,6 +202,8 @@ def read_annotations(
                     f"{name}: {shown(key)[1:-1]}: {message[:1].lower()}{message[1:]}",
                     *[f"entry {number}" for number in place[1:2]],
                 )
+    except ValueError as error:
+        problems.add(f"{name}: {error}")
     return None
 
 

@@ -568,6 +568,8 @@ BAD_FILES: list[tuple[str, str]] = [
     ('{"images": [{"id": 1, "file_name": "a.jpg", "width": NaN}], "annotations": [], '
      '"categories": []}', "x.json: images.width: input should be a finite number: entry 0"),
     ('{"images": [], "annotations": [], "categories": []}', "it names no image"),
+    ('{"images": [], "annotations": [], "annotations": [], "categories": []}',
+     "x.json: key 'annotations' is given twice"),
 ]  # fmt: skip
 
 

@@ -361,6 +361,29 @@ def test_images_beside_the_folder_of_images_are_named(tmp_path: Path) -> None:
     )
 
 
+def test_two_layouts_in_one_folder_are_named(tmp_path: Path) -> None:
+    describe(tmp_path)
+    for split in ("train", "val"):
+        both(tmp_path, f"images/{split}", f"masks/{split}", "a")
+        both(tmp_path, f"img_dir/{split}", f"ann_dir/{split}", "b")
+        (tmp_path / "labels" / split).mkdir(parents=True)
+        (tmp_path / "labels" / split / "a.txt").touch()  # boxes of a detector: no masks
+    assert list_dataset(tmp_path).problems == (
+        "img_dir/ beside ann_dir/: there are masks in masks/ too: move away those that are not "
+        "meant",
+    )
+    mask(tmp_path / "labels" / "train" / "a.png")
+    assert len(list_dataset(tmp_path).problems) == 2
+    other = tmp_path / "two"
+    describe(other, split={"val": 0.5})
+    both(other, "images", "masks", "a", "b")
+    mask(other / "labels" / "a.png")
+    assert list_dataset(other).problems == (
+        "images/ beside labels/: there are masks in masks/ too: move away those that are not "
+        "meant",
+    )
+
+
 @pytest.fixture
 def recordings(tmp_path: Path) -> DatasetSettings:
     """CamVid's layout with two recordings in train."""
