@@ -379,8 +379,7 @@ def test_two_layouts_in_one_folder_are_named(tmp_path: Path) -> None:
     both(other, "images", "masks", "a", "b")
     mask(other / "labels" / "a.png")
     assert list_dataset(other).problems == (
-        "images/ beside labels/: there are masks in masks/ too: move away those that are not "
-        "meant",
+        "images/ beside labels/: there are masks in masks/ too: move away those that are not meant",
     )
 
 
