@@ -83,7 +83,7 @@ def figures(runs: list[dict[str, Any]], score: str, seed: int) -> dict[str, Any]
     by_network: dict[str, list[float]] = {}
     for run in sorted(runs, key=lambda run: run["seed"]):
         by_network.setdefault(run["id"], []).append(run[score])
-    return reliability(list(by_network.values()), seed=seed)
+    return reliability(list(by_network.values()), seed=seed).model_dump()
 
 
 def _folder(settings: Settings, root: Path, data: PreparedData) -> Path:

@@ -254,11 +254,11 @@ def reward_agreement(
 
 
 def _reliability(name: str, rewards: Sequence[Sequence[float]], seed: int) -> dict[str, Any]:
-    keys = ("reliability", "reliability_interval")
-    found: dict[str, Any] = {}
+    share = interval = None
     if len(rewards) >= LEAST_RANKED and len(rewards[0]) > 1:
         found = reliability(rewards, seed=seed)
-    return {name + key: found.get(key) for key in keys}
+        share, interval = found.reliability, found.reliability_interval
+    return {f"{name}reliability": share, f"{name}reliability_interval": interval}
 
 
 def _upper_half(scores: Sequence[float]) -> list[int]:

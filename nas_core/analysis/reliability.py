@@ -4,17 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau
 
-from nas_core.analysis.uncertainty import NUM_RESAMPLES, Floats, percentile_interval
+from nas_core.analysis.uncertainty import NUM_RESAMPLES, Floats, Interval, percentile_interval
+from nas_core.base.documents import Document
+
+
+class Variances(Document):
+    """How far some networks' rewards are theirs.
+
+    Attributes:
+        sd_within: standard deviation of one network's rewards.
+        sd_between: that of the networks' true means, 0 where the estimate of its square is
+            negative.
+        reliability: the share of the variance that is between networks, in [0, 1].
+        reliability_interval: 95 %, by percentiles of the bootstrap.
+        kendall_tau: mean tau-b between two runs; None where a run ranks nothing.
+    """
+
+    num_networks: int
+    sd_within: float
+    sd_between: float
+    reliability: float
+    reliability_interval: Interval
+    kendall_tau: float | None
+
+
+class Reliability(Variances):
+    """Of all networks, and of the half with the highest means."""
+
+    upper_half: Variances
 
 
 def reliability(
     rewards: Sequence[Sequence[float]], *, seed: int, num_resamples: int = NUM_RESAMPLES
-) -> dict[str, Any]:
+) -> Reliability:
     """The share of the variance of one run's rewards that is between networks.
 
     It is the intraclass correlation ICC(1) of a one-way analysis of variance (Shrout and Fleiss,
@@ -26,11 +52,7 @@ def reliability(
         seed: of the bootstrap over networks.
 
     Returns:
-        sd_within (of one network's rewards), sd_between (of the networks' true means, 0 where the
-        estimate of their variance is negative), reliability in [0, 1], its 95 % percentile
-        interval reliability_interval, and kendall_tau, the mean tau-b between two runs, None where
-        a run ranks nothing. `upper_half` has the same of the N // 2 networks of the highest means:
-        each resample has its own upper half.
+        Its upper half are the N // 2 networks of the highest means: each resample has its own.
 
     Raises:
         ValueError: fewer networks or runs.
@@ -41,20 +63,22 @@ def reliability(
     rows = np.random.default_rng(seed).integers(len(values), size=(num_resamples, len(values)))
     resampled = values[rows]
     upper, resampled_upper = _upper_half(values[None])[0], _upper_half(resampled)
-    return _figures(values, resampled) | {"upper_half": _figures(upper, resampled_upper)}
+    return Reliability(
+        **dict(_variances_of(values, resampled)), upper_half=_variances_of(upper, resampled_upper)
+    )
 
 
-def _figures(values: Floats, resampled: Floats) -> dict[str, Any]:
+def _variances_of(values: Floats, resampled: Floats) -> Variances:
     within, between = (float(variance[0]) for variance in _variances(values[None]))
     shares = _share(*_variances(resampled))
-    return {
-        "num_networks": len(values),
-        "sd_within": within**0.5,
-        "sd_between": between**0.5,
-        "reliability": float(_share(np.array(within), np.array(between))),
-        "reliability_interval": list(percentile_interval(shares)),
-        "kendall_tau": _mean_tau(values),
-    }
+    return Variances(
+        num_networks=len(values),
+        sd_within=within**0.5,
+        sd_between=between**0.5,
+        reliability=float(_share(np.array(within), np.array(between))),
+        reliability_interval=percentile_interval(shares),
+        kendall_tau=_mean_tau(values),
+    )
 
 
 def _variances(values: Floats) -> tuple[Floats, Floats]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nas_core.base.errors import RunError
 from nas_core.config import (
@@ -73,12 +72,7 @@ class Costs:
         compute: Compute,
     ) -> None:
         self.path, self.compute = path, compute
-        self._form: dict[str, Any] = {
-            "num_classes": num_classes,
-            "agg_size": network.agg_size,
-            "sep_repeats": network.sep_repeats,
-            "input_size": input_size,
-        }
+        self._num_classes, self._network, self._input_size = num_classes, network, input_size
         self._parameters: dict[str, int] = {}
         self._counted: dict[str, tuple[int, int]] = {}
         self._latencies = read_latencies(path)
@@ -95,7 +89,7 @@ class Costs:
         Raises:
             RunError: no network can be within a limit.
         """
-        parameters, macs = encoder_cost(self._form["input_size"])
+        parameters, macs = encoder_cost(self._input_size)
         most_ms = limits.max_latency_ms
         for key, most, least, unit in (
             ("max_parameters", limits.max_parameters, parameters, "parameters"),
@@ -105,7 +99,7 @@ class Costs:
                 raise RunError(_no_room(key, most, f"has {least:,} {unit}"))
         if most_ms is None or any(known <= most_ms for known in self._latencies.values()):
             return
-        latency = measure_encoder_latency(self._form["input_size"], self.compute)
+        latency = measure_encoder_latency(self._input_size, self.compute)
         if most_ms < latency:
             raise RunError(_no_room("max_latency_ms", most_ms, f"takes {latency:.3g} ms here"))
 
@@ -138,13 +132,23 @@ class Costs:
         if genotype.id in self._counted:
             return self._counted[genotype.id][0]
         if genotype.id not in self._parameters:
-            form = {key: self._form[key] for key in ("num_classes", "agg_size", "sep_repeats")}
-            self._parameters[genotype.id] = count_parameters(genotype, **form)
+            self._parameters[genotype.id] = count_parameters(
+                genotype,
+                num_classes=self._num_classes,
+                agg_size=self._network.agg_size,
+                sep_repeats=self._network.sep_repeats,
+            )
         return self._parameters[genotype.id]
 
     def _count(self, genotype: Genotype) -> tuple[int, int]:
         if genotype.id not in self._counted:
-            cost = measure_cost(genotype, **self._form)
+            cost = measure_cost(
+                genotype,
+                num_classes=self._num_classes,
+                agg_size=self._network.agg_size,
+                sep_repeats=self._network.sep_repeats,
+                input_size=self._input_size,
+            )
             self._counted[genotype.id] = (cost.num_parameters, cost.macs)
         return self._counted[genotype.id]
 
@@ -155,7 +159,14 @@ class Costs:
             RunError: the disk does not take it.
         """
         if genotype.id not in self._latencies:
-            latency = measure_latency(genotype, **self._form, compute=self.compute)
+            latency = measure_latency(
+                genotype,
+                num_classes=self._num_classes,
+                agg_size=self._network.agg_size,
+                sep_repeats=self._network.sep_repeats,
+                input_size=self._input_size,
+                compute=self.compute,
+            )
             self._latencies[genotype.id] = round(latency, 3)
             Latencies(self._latencies).write(self.path)
         return self._latencies[genotype.id]

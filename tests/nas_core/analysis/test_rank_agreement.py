@@ -190,8 +190,8 @@ def test_reliability_is_beside_it_where_there_are_several_seeds() -> None:
     whole, upper = (
         reliability(rewards[rows].tolist(), seed=0) for rows in (slice(40), slice(20, 40))
     )
-    assert found.reliability == pytest.approx(whole["reliability"])
-    assert found.upper_half_reliability == pytest.approx(upper["reliability"])
+    assert found.reliability == pytest.approx(whole.reliability)
+    assert found.upper_half_reliability == pytest.approx(upper.reliability)
     assert found.upper_half_reliability < found.reliability > 0.9
     alone = reward_agreement(rewards[:, :1].tolist(), scores.tolist(), seed=0)
     assert alone.reliability is None and alone.upper_half_reliability_interval is None
