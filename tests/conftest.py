@@ -16,6 +16,8 @@ from pathlib import Path
 # The networks of the tests are so small that threads cost more than they bring. Set before torch
 # is imported, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The many processes that tests start find compiled what the first one compiles.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Read when Ray is imported, and inherited by its nodes. Without, Ray keeps a token in ~/.ray.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
