@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from nas_core.base.closing import Closing
-from nas_core.base.errors import CandidateError, NasError, RunError, SettingsError, first_line
-from nas_core.config import RunnerSettings
+from nas_core.base.errors import CandidateError, NasError, RunError, first_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,6 +32,9 @@ OOM_FILE = Path("/proc/self/oom_score_adj")  # Linux alone has it
 
 class Workers(Closing):
     """`num` of them, each with one call at a time. Use as a context manager, or `close`."""
+
+    about = ""
+    """How many, with what each, in words."""
 
     def __init__(self, num: int, time_limit: float) -> None:
         self.num = num
@@ -52,11 +54,12 @@ class Workers(Closing):
             NasError: as the function raised it.
         """
         for _ in range(MAX_LOSSES):
+            if self._closed:
+                raise stopped()
             try:
                 return self._try(function, *args, **kwargs)
             except WorkerLostError:
-                if self._closed:
-                    raise stopped() from None
+                continue
             except NasError:
                 raise
             except OSError as error:
@@ -65,6 +68,8 @@ class Workers(Closing):
                 raise CandidateError(
                     f"{type(error).__name__}: {first_line(error, 2000)}"
                 ) from error
+        if self._closed:
+            raise stopped()
         raise CandidateError(
             f"its process ended {MAX_LOSSES} times without a word, as when the system kills it for "
             "want of memory"
@@ -103,7 +108,7 @@ class WorkerLostError(Exception):
 
 def stopped() -> RunError:
     """What a call raises when the workers are closed."""
-    return RunError("stopped with its search, which trains it anew")
+    return RunError("stopped with all others; the same command goes on")
 
 
 def over_time(time_limit: float) -> CandidateError:
@@ -114,15 +119,28 @@ def over_time(time_limit: float) -> CandidateError:
 class InProcessWorkers(Workers):
     """This very process, one call after the other: for notebooks, tests and debuggers.
 
-    It has no time limit, and what takes the process down takes the search along, which goes on
-    from its journal.
+    It has no time limit, and what takes the process down takes the run along, which goes on from
+    its journal or checkpoint.
+
+    Args:
+        num_threads: CPU threads of a call; 0: those that the process has.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_threads: int = 0) -> None:
         super().__init__(1, math.inf)
+        self._num_threads = num_threads
 
     def _try(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return function(*args, **kwargs)
+        if not self._num_threads:
+            return function(*args, **kwargs)
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._num_threads)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            torch.set_num_threads(before)
 
     def share(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
         return partial(function, *args, **kwargs)
@@ -151,7 +169,7 @@ class ProcessWorkers(Workers):
     A worker ends with the process that started it, however that ends.
 
     Args:
-        time_limit: seconds that one call may take.
+        time_limit: seconds that one call may take; may be infinite.
         num_threads: CPU threads of each; 0: torch's default with one worker, with more an even
             share of the cores.
         gpus: names for CUDA_VISIBLE_DEVICES, handed out in turn, one to each worker. Empty: all see
@@ -179,6 +197,8 @@ class ProcessWorkers(Workers):
             raise
         except Exception:
             worker.kill()  # what it left in memory would burden the next call
+            if self._closed:
+                raise WorkerLostError from None
             raise
         finally:
             self._free.put(worker)
@@ -190,31 +210,7 @@ class ProcessWorkers(Workers):
     def close(self) -> None:
         self._closed = True
         for worker in self._workers:
-            worker.kill()
-
-
-def make_workers(runner: RunnerSettings, num_threads: int, gpus: Sequence[str] = ()) -> Workers:
-    """The workers that the settings name.
-
-    Args:
-        num_threads, gpus: see `ProcessWorkers`; Ray hands out the GPUs of its nodes itself.
-
-    Raises:
-        SettingsError: the package that they need is missing.
-        ServiceError: there is no Ray cluster.
-    """
-    match runner.kind:
-        case "process":
-            return ProcessWorkers(runner.workers, runner.time_limit, num_threads, gpus)
-        case "ray":
-            try:
-                from nas_core.workers.ray_cluster import RayWorkers
-            except ModuleNotFoundError as error:
-                raise SettingsError(
-                    f"runner.kind = 'ray': the package {error.name} is missing; install "
-                    "nas-seg[ray]"
-                ) from None
-            return RayWorkers(runner, num_threads)
+            worker.end()
 
 
 class _Worker:
@@ -224,15 +220,20 @@ class _Worker:
         self._num_threads, self._gpu = num_threads, gpu
         self._executor: ProcessPoolExecutor | None = None
         self._pid = 0
+        self._ended = False
 
     def call(
         self, time_limit: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """See `Workers._try`."""
         try:
-            future = self._started().submit(function, *args, **kwargs)
+            executor = self._started()
+            if self._ended:  # while it started
+                self.kill()
+                raise WorkerLostError
+            future = executor.submit(function, *args, **kwargs)
             try:
-                return future.result(time_limit)
+                return future.result(None if math.isinf(time_limit) else time_limit)
             except TimeoutError:
                 if future.done():
                     raise  # the function's own
@@ -261,6 +262,11 @@ class _Worker:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self._executor, self._pid = executor, pid.result()
         return self._executor
+
+    def end(self) -> None:
+        """For good, also one that is about to start."""
+        self._ended = True
+        self.kill()
 
     def kill(self) -> None:
         executor, self._executor = self._executor, None
