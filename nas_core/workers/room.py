@@ -16,10 +16,11 @@ from nas_core.models.compute import Compute, visible_gpus
 from nas_core.workers.local import InProcessWorkers, ProcessWorkers, Workers
 
 GIB = 2**30
-# Measured with benchmarks/malloc.py and benchmarks/proxy.py, see docs/performance.md; rounded up.
-PROCESS_BYTES = int(0.75 * GIB)
+# By benchmarks/malloc.py, arch0 in fp32: 3.1 GiB with batches of 8x288x384 pixels, 2.0 with half of
+# that; with some room.
+PROCESS_BYTES = int(0.9 * GIB)
 """Of a process that trains, before its first batch."""
-BYTES_PER_PIXEL = 3500
+BYTES_PER_PIXEL = 3100
 """Of a batch in training in fp32."""
 KEPT_BYTES_PER_PIXEL = 24
 """Of images, masks and the encoder's outputs, which all candidates of a worker share."""
