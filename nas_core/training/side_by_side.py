@@ -71,12 +71,10 @@ def side_by_side(workers: Workers, jobs: Iterable[Callable[[], T]]) -> Iterator[
         try:
             waiting, begun, number = iter(jobs), list[Future[T]](), 0
             while True:
+                _raise_first_error(begun)
                 open_ = [one for one in begun if not one.done()]
                 for job in islice(waiting, workers.num - len(open_)):
                     begun.append(threads.submit(copy_context().run, job))
-                for one in begun:
-                    if one.done() and (error := one.exception()):
-                        raise error
                 if number == len(begun):
                     return
                 if begun[number].done():
@@ -88,6 +86,12 @@ def side_by_side(workers: Workers, jobs: Iterable[Callable[[], T]]) -> Iterator[
             # Else the threads would wait for what is in training.
             workers.close()
             raise
+
+
+def _raise_first_error(begun: Iterable[Future[T]]) -> None:
+    for future in begun:
+        if future.done() and (error := future.exception()):
+            raise error
 
 
 def train(

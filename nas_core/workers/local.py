@@ -10,7 +10,7 @@ import queue
 import signal
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -19,6 +19,7 @@ from typing import ParamSpec, TypeVar
 
 from nas_core.base.closing import Closing
 from nas_core.base.errors import CandidateError, NasError, RunError, first_line
+from nas_core.workers.mps import Mps
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -174,16 +175,32 @@ class ProcessWorkers(Workers):
             share of the cores.
         gpus: names for CUDA_VISIBLE_DEVICES, handed out in turn, one to each worker. Empty: all see
             what this process sees.
+        num_on_a_gpu: how many share one: each may take as large a part of its memory. 0: as much
+            as there is.
+        mps: what they share a GPU through; it is closed with them.
     """
 
     def __init__(
-        self, num: int, time_limit: float, num_threads: int = 0, gpus: Sequence[str] = ()
+        self,
+        num: int,
+        time_limit: float,
+        num_threads: int = 0,
+        gpus: Sequence[str] = (),
+        num_on_a_gpu: int = 0,
+        mps: Mps | None = None,
     ) -> None:
         super().__init__(num, time_limit)
+        self._mps = mps
+        variables = mps.environment if mps else {}
         if num > 1 and num_threads == 0:
             num_threads = max(1, (os.cpu_count() or 1) // num)
         self._workers = [
-            _Worker(num_threads, gpus[index % len(gpus)] if gpus else None) for index in range(num)
+            _Worker(
+                num_threads,
+                variables | ({"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {}),
+                1 / num_on_a_gpu if num_on_a_gpu else 1.0,
+            )
+            for index in range(num)
         ]
         self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         for worker in self._workers:
@@ -211,13 +228,16 @@ class ProcessWorkers(Workers):
         self._closed = True
         for worker in self._workers:
             worker.end()
+        mps, self._mps = self._mps, None
+        if mps:
+            mps.close()
 
 
 class _Worker:
     """One process, started anew whenever it is gone."""
 
-    def __init__(self, num_threads: int, gpu: str | None) -> None:
-        self._num_threads, self._gpu = num_threads, gpu
+    def __init__(self, num_threads: int, variables: Mapping[str, str], share_of_gpu: float) -> None:
+        self._about = (num_threads, variables, share_of_gpu)
         self._executor: ProcessPoolExecutor | None = None
         self._pid = 0
         self._ended = False
@@ -249,7 +269,7 @@ class _Worker:
                 1,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_begin,
-                initargs=(self._num_threads, self._gpu),
+                initargs=self._about,
             )
             # Who ends a command may signal all its processes, as a terminal does with Ctrl-C. A
             # worker inherits the blocked signals: it is ended by the process that started it, when
@@ -276,17 +296,21 @@ class _Worker:
             executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(num_threads: int, gpu: str | None) -> None:
+def _begin(num_threads: int, variables: Mapping[str, str], share_of_gpu: float) -> None:
     """What a worker does first."""
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # which CUDA reads when it is first used
+    os.environ.update(variables)  # which CUDA reads when it is first used
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(OSError):
         OOM_FILE.write_text(str(OOM_SCORE))
-    if num_threads:
-        import torch
+    if not num_threads and share_of_gpu == 1:
+        return
+    import torch
 
+    if num_threads:
         torch.set_num_threads(num_threads)
+    if share_of_gpu < 1:
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.set_per_process_memory_fraction(share_of_gpu, index)
 
 
 def _end_with_parent() -> None:

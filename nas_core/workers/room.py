@@ -14,6 +14,7 @@ from nas_core.base.errors import SettingsError
 from nas_core.config import Settings
 from nas_core.models.compute import Compute, visible_gpus
 from nas_core.workers.local import InProcessWorkers, ProcessWorkers, Workers
+from nas_core.workers.mps import start_mps
 
 GIB = 2**30
 # By benchmarks/malloc.py, arch0 in fp32: 3.1 GiB with batches of 8x288x384 pixels, 2.0 with half of
@@ -38,12 +39,14 @@ class Room:
     Attributes:
         num_threads: CPU threads of each; 0: those that torch chooses.
         gpus: for CUDA_VISIBLE_DEVICES, see `ProcessWorkers`.
+        num_on_a_gpu: the most that share one; 0 on a CPU.
         about: all of it in words.
     """
 
     num: int
     num_threads: int
     gpus: tuple[str, ...]
+    num_on_a_gpu: int
     about: str
 
 
@@ -98,7 +101,8 @@ def find_room(settings: Settings, compute: Compute, most: int, num_bytes: int) -
         f"{_counted(num, 'worker')} {where}; a training takes about {num_bytes / GIB:.1f} GiB, "
         f"and {free / GIB:.1f} GiB of memory are free"
     )
-    return Room(num, threads, gpus, about)
+    num_on_a_gpu = math.ceil(num / max(1, len(gpus))) if device == "cuda" else 0
+    return Room(num, threads, gpus, num_on_a_gpu, about)
 
 
 def make_workers(
@@ -127,9 +131,16 @@ def make_workers(
     room = find_room(settings, compute, most, num_bytes)
     if math.isinf(time_limit) and min(room.num, most) == 1:
         workers = InProcessWorkers(room.num_threads)
-    else:
-        workers = ProcessWorkers(room.num, time_limit, room.num_threads, room.gpus)
-    workers.about = room.about
+        workers.about = room.about
+        return workers
+    mps, about = None, room.about
+    if room.num_on_a_gpu > 1:
+        mps, said = start_mps()
+        about += f"; {room.num_on_a_gpu} share a GPU: {said}"
+    workers = ProcessWorkers(
+        room.num, time_limit, room.num_threads, room.gpus, room.num_on_a_gpu, mps
+    )
+    workers.about = about
     return workers
 
 

@@ -164,7 +164,7 @@ def test_without_linux_a_worker_begins_all_the_same(
 ) -> None:
     monkeypatch.setattr(local, "OOM_FILE", tmp_path / "no proc" / "oom_score_adj")
     monkeypatch.setattr(local, "_end_with_parent", lambda: None)
-    local._begin(num_threads=0, gpu=None)
+    local._begin(num_threads=0, variables={}, share_of_gpu=1)
 
 
 def test_gpus_are_handed_out_in_turn() -> None:
