@@ -52,6 +52,7 @@ PARAMS = {
         "confirm": {"candidates": 0},
     },
     "compute": {"device": "cpu", "precision": "fp32", "threads": 1},
+    "runner": {"workers": 1},
 }
 PARTS = 10
 

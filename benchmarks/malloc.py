@@ -37,7 +37,7 @@ IGNORED = 255
 WARM_UP = 3
 
 
-class _Steps:
+class Steps:
     """A network, and a batch that it takes its steps on."""
 
     def __init__(self, settings: Settings, genotype: Genotype, keep: bool) -> None:
@@ -71,11 +71,11 @@ def _page_faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
-_steps = cache(_Steps)
+steps_of = cache(Steps)
 
 
 def _step(settings: Settings, genotype: Genotype, keep: bool) -> dict[str, float]:
-    return _steps(settings, genotype, keep).step() | {"peak_gib": peak_gib()}
+    return steps_of(settings, genotype, keep).step() | {"peak_gib": peak_gib()}
 
 
 def measure(settings: Settings, genotype: Genotype, num_steps: int) -> list[dict[str, Any]]:

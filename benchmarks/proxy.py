@@ -61,7 +61,7 @@ def measure(settings: Settings, root: Path, num_sampled: int, compare: bool) -> 
         NasError: the data or weights cannot be used, or too few samples are within the limit.
     """
     limit, threads = settings.runner.time_limit, settings.compute.threads
-    num = {"project": settings.runner.workers, "baseline": 1}
+    num = {"project": settings.runner.workers or 1, "baseline": 1}
     kinds: list[Kind] = ["project", "baseline"] if compare else ["project"]
     figures: dict[str, Any] = {"workers": num["project"]}
     candidates: list[dict[str, Any]] = []

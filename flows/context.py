@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from prefect import get_run_logger
 from prefect.runtime import flow_run
 from torch import Tensor
 
@@ -23,6 +24,9 @@ from nas_core.search.loop import Search
 from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
+from nas_core.training.side_by_side import training_workers
+from nas_core.workers.local import Workers
+from nas_core.workers.room import candidate_bytes
 from tasks.search_log import SearchLog
 from tasks.search_report import SearchReport
 from tasks.tracking.provenance import provenance_tags
@@ -112,6 +116,20 @@ class Context:
         uri = tracking_uri(settings.tracking.uri, self.root)
         data = DataEntry(settings.name, self.data.data_hash, settings.dataset.path)
         return Tracker(uri, settings.name, tags, self.root, data)
+
+    def training_workers(self, num_trainings: int, *, proxies: bool = False) -> Workers:
+        """What carries out full trainings, as `runner` says; it is said in the log.
+
+        Args:
+            num_trainings: that there are, done or not.
+            proxies: whether the same workers train on the proxy task too.
+        """
+        num_bytes = 0
+        if proxies:
+            num_bytes = candidate_bytes(self.settings, len(self.data.split("train")))
+        workers = training_workers(self.settings, self.compute, num_trainings, num_bytes)
+        get_run_logger().info(workers.about)
+        return workers
 
     def open_search(self) -> Search:
         return Search.open(self.settings, self.root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
 from nas_core.training.record import Training
+from nas_core.training.side_by_side import side_by_side
+from nas_core.workers.local import Workers
 from tasks.dataset import prepare_dataset
-from tasks.fidelity_report import train_to_proxy_end, write_fidelity
+from tasks.fidelity_report import train_on_proxy, write_fidelity
 from tasks.search_log import flatten
 from tasks.tracking.store import patiently
 from tasks.training import evaluate_architecture
@@ -79,13 +82,15 @@ def nas_fidelity(
         architectures = sample_architectures(settings, root, context.data, num)
         _check_number("search.constraints", len(architectures))
 
-    # Short ones first: what is wrong with a variant shows early.
     variants = [settings.search.proxy, *variants]
-    rows, proxies = _train_on_proxies(context, architectures, variants, num_proxy_seeds)
-    trained = {}
-    for label, genotype in architectures.items():
-        with naming(label):
-            trained[genotype.id] = _trained_fully(context, label, genotype)
+    with context.training_workers(len(architectures), proxies=True) as workers:
+        # Short ones first: what is wrong with a variant shows early.
+        rows, proxies = _train_on_proxies(
+            context, workers, architectures, variants, num_proxy_seeds
+        )
+        jobs = [partial(_trained_fully, context, workers, *one) for one in architectures.items()]
+        ids = [genotype.id for genotype in architectures.values()]
+        trained = dict(zip(ids, side_by_side(workers, jobs), strict=True))
 
     table = _table(rows, trained)
     report = _report(context, table, proxies, num_proxy_seeds)
@@ -131,9 +136,15 @@ def _check_number(source: str, num: int) -> None:
         )
 
 
-def _trained_fully(context: Context, label: str, genotype: Genotype) -> dict[str, Any]:
+def _trained_fully(
+    context: Context, workers: Workers, label: str, genotype: Genotype
+) -> dict[str, Any]:
     """The columns of the table that are of the full training."""
-    folder = train(context, label, genotype)
+    found = None
+    with naming(label):
+        folder = train(context, workers, label, genotype)
+        if context.settings.dataset.held_out:
+            found = evaluate_architecture(workers, context.settings, context.root, label, folder)
     training = Training.read(folder / "training.json")
     row = {
         "name": label,
@@ -141,14 +152,14 @@ def _trained_fully(context: Context, label: str, genotype: Genotype) -> dict[str
         "macs": training.macs,
         "val_mean_iou": training.val["mean_iou"],
     }
-    if context.settings.dataset.held_out:
-        found = evaluate_architecture(context.settings, context.root, label, folder)
+    if found:
         row["held_out_mean_iou"] = found.mean_iou
     return row
 
 
 def _train_on_proxies(
     context: Context,
+    workers: Workers,
     architectures: dict[str, Genotype],
     variants: Sequence[ProxySettings],
     num_seeds: int,
@@ -165,15 +176,32 @@ def _train_on_proxies(
             continue
         settings = _with_proxy(context.settings, variant)
         folder = _open_folder(context, settings)
-        for number, (label, genotype) in product(range(num_seeds), architectures.items()):
-            again = f", again ({number})" if number else ""
-            what = f"{label} on {list(named)[-1]}{again}"
-            with naming(what):
-                outcome = train_to_proxy_end(folder, settings, context.root, what, genotype, number)
-            found = fidelity.proxy_rows(outcome, number, list(named))
+        on_proxy = partial(_trained_on_proxy, context.root, workers, folder, settings, list(named))
+        jobs = [
+            partial(on_proxy, number, *one)
+            for number, one in product(range(num_seeds), architectures.items())
+        ]
+        for found in side_by_side(workers, jobs):
             rows += [row for row in found if row.proxy in new]
         proxies |= {name: named[name] for name in named if name in new}
     return rows, proxies
+
+
+def _trained_on_proxy(
+    root: Path,
+    workers: Workers,
+    folder: Path,
+    settings: Settings,
+    names: Sequence[str],
+    number: int,
+    label: str,
+    genotype: Genotype,
+) -> list[fidelity.ProxyRow]:
+    """The rows of one training, see `train_on_proxy`; the last of the names is of its end."""
+    what = f"{label} on {names[-1]}" + (f", again ({number})" if number else "")
+    with naming(what):
+        outcome = train_on_proxy(workers, folder, settings, root, what, genotype, number)
+    return fidelity.proxy_rows(outcome, number, names)
 
 
 def _with_proxy(settings: Settings, proxy: ProxySettings) -> Settings:

@@ -163,6 +163,7 @@ def report_trainings(context: Context) -> None:
 def run_search(context: Context, search: Search, observers: Sequence[Observer] = ()) -> None:
     """Carry out a search as tasks of this flow, with its record in MLflow."""
     logger = get_run_logger()
+    logger.info(search.workers.about)
     if warning := too_few_proposals(context.settings):
         logger.warning(warning)
     log = context.track_search(search, logger)
@@ -174,7 +175,7 @@ def run_search(context: Context, search: Search, observers: Sequence[Observer] =
 def too_few_proposals(settings: Settings) -> str | None:
     """A warning if some of the workers can never have work."""
     search = settings.search
-    at_once = search.batch_size * (1 + search.rounds_ahead)
+    at_once = search.most_at_a_time
     if settings.runner.workers <= at_once:
         return None
     needed = math.ceil(settings.runner.workers / search.batch_size) - 1

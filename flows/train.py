@@ -11,7 +11,7 @@ from flows.context import Context
 from flows.logs import say_errors_once
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
-from flows.trainings import evaluate, register, train
+from flows.trainings import evaluate, record_test, register, train
 from nas_core.base.paths import searches_folder
 from nas_core.config import Settings, project_dir
 from nas_core.search.searched import searched_genotypes
@@ -44,10 +44,14 @@ def nas_train(settings: Settings, genotype: str, test: bool) -> TrainingSummary:
     label, architecture = find_architecture(genotype, searched_genotypes(searches_folder(root)))
     context = Context.check(settings, root)
     prepare_dataset(settings, root, settings.name)
-    folder = train(context, label, architecture)
-    register(context, folder)
+    with context.training_workers(1) as workers:
+        folder = train(context, workers, label, architecture)
+        register(context, folder)
+        scores = evaluate(context, workers, folder) if test else None
+    if scores:
+        record_test(context, folder, scores)
     return TrainingSummary(
         val=Training.read(folder / "training.json").val,
-        test=evaluate(context, folder) if test else None,
+        test=scores,
         weights=folder / "model.safetensors",
     )

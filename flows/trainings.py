@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +25,8 @@ from nas_core.training.record import (
     Trainings,
     TrainMetrics,
 )
+from nas_core.training.side_by_side import side_by_side
+from nas_core.workers.local import Workers
 from tasks.results import write_evaluation_summary, write_table, write_training_summary
 from tasks.search_log import flatten
 from tasks.tracking.registry import RegisteredTraining, TrainingEntry, log_test, log_training
@@ -42,11 +45,7 @@ def train_best(context: Context) -> TrainMetrics:
     """
     place = results_folder(context.root, context.settings, "train")
     search, best = _best_of_search(context)
-    chosen = {**best, **context.architectures}
-    folders: dict[str, Path] = {}
-    for label, genotype in chosen.items():
-        with naming(label):
-            folders[label] = train(context, label, genotype)
+    folders = _train_all(context, {**best, **context.architectures})
     trainings = {
         label: Training.read(folder / "training.json") for label, folder in folders.items()
     }
@@ -93,17 +92,20 @@ def evaluate_trainings(context: Context) -> EvaluateMetrics:
     trainings = Trainings.read(_existing(left / "trainings.json")).root
     weights = {label: _existing(left / "models" / f"{label}.safetensors") for label in trainings}
     place = results_folder(context.root, context.settings, "evaluate")
+    folders = {
+        label: restore_training(context.root, training, weights[label])
+        for label, training in trainings.items()
+    }
     scores, rows = {}, []
     pictures: dict[str, Path] = {}
-    for label, training in trainings.items():
-        folder = restore_training(context.root, training, weights[label])
-        test = evaluate(context, folder)
+    for label, test in _evaluate_all(context, folders).items():
         scores[label] = test.scores
         rows += [
             {"architecture": label, "class": key, "iou": value}
             for key, value in test.class_iou.items()
         ]
-        pictures |= {f"{label}-{name}": folder / "pictures" / name for name in PICTURES}
+        shown = folders[label] / "pictures"
+        pictures |= {f"{label}-{name}": shown / name for name in PICTURES}
     fill_folder(place / "pictures", pictures)
     write_table(place / "classes.csv", pd.DataFrame(rows, columns=["architecture", "class", "iou"]))
     metrics = EvaluateMetrics(scores)
@@ -112,9 +114,38 @@ def evaluate_trainings(context: Context) -> EvaluateMetrics:
     return metrics
 
 
-def train(context: Context, label: str, genotype: Genotype) -> Path:
+def train(context: Context, workers: Workers, label: str, genotype: Genotype) -> Path:
     """Train one architecture; returns the training's folder."""
-    return train_architecture(context.settings, context.root, label, genotype)
+    return train_architecture(workers, context.settings, context.root, label, genotype)
+
+
+def _train_all(context: Context, architectures: Mapping[str, Genotype]) -> dict[str, Path]:
+    """The folders of the trainings by label. One network by two names is trained once."""
+    first: dict[str, str] = {}
+    for label, genotype in architectures.items():
+        first.setdefault(genotype.id, label)
+
+    with context.training_workers(len(first)) as workers:
+
+        def job(label: str) -> Path:
+            with naming(label):
+                return train(context, workers, label, architectures[label])
+
+        jobs = [partial(job, label) for label in first.values()]
+        folders = dict(zip(first.values(), side_by_side(workers, jobs), strict=True))
+        # What has another name is complete by now.
+        return {label: folders.get(label) or job(label) for label in architectures}
+
+
+def _evaluate_all(context: Context, folders: Mapping[str, Path]) -> dict[str, FinalScores]:
+    """Score trainings, each once, and record them; returns the scores by label."""
+    distinct, tests = list(dict.fromkeys(folders.values())), dict[Path, FinalScores]()
+    with context.training_workers(len(distinct)) as workers:
+        jobs = [partial(evaluate, context, workers, folder) for folder in distinct]
+        for folder, test in zip(distinct, side_by_side(workers, jobs), strict=True):
+            record_test(context, folder, test)
+            tests[folder] = test
+    return {label: tests[folder] for label, folder in folders.items()}
 
 
 def register(context: Context, folder: Path, search: str | None = None) -> RegisteredTraining:
@@ -151,13 +182,14 @@ def register(context: Context, folder: Path, search: str | None = None) -> Regis
     return patiently(lambda: log_training(tracker, entry, f"nas-{settings.name}"), logger)
 
 
-def evaluate(context: Context, folder: Path) -> FinalScores:
-    """Score a training on the test split and draw pictures, unless that is done, and record them.
-
-    A process that ended between the two is made up for the next time.
-    """
+def evaluate(context: Context, workers: Workers, folder: Path) -> FinalScores:
+    """Score a training on the test split and draw pictures, unless that is done."""
     label = Training.read(folder / "training.json").label
-    test = evaluate_architecture(context.settings, context.root, label, folder)
+    return evaluate_architecture(workers, context.settings, context.root, label, folder)
+
+
+def record_test(context: Context, folder: Path, test: FinalScores) -> None:
+    """Record in MLflow what `evaluate` gave; again, it changes nothing."""
     run_id = register(context, folder).run_id
     patiently(
         lambda: log_test(
@@ -170,7 +202,6 @@ def evaluate(context: Context, folder: Path) -> FinalScores:
         ),
         get_run_logger(),
     )
-    return test
 
 
 @contextmanager

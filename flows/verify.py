@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from prefect import flow, get_run_logger
@@ -12,7 +13,7 @@ from flows.context import Context, settings_of_run
 from flows.logs import say_errors_once
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
-from flows.trainings import evaluate, naming, train
+from flows.trainings import evaluate, naming, record_test, train
 from nas_core.analysis.verification import (
     ScoredModel,
     VerificationReport,
@@ -29,6 +30,7 @@ from nas_core.config import (
     DatasetSettings,
     EncoderSettings,
     NetworkSettings,
+    RunnerSettings,
     Seed,
     Settings,
     TrackingSettings,
@@ -42,7 +44,8 @@ from nas_core.space.claims import SOURCE, find_claim
 from nas_core.space.genotype import Genotype
 from nas_core.training.lifecycle import counts_by_image
 from nas_core.training.looks import count_looks
-from nas_core.training.record import Training
+from nas_core.training.record import FinalScores, Training
+from nas_core.training.side_by_side import side_by_side
 from tasks.dataset import prepare_dataset
 from tasks.search_log import flatten
 from tasks.tracking.store import patiently
@@ -63,6 +66,7 @@ def nas_verify(
     network: NetworkSettings = NetworkSettings(),
     train: TrainSettings = TrainSettings(),
     compute: ComputeSettings = ComputeSettings(),
+    runner: RunnerSettings = RunnerSettings(),
     tracking: TrackingSettings = TrackingSettings(),
 ) -> VerificationReport:
     """Train architectures fully, score them, and compare that with what the paper claims.
@@ -86,6 +90,7 @@ def nas_verify(
         # What is trained beside the best of a search is of no account here.
         train=train.model_copy(update={"top": 0, "also": ()}),
         compute=compute,
+        runner=runner,
         tracking=tracking,
     )
     return verify(settings, root, architectures, seeds)
@@ -110,12 +115,7 @@ def verify(
     first = contexts[0]
     tracker = first.tracker  # one that cannot be used is refused before any training
 
-    models: dict[str, list[ScoredModel]] = {label: [] for label in architectures}
-    # Seed by seed, so that what an interruption leaves compares all architectures.
-    for context in contexts:
-        for label, genotype in architectures.items():
-            with naming(f"{label}, seed {context.settings.seed}"):
-                models[label].append(_trained_and_scored(context, label, genotype))
+    models = _train_and_score(contexts, architectures)
 
     report = _report(first, architectures, models)
     for row in claim_rows(report):
@@ -155,12 +155,27 @@ def _find(root: Path, references: Sequence[str]) -> dict[str, Genotype]:
     return architectures
 
 
-def _trained_and_scored(context: Context, label: str, genotype: Genotype) -> ScoredModel:
-    folder = train(context, label, genotype)
-    test = evaluate(context, folder)
-    # Which may have been trained by another name.
-    training = Training.read(folder / "training.json").model_copy(update={"label": label})
-    return ScoredModel(folder.name, training, test, counts_by_image(folder))
+def _train_and_score(
+    contexts: Sequence[Context], architectures: Mapping[str, Genotype]
+) -> dict[str, list[ScoredModel]]:
+    """Each architecture with each seed, by label."""
+    # Seed by seed, so that what an interruption leaves compares all architectures.
+    runs = [(context, label) for context in contexts for label in architectures]
+    with contexts[0].training_workers(len(runs)) as workers:
+
+        def job(context: Context, label: str) -> tuple[Path, FinalScores]:
+            with naming(f"{label}, seed {context.settings.seed}"):
+                folder = train(context, workers, label, architectures[label])
+                return folder, evaluate(context, workers, folder)
+
+        models: dict[str, list[ScoredModel]] = {label: [] for label in architectures}
+        jobs = [partial(job, *run) for run in runs]
+        for (context, label), (folder, test) in zip(runs, side_by_side(workers, jobs), strict=True):
+            record_test(context, folder, test)
+            # Which may have been trained by another name.
+            training = Training.read(folder / "training.json").model_copy(update={"label": label})
+            models[label].append(ScoredModel(folder.name, training, test, counts_by_image(folder)))
+    return models
 
 
 def _report(

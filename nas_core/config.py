@@ -382,6 +382,11 @@ class SearchSettings(Section):
     early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
     confirm: ConfirmSettings = ConfirmSettings()
 
+    @property
+    def most_at_a_time(self) -> int:
+        """Candidates that are proposed and not trained yet."""
+        return self.batch_size * (1 + self.rounds_ahead)
+
     @model_validator(mode="after")
     def costs_count_once(self) -> Self:
         if self.strategy == "pareto" and self.reward.cost != "none":
@@ -446,20 +451,26 @@ class ComputeSettings(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the device computes it, else fp32."
     )
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads. 0: all cores.")
+    threads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="CPU threads of a training. 0: its share of the cores among those that there "
+        "are to be trained at a time, whatever the number of workers.",
+    )
 
 
 class RaySettings(Section):
-    """The Ray cluster that trains candidates. No effect unless runner.kind is ray."""
+    """The Ray cluster that trains. No effect unless runner.kind is ray."""
 
     address: Text = Field(
         "",
         description="HOST:PORT of a cluster that this machine is part of, or auto to find it. "
-        "Empty: a cluster of this machine alone, which ends with the search.",
+        "Empty: a cluster of this machine alone, which ends with the run.",
     )
-    cpus: float = Field(1.0, gt=0, le=1024, description="CPU cores for one candidate.")
+    cpus: float = Field(1.0, gt=0, le=1024, description="CPU cores for one training.")
     gpus: float = Field(
-        0.0, ge=0, le=64, description="GPUs for one candidate; 0.25 puts four on one GPU."
+        0.0, ge=0, le=64, description="GPUs for one training; 0.25 puts four on one GPU."
     )
 
     @field_validator("address")
@@ -471,22 +482,24 @@ class RaySettings(Section):
 
 
 class RunnerSettings(Section):
-    """Where candidates are trained. That decides no result."""
+    """Where candidates are trained, and networks fully. That decides no result."""
 
     kind: Literal["process", "ray"] = Field(
         "process", description="process: processes of this machine. ray: a Ray cluster."
     )
     workers: int = Field(
-        1,
-        ge=1,
+        0,
+        ge=0,
         le=1024,
-        description="Candidates trained at a time, each in a process. They share the CPU threads.",
+        description="Trainings at a time. 0: as many as cores, memory and GPUs (or Ray) have room "
+        "for.",
     )
     time_limit: float = Field(
         3600.0,
         gt=0,
         le=2_592_000,
-        description="Seconds for one candidate, 30 days at most: over it, it is failed.",
+        description="Seconds for one candidate, 30 days at most: over it, it is failed. Full "
+        "trainings have no limit.",
     )
     ray: RaySettings = RaySettings()
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from nas_core.analysis.proxy_training import train_to_proxy_end
 from nas_core.analysis.rank_agreement import FidelityReport, ProxyOutcome
 from nas_core.analysis.ranking_table import mean_rewards
 from nas_core.analysis.report.other_pages import write_fidelity_page
@@ -20,7 +21,7 @@ from nas_core.config import Settings
 from nas_core.search.candidates import proxy_task
 from nas_core.search.identity import candidate_seed
 from nas_core.space.genotype import Genotype
-from nas_core.training.proxy import train_candidate
+from nas_core.workers.local import Workers
 from tasks.results import write_table
 
 
@@ -30,10 +31,16 @@ from tasks.results import write_table
     cache_policy=NO_CACHE,
     cache_result_in_memory=False,
 )
-def train_to_proxy_end(
-    folder: Path, settings: Settings, root: Path, what: str, architecture: Genotype, number: int
+def train_on_proxy(
+    workers: Workers,
+    folder: Path,
+    settings: Settings,
+    root: Path,
+    what: str,
+    architecture: Genotype,
+    number: int,
 ) -> ProxyOutcome:
-    """Train one architecture on the proxy task without early stopping.
+    """Train one architecture on the proxy task without early stopping, in a worker.
 
     Args:
         folder: named by `proxy_identity` of the settings.
@@ -49,18 +56,11 @@ def train_to_proxy_end(
     seed = candidate_seed(settings.seed, architecture.id)
     if number:
         seed = derive_seed(seed, "again", number)
-    result = train_candidate(proxy_task(settings, root), architecture, seed=seed)
-    outcome = ProxyOutcome(
-        id=architecture.id,
-        seed=seed,
-        scores=result.scores,
-        seconds=result.seconds,
-        losses=result.losses,
-        num_skipped_steps=result.num_skipped_steps,
-    )
+    shared = workers.share(proxy_task, settings, root)
+    outcome = workers.call(train_to_proxy_end, shared, settings, architecture, seed)
     outcome.write(path)
-    seconds = sum(result.seconds.values())
-    get_run_logger().info(f"{what} · reward {result.scores[-1]:.4f} · {seconds:.0f} s")
+    seconds = sum(outcome.seconds.values())
+    get_run_logger().info(f"{what} · reward {outcome.scores[-1]:.4f} · {seconds:.0f} s")
     return outcome
 
 

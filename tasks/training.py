@@ -9,8 +9,9 @@ from prefect.cache_policies import NO_CACHE
 
 from nas_core.config import Settings
 from nas_core.space.genotype import Genotype
-from nas_core.training import lifecycle
+from nas_core.training import side_by_side
 from nas_core.training.record import FinalScores
+from nas_core.workers.local import Workers
 from tasks.tracking.provenance import git_commit
 
 
@@ -20,9 +21,12 @@ from tasks.tracking.provenance import git_commit
     cache_policy=NO_CACHE,
     cache_result_in_memory=False,
 )
-def train_architecture(settings: Settings, root: Path, label: str, architecture: Genotype) -> Path:
-    return lifecycle.train_architecture(
-        settings, root, label, architecture, commit=git_commit(root), logger=get_run_logger()
+def train_architecture(
+    workers: Workers, settings: Settings, root: Path, label: str, architecture: Genotype
+) -> Path:
+    commit, logger = git_commit(root), get_run_logger()
+    return side_by_side.train(
+        workers, settings, root, label, architecture, commit=commit, logger=logger
     )
 
 
@@ -32,5 +36,7 @@ def train_architecture(settings: Settings, root: Path, label: str, architecture:
     cache_policy=NO_CACHE,
     cache_result_in_memory=False,
 )
-def evaluate_architecture(settings: Settings, root: Path, label: str, folder: Path) -> FinalScores:
-    return lifecycle.evaluate_architecture(settings, root, label, folder, logger=get_run_logger())
+def evaluate_architecture(
+    workers: Workers, settings: Settings, root: Path, label: str, folder: Path
+) -> FinalScores:
+    return side_by_side.evaluate(workers, settings, root, label, folder, logger=get_run_logger())

@@ -27,6 +27,7 @@ _TINY: dict[str, Any] = {
         "warmup_steps": 1, "averaging": 0.5,
     },
     "compute": {"device": "cpu", "precision": "fp32", "threads": 1},
+    "runner": {"workers": 1},
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 import webbrowser
@@ -119,9 +120,16 @@ def _progress(state: str, done: list[Record], planned: int, settings: dict[str, 
     if state == "running" and done:
         latest = done[-20:]
         seconds = sum(sum(record.seconds.values()) for record in latest) / len(latest)
-        workers = count_in(settings.get("runner"), "workers") or 1
+        workers = count_in(settings.get("runner"), "workers") or _places(settings)
         words += f"; about {duration(seconds * (planned - len(done)) / workers)} left"
     return words
+
+
+def _places(settings: dict[str, Any]) -> int:
+    """About as many as this machine trains of a search that leaves the number open."""
+    search = settings.get("search")
+    at_once = (count_in(search, "batch_size") or 1) * (1 + (count_in(search, "rounds_ahead") or 0))
+    return min(os.cpu_count() or 1, at_once)
 
 
 def _trainings(root: Path) -> Iterator[tuple[str, str]]:

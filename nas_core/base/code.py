@@ -42,6 +42,8 @@ PLUMBING = frozenset(
         "nas_core.workers.ray_cluster",
         "nas_core.search.progress",
         "nas_core.workers.local",
+        "nas_core.workers.mps",
+        "nas_core.workers.room",
         "nas_core.base.yaml_files",
         "tasks.search_log",
         "tasks.tracking.registry",

@@ -49,7 +49,7 @@ def score_candidate(
     Raises:
         CandidateError: see `train_candidate`.
     """
-    task = _task_on_device(shared_task, settings)
+    task = task_on_device(shared_task, settings)
     seed = candidate_seed(settings.seed, genotype.id)
     result = train_candidate(task, genotype, seed=seed, thresholds=thresholds)
     proxy = task.settings
@@ -71,11 +71,11 @@ def confirm_candidate(
     Raises:
         CandidateError: see `train_candidate`.
     """
-    task = _task_on_device(shared_task, settings)
+    task = task_on_device(shared_task, settings)
     return _outcome(task, train_candidate(task, genotype, seed=seed))
 
 
-def _task_on_device(shared_task: Callable[[], ProxyTask], settings: Settings) -> ProxyTask:
+def task_on_device(shared_task: Callable[[], ProxyTask], settings: Settings) -> ProxyTask:
     task = shared_task()
     device = Compute.from_settings(settings.compute).device  # sets the number of threads, too
     return task if device == task.compute.device else task.to(device)

@@ -27,7 +27,7 @@ from nas_core.base.paths import prepared_folder, searches_folder
 from nas_core.config import Settings
 from nas_core.data.meta_val import MetaVal
 from nas_core.data.prepared import PreparedData
-from nas_core.models.compute import Compute, visible_gpus
+from nas_core.models.compute import Compute
 from nas_core.models.encoder import load_encoder_weights
 from nas_core.models.state import state_digest
 from nas_core.search.candidates import (
@@ -54,7 +54,8 @@ from nas_core.search.rounds import Rounds, costs_of
 from nas_core.search.start import check_start, start_networks
 from nas_core.space.genotype import Genotype
 from nas_core.training.proxy import divide
-from nas_core.workers.local import Workers, make_workers
+from nas_core.workers.local import Workers
+from nas_core.workers.room import candidate_bytes, make_workers
 
 # A strategy that has converged proposes what is known; it gets this many rounds to find more.
 MAX_ROUNDS_WITHOUT_NEW = 25
@@ -168,10 +169,13 @@ class Search(Closing):
         identity = search_identity(settings, data.search_hash, encoder, compute, start)
         folder = search_folder(searches_folder(root), settings.name, identity)
         if workers is None:
-            # A GPU that is named, as cuda:1, is for all.
-            shared = compute.device.type == "cuda" and compute.device.index is None
-            gpus = visible_gpus() if shared else []
-            workers = make_workers(settings.runner, settings.compute.threads, gpus)
+            workers = make_workers(
+                settings,
+                compute,
+                most=settings.search.most_at_a_time,
+                num_bytes=candidate_bytes(settings, len(data.split("train"))),
+                time_limit=settings.runner.time_limit,
+            )
         try:
             costs = Costs(
                 folder / LATENCY_FILE,

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from nas_core.analysis.pictures import (
     Shown,
@@ -48,6 +49,7 @@ from nas_core.training.record import FinalScores, Recipe, Training
 
 log = logging.getLogger(__name__)
 
+CHECKPOINT_FILE = "checkpoint.pt"
 CONFUSION_FILE = "test_confusion_matrix.csv"
 COUNTS_FILE = "test_counts.parquet"
 PICTURES = ("class_iou.png", "confusion_matrix.png", "contact_sheet.png", "predictions.png")
@@ -61,7 +63,6 @@ def train_architecture(
     architecture: Genotype,
     *,
     commit: str | None = None,
-    logger: Logger = log,
 ) -> Path:
     """Train one architecture fully, from its last checkpoint if there is one.
 
@@ -80,23 +81,8 @@ def train_architecture(
     compute = Compute.from_settings(settings.compute)
     data = PreparedData.open(prepared_folder(root, settings))
     encoder_state = load_encoder_weights(settings.encoder.weights, root)
-    identity = training_identity(
-        data, architecture, encoder_state, settings.network, settings.train, compute, settings.seed
-    )
-    folder = _training_folder(root, label, identity)
-    if folder.name != f"{label}-{identity}":
-        logger.info(f"{label} is the network of {folder.name}, whose training serves both")
-        label = folder.name.removesuffix(f"-{identity}")
-
-    def report(row: dict[str, float]) -> None:
-        val = f" · val mIoU {row['val_mean_iou']:.4f}" if "val_mean_iou" in row else ""
-        epochs = settings.train.epochs
-        left = (epochs - row["epoch"]) * row["seconds"] / 60
-        logger.info(
-            f"{label} · epoch {row['epoch']:.0f}/{epochs} · loss {row['loss']:.4f}{val}"
-            f" · about {left:.0f} min left"
-        )
-
+    folder, identity = find_training(data, settings, root, label, architecture, encoder_state)
+    label = folder.name.removesuffix(f"-{identity}")
     if (folder / "training.json").exists():
         return folder
     with RunLock(folder):
@@ -111,8 +97,7 @@ def train_architecture(
                 settings.train,
                 compute,
                 seed=settings.seed,
-                checkpoint=folder / "checkpoint.pt",
-                on_epoch=report,
+                checkpoint=folder / CHECKPOINT_FILE,
             )
             _keep_network(folder, settings, data, architecture, result)
             cost = _cost(settings, data, architecture)
@@ -138,19 +123,34 @@ def train_architecture(
     return folder
 
 
-def _training_folder(root: Path, label: str, identity: str) -> Path:
+def find_training(
+    data: PreparedData,
+    settings: Settings,
+    root: Path,
+    label: str,
+    architecture: Genotype,
+    encoder_state: dict[str, Tensor] | None,
+) -> tuple[Path, str]:
     """Where a training is, by whatever name of its network it was begun; else a new folder.
 
     Of several the one that is complete, or that of this name.
+
+    Returns:
+        The folder, and the identity that its name ends in.
     """
+    compute = Compute.from_settings(settings.compute)
+    identity = training_identity(
+        data, architecture, encoder_state, settings.network, settings.train, compute, settings.seed
+    )
     trainings = trainings_folder(root)
     own = trainings / f"{label}-{identity}"
     with exclusive(own):
         found = sorted(trainings.glob(f"*-{identity}"))
         if not found:
             own.mkdir()
-            return own
-    return max(found, key=lambda one: ((one / "training.json").exists(), one == own))
+            return own, identity
+    folder = max(found, key=lambda one: ((one / "training.json").exists(), one == own))
+    return folder, identity
 
 
 def _keep_network(
@@ -231,7 +231,7 @@ def evaluate_architecture(
     again. Each run on test is noted before its scores can be seen, see `looks`.
     """
     path = folder / "test.json"
-    if not all(file.exists() for file in (path, *evaluation_files(folder))):
+    if not is_evaluated(folder):
         segmenter, card = load_segmenter(folder / "model.safetensors")
         Compute.from_settings(settings.compute).place(segmenter)
         data = PreparedData.open(prepared_folder(root, settings))
@@ -263,6 +263,10 @@ def evaluate_architecture(
         if note := Lettering(data.classes).note:
             logger.warning(note)
     return FinalScores.read(path)
+
+
+def is_evaluated(folder: Path) -> bool:
+    return all(file.exists() for file in (folder / "test.json", *evaluation_files(folder)))
 
 
 def evaluation_files(folder: Path) -> list[Path]:

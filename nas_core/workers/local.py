@@ -10,7 +10,7 @@ import queue
 import signal
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from nas_core.base.closing import Closing
-from nas_core.base.errors import CandidateError, NasError, RunError, SettingsError, first_line
-from nas_core.config import RunnerSettings
+from nas_core.base.errors import CandidateError, NasError, RunError, first_line
+from nas_core.workers.mps import Mps
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,6 +34,9 @@ OOM_FILE = Path("/proc/self/oom_score_adj")  # Linux alone has it
 
 class Workers(Closing):
     """`num` of them, each with one call at a time. Use as a context manager, or `close`."""
+
+    about = ""
+    """How many, with what each, in words."""
 
     def __init__(self, num: int, time_limit: float) -> None:
         self.num = num
@@ -53,11 +56,12 @@ class Workers(Closing):
             NasError: as the function raised it.
         """
         for _ in range(MAX_LOSSES):
+            if self._closed:
+                raise stopped()
             try:
                 return self._try(function, *args, **kwargs)
             except WorkerLostError:
-                if self._closed:
-                    raise stopped() from None
+                continue
             except NasError:
                 raise
             except OSError as error:
@@ -66,6 +70,8 @@ class Workers(Closing):
                 raise CandidateError(
                     f"{type(error).__name__}: {first_line(error, 2000)}"
                 ) from error
+        if self._closed:
+            raise stopped()
         raise CandidateError(
             f"its process ended {MAX_LOSSES} times without a word, as when the system kills it for "
             "want of memory"
@@ -104,7 +110,7 @@ class WorkerLostError(Exception):
 
 def stopped() -> RunError:
     """What a call raises when the workers are closed."""
-    return RunError("stopped with its search, which trains it anew")
+    return RunError("stopped with all others; the same command goes on")
 
 
 def over_time(time_limit: float) -> CandidateError:
@@ -115,15 +121,28 @@ def over_time(time_limit: float) -> CandidateError:
 class InProcessWorkers(Workers):
     """This very process, one call after the other: for notebooks, tests and debuggers.
 
-    It has no time limit, and what takes the process down takes the search along, which goes on
-    from its journal.
+    It has no time limit, and what takes the process down takes the run along, which goes on from
+    its journal or checkpoint.
+
+    Args:
+        num_threads: CPU threads of a call; 0: those that the process has.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_threads: int = 0) -> None:
         super().__init__(1, math.inf)
+        self._num_threads = num_threads
 
     def _try(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return function(*args, **kwargs)
+        if not self._num_threads:
+            return function(*args, **kwargs)
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._num_threads)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            torch.set_num_threads(before)
 
     def share(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
         return partial(function, *args, **kwargs)
@@ -152,21 +171,37 @@ class ProcessWorkers(Workers):
     A worker ends with the process that started it, however that ends.
 
     Args:
-        time_limit: seconds that one call may take.
+        time_limit: seconds that one call may take; may be infinite.
         num_threads: CPU threads of each; 0: torch's default with one worker, with more an even
             share of the cores.
         gpus: names for CUDA_VISIBLE_DEVICES, handed out in turn, one to each worker. Empty: all see
             what this process sees.
+        num_on_a_gpu: how many share one: each may take as large a part of its memory. 0: as much
+            as there is.
+        mps: what they share a GPU through; it is closed with them.
     """
 
     def __init__(
-        self, num: int, time_limit: float, num_threads: int = 0, gpus: Sequence[str] = ()
+        self,
+        num: int,
+        time_limit: float,
+        num_threads: int = 0,
+        gpus: Sequence[str] = (),
+        num_on_a_gpu: int = 0,
+        mps: Mps | None = None,
     ) -> None:
         super().__init__(num, time_limit)
+        self._mps = mps
+        variables = mps.environment if mps else {}
         if num > 1 and num_threads == 0:
             num_threads = max(1, (os.cpu_count() or 1) // num)
         self._workers = [
-            _Worker(num_threads, gpus[index % len(gpus)] if gpus else None) for index in range(num)
+            _Worker(
+                num_threads,
+                variables | ({"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {}),
+                1 / num_on_a_gpu if num_on_a_gpu else 1.0,
+            )
+            for index in range(num)
         ]
         self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         for worker in self._workers:
@@ -180,6 +215,8 @@ class ProcessWorkers(Workers):
             raise
         except Exception:
             worker.kill()  # what it left in memory would burden the next call
+            if self._closed:
+                raise WorkerLostError from None
             raise
         finally:
             self._free.put(worker)
@@ -191,49 +228,33 @@ class ProcessWorkers(Workers):
     def close(self) -> None:
         self._closed = True
         for worker in self._workers:
-            worker.kill()
-
-
-def make_workers(runner: RunnerSettings, num_threads: int, gpus: Sequence[str] = ()) -> Workers:
-    """The workers that the settings name.
-
-    Args:
-        num_threads, gpus: see `ProcessWorkers`; Ray hands out the GPUs of its nodes itself.
-
-    Raises:
-        SettingsError: the package that they need is missing.
-        ServiceError: there is no Ray cluster.
-    """
-    match runner.kind:
-        case "process":
-            return ProcessWorkers(runner.workers, runner.time_limit, num_threads, gpus)
-        case "ray":
-            try:
-                from nas_core.workers.ray_cluster import RayWorkers
-            except ModuleNotFoundError as error:
-                raise SettingsError(
-                    f"runner.kind = 'ray': the package {error.name} is missing; install "
-                    "nas-seg[ray]"
-                ) from None
-            return RayWorkers(runner, num_threads)
+            worker.end()
+        mps, self._mps = self._mps, None
+        if mps:
+            mps.close()
 
 
 class _Worker:
     """One process, started anew whenever it is gone."""
 
-    def __init__(self, num_threads: int, gpu: str | None) -> None:
-        self._num_threads, self._gpu = num_threads, gpu
+    def __init__(self, num_threads: int, variables: Mapping[str, str], share_of_gpu: float) -> None:
+        self._about = (num_threads, variables, share_of_gpu)
         self._executor: ProcessPoolExecutor | None = None
         self._pid = 0
+        self._ended = False
 
     def call(
         self, time_limit: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """See `Workers._try`."""
         try:
-            future = self._started().submit(function, *args, **kwargs)
+            executor = self._started()
+            if self._ended:  # while it started
+                self.kill()
+                raise WorkerLostError
+            future = executor.submit(function, *args, **kwargs)
             try:
-                return future.result(time_limit)
+                return future.result(None if math.isinf(time_limit) else time_limit)
             except TimeoutError:
                 if future.done():
                     raise  # the function's own
@@ -249,7 +270,7 @@ class _Worker:
                 1,
                 mp_context=_forking(),
                 initializer=_begin,
-                initargs=(dict(os.environ), self._num_threads, self._gpu),
+                initargs=(dict(os.environ), *self._about),
             )
             # Who ends a command may signal all its processes, as a terminal does with Ctrl-C. A
             # worker inherits the blocked signals: it is ended by the process that started it, when
@@ -262,6 +283,11 @@ class _Worker:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self._executor, self._pid = executor, pid.result()
         return self._executor
+
+    def end(self) -> None:
+        """For good, also one that is about to start."""
+        self._ended = True
+        self.kill()
 
     def kill(self) -> None:
         executor, self._executor = self._executor, None
@@ -282,19 +308,27 @@ def _forking() -> BaseContext:
     return context
 
 
-def _begin(environment: dict[str, str], num_threads: int, gpu: str | None) -> None:
+def _begin(
+    environment: Mapping[str, str],
+    num_threads: int,
+    variables: Mapping[str, str],
+    share_of_gpu: float,
+) -> None:
     """What a worker does first."""
     os.environ.clear()  # that of the server's start
-    os.environ.update(environment)
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # which CUDA reads when it is first used
+    os.environ.update({**environment, **variables})  # which CUDA reads when it is first used
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(OSError):
         OOM_FILE.write_text(str(OOM_SCORE))
-    if num_threads:
-        import torch
+    if not num_threads and share_of_gpu == 1:
+        return
+    import torch
 
+    if num_threads:
         torch.set_num_threads(num_threads)
+    if share_of_gpu < 1:
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.set_per_process_memory_fraction(share_of_gpu, index)
 
 
 def _end_with_parent() -> None:

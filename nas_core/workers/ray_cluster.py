@@ -1,8 +1,9 @@
-"""Candidates on a Ray cluster: on this machine, or on many.
+"""Trainings on a Ray cluster: on this machine, or on many.
 
 The flow's machine is a node of the cluster. What the candidates share is computed there once and
 lies in Ray's object store: each node gets one copy, which its workers map into their memory. So
-the other nodes need this package and its dependencies, and no data.
+for candidates the other nodes need this package and its dependencies, and no data. Full trainings
+read the prepared data and write their folders: the project's folder must be on each node.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import ray
 import torch
 from ray import exceptions
 
-from nas_core.base.code import SEARCH, code_digest
+from nas_core.base.code import SEARCH, TRAINING, code_digest
 from nas_core.base.errors import RunError, ServiceError, SettingsError, first_line
 from nas_core.config import RunnerSettings
 from nas_core.workers.local import WorkerLostError, Workers, over_time, stopped
@@ -50,21 +51,29 @@ SECONDS_TO_END = 30.0
 
 
 class RayWorkers(Workers):
-    """Places of a Ray cluster, each with the CPUs and GPUs that one candidate gets.
+    """Places of a Ray cluster, each with the CPUs and GPUs that one training gets.
 
     A call waits until a place is free; the time limit counts from then. A worker or a node that is
     lost costs the calls on it another try each, on what is left of the cluster.
 
     Args:
         num_threads: CPU threads of each; 0: as many as it has whole CPUs.
+        time_limit: seconds that one call may take; None: `runner.time_limit`.
+        most: calls that there ever are at a time, if `runner.workers` leaves the number open.
 
     Raises:
         ServiceError: the address does not answer.
-        SettingsError: the cluster has no room for `runner.workers` candidates.
+        SettingsError: the cluster has no room for `runner.workers` trainings, or for one.
     """
 
-    def __init__(self, runner: RunnerSettings, num_threads: int = 0) -> None:
-        super().__init__(runner.workers, runner.time_limit)
+    def __init__(
+        self,
+        runner: RunnerSettings,
+        num_threads: int = 0,
+        time_limit: float | None = None,
+        most: int = 1,
+    ) -> None:
+        super().__init__(runner.workers, time_limit or runner.time_limit)
         self._lock = threading.Lock()
         self._num_calls = 0
         self._call_ended = threading.Condition()
@@ -72,7 +81,7 @@ class RayWorkers(Workers):
         self._num_threads = num_threads or max(1, int(runner.ray.cpus))
         _connect(runner)
         try:
-            _check_room(runner)
+            self.num = _find_room(runner, most)
         except SettingsError:
             ray.shutdown()
             raise
@@ -107,9 +116,7 @@ class RayWorkers(Workers):
 
     def _ask(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         # A generator, of which Ray's types do not know.
-        answers: Any = self._carry_out.remote(
-            code_digest(SEARCH), self._num_threads, function, args, kwargs
-        )
+        answers: Any = self._carry_out.remote(_code(), self._num_threads, function, args, kwargs)
         self._wait(answers)
         ray.get(next(answers))  # it begins
         if not self._wait(answers, self.time_limit):
@@ -169,17 +176,21 @@ def _fetch(reference: ray.ObjectRef[Any]) -> Any:
 
 
 def _carry_out(
-    code: str, num_threads: int, function: Callable[..., Any], args: Any, kwargs: Any
+    code: tuple[str, ...], num_threads: int, function: Callable[..., Any], args: Any, kwargs: Any
 ) -> Iterator[Any]:
     """In a worker. Gives None when it begins, then the result."""
     yield None
     torch.set_num_threads(num_threads)
-    if code_digest(SEARCH) != code:
+    if _code() != code:
         raise RunError(
             f"node {socket.gethostname()} has another version of nas-seg than the machine that "
-            "runs the search: install the same on all nodes"
+            "runs the command: install the same on all nodes"
         )
     yield function(*args, **kwargs)
+
+
+def _code() -> tuple[str, ...]:
+    return code_digest(SEARCH), code_digest(TRAINING)
 
 
 def _connect(runner: RunnerSettings) -> None:
@@ -227,18 +238,23 @@ def _check_answers(address: str) -> None:
         ) from None
 
 
-def _check_room(runner: RunnerSettings) -> None:
-    """See that the cluster has the places, on nodes that each hold whole ones."""
+def _find_room(runner: RunnerSettings, most: int) -> int:
+    """The number of workers: what is set, or else as many places as there are, up to `most`.
+
+    Raises:
+        SettingsError: the cluster has not the places, on nodes that each hold whole ones.
+    """
     wanted = {"CPU": runner.ray.cpus, "GPU": runner.ray.gpus}
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     places = sum(
         min(int(node.get(kind, 0) / each) for kind, each in wanted.items() if each)
         for node in nodes
     )
-    if places < runner.workers:
+    if places < (runner.workers or 1):
         has = ", ".join(f"{sum(node.get(kind, 0) for node in nodes):g} {kind}s" for kind in wanted)
         raise SettingsError(
             f"runner.workers = {runner.workers}: the Ray cluster ({len(nodes)} nodes, {has}) has "
-            f"room for {places} candidates with {runner.ray.cpus:g} CPUs and {runner.ray.gpus:g} "
+            f"room for {places} trainings with {runner.ray.cpus:g} CPUs and {runner.ray.gpus:g} "
             "GPUs each; lower runner.workers, runner.ray.cpus or runner.ray.gpus, or add nodes"
         )
+    return runner.workers or min(places, most)

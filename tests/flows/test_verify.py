@@ -76,17 +76,18 @@ def nas(monkeypatch: pytest.MonkeyPatch, project: Path, *arguments: str) -> None
     assert ended.value.code in (0, None)
 
 
-def verify(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
+def verify(monkeypatch: pytest.MonkeyPatch, project: Path, *options: str) -> None:
     """arch0 and one from a file, with the seeds 0 and 5."""
     references = ("--architecture", "arch0", "--architecture", str(project / "mine.json"))
-    nas(monkeypatch, project, "verify", "camvid", *references, "--seed", "0", "--seed", "5")
+    seeds = ("--seed", "0", "--seed", "5")
+    nas(monkeypatch, project, "verify", "camvid", *references, *seeds, *options)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         folder = make_project(tmp_path_factory.mktemp("whole"))
-        verify(patch, folder)
+        verify(patch, folder, "-S", "runner.workers=2")
     return folder
 
 

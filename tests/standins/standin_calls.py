@@ -30,6 +30,10 @@ def threads() -> int:
     return torch.get_num_threads()
 
 
+def variable(name: str) -> str:
+    return os.environ.get(name, "")
+
+
 def visible_gpus() -> str:
     time.sleep(0.5)  # so that the other worker takes the next call
     return os.environ.get("CUDA_VISIBLE_DEVICES", "")

@@ -1,5 +1,6 @@
 """Workers are real processes here, killed for real."""
 
+import math
 import os
 import signal
 import subprocess
@@ -116,9 +117,24 @@ def test_closing_ends_work_at_once(tmp_path: Path) -> None:
         working = threads.submit(workers.call, calls.mark_and_sleep, mark, 3600)
         wait_for(lambda: mark.exists() and mark.read_text() != "")
         workers.close()
-        with pytest.raises(RunError, match="stopped with its search"):
+        with pytest.raises(RunError, match="stopped with all others"):
             working.result(30)
     assert not psutil.pid_exists(int(mark.read_text()))
+
+
+def test_closing_ends_a_worker_that_is_about_to_start(tmp_path: Path) -> None:
+    mark = tmp_path / "pid"
+    workers = ProcessWorkers(1, time_limit=math.inf)
+    before = set(psutil.Process().children(recursive=True))
+    with ThreadPoolExecutor(1) as threads:
+        working = threads.submit(workers.call, calls.mark_and_sleep, mark, 3600)
+        wait_for(lambda: set(psutil.Process().children(recursive=True)) > before)
+        workers.close()
+        with pytest.raises(RunError, match="stopped with all others"):
+            working.result(120)
+        with pytest.raises(RunError, match="stopped with all others"):
+            workers.call(calls.pid)
+    assert not mark.exists()
 
 
 def test_a_worker_ends_with_its_parent_however_that_ends(tmp_path: Path) -> None:
@@ -164,7 +180,7 @@ def test_without_linux_a_worker_begins_all_the_same(
 ) -> None:
     monkeypatch.setattr(local, "OOM_FILE", tmp_path / "no proc" / "oom_score_adj")
     monkeypatch.setattr(local, "_end_with_parent", lambda: None)
-    local._begin(dict(os.environ), num_threads=0, gpu=None)
+    local._begin(dict(os.environ), num_threads=0, variables={}, share_of_gpu=1)
 
 
 def test_gpus_are_handed_out_in_turn() -> None:

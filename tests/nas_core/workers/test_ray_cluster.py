@@ -37,8 +37,8 @@ def settings(workers: int = 1, time_limit: float = 120, **of_ray: float | str) -
 @pytest.mark.parametrize(
     ("runner", "message"),
     [
-        (settings(3, cpus=100), "room for 0 candidates with 100 CPUs"),
-        (settings(1, gpus=7), r"0 GPUs\) has room for 0 candidates.*7 GPUs each; lower"),
+        (settings(3, cpus=100), "room for 0 trainings with 100 CPUs"),
+        (settings(1, gpus=7), r"0 GPUs\) has room for 0 trainings.*7 GPUs each; lower"),
         (settings(1, address="127.0.0.1"), r"expected HOST:PORT, auto"),
         (settings(1, address="127.0.0.1:99999999"), r"does not answer"),
     ],
@@ -76,7 +76,7 @@ def test_closed_workers_end_their_calls(monkeypatch: pytest.MonkeyPatch, tmp_pat
         time.sleep(0.1)
     workers.close()
     thread.join(60)
-    assert [str(error) for error in raised] == ["stopped with its search, which trains it anew"]
+    assert [str(error) for error in raised] == ["stopped with all others; the same command goes on"]
 
 
 def test_nobody_without_its_token_gets_into_a_cluster_of_this_machine(tmp_path: Path) -> None:

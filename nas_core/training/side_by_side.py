@@ -1,0 +1,227 @@
+"""Full trainings and evaluations in workers, as many at a time as these are.
+
+The workers need no way back but the files that a training leaves anyway: its progress is read from
+its checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from contextvars import copy_context
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from nas_core.base.errors import RunError
+from nas_core.base.logs import Logger
+from nas_core.base.paths import prepared_folder
+from nas_core.config import Settings
+from nas_core.data.prepared import PreparedData
+from nas_core.models.compute import Compute
+from nas_core.models.encoder import load_encoder_weights
+from nas_core.models.state import load_plain
+from nas_core.space.genotype import Genotype
+from nas_core.training import lifecycle
+from nas_core.training.lifecycle import CHECKPOINT_FILE, find_training, is_evaluated
+from nas_core.training.record import FinalScores
+from nas_core.workers.local import Workers
+from nas_core.workers.room import make_workers, training_bytes
+
+T = TypeVar("T")
+Row = dict[str, float]
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def training_workers(
+    settings: Settings, compute: Compute, num_trainings: int, num_bytes: int = 0
+) -> Workers:
+    """What carries out so many full trainings. One at a time is done in this very process.
+
+    Args:
+        num_bytes: memory that other work in the same workers takes, if that is more.
+
+    Raises:
+        NasError: see `make_workers`.
+    """
+    return make_workers(
+        settings,
+        compute,
+        most=max(1, num_trainings),
+        num_bytes=max(num_bytes, training_bytes(settings)),
+        time_limit=math.inf,
+    )
+
+
+def side_by_side(workers: Workers, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """What the jobs return, in their order, each once it and all before it are done.
+
+    As many are in work as there are workers, in threads with copies of this one's context. The
+    first error, or an interruption, ends all: what is in training has its checkpoint.
+    """
+    with workers.waiting_room() as threads:
+        try:
+            waiting, begun, number = iter(jobs), list[Future[T]](), 0
+            while True:
+                _raise_first_error(begun)
+                open_ = [one for one in begun if not one.done()]
+                for job in islice(waiting, workers.num - len(open_)):
+                    begun.append(threads.submit(copy_context().run, job))
+                if number == len(begun):
+                    return
+                if begun[number].done():
+                    yield begun[number].result()
+                    number += 1
+                else:
+                    wait([one for one in begun if not one.done()], return_when=FIRST_COMPLETED)
+        except BaseException:
+            # Else the threads would wait for what is in training.
+            workers.close()
+            raise
+
+
+def _raise_first_error(begun: Iterable[Future[T]]) -> None:
+    for future in begun:
+        if future.done() and (error := future.exception()):
+            raise error
+
+
+def train(
+    workers: Workers,
+    settings: Settings,
+    root: Path,
+    label: str,
+    architecture: Genotype,
+    *,
+    commit: str | None = None,
+    logger: Logger = log,
+) -> Path:
+    """`lifecycle.train_architecture` in a worker, with a line in the log for each epoch.
+
+    One that loses its worker goes on in another one from its checkpoint.
+
+    Raises:
+        NasError: see `lifecycle.train_architecture` and `Workers.call`.
+    """
+    data = PreparedData.open(prepared_folder(root, settings))
+    encoder_state = load_encoder_weights(settings.encoder.weights, root)
+    folder, identity = find_training(data, settings, root, label, architecture, encoder_state)
+    if folder.name != f"{label}-{identity}":
+        logger.info(f"{label} is the network of {folder.name}, whose training serves both")
+        label = folder.name.removesuffix(f"-{identity}")
+    if (folder / "training.json").exists():
+        return folder
+
+    def report(row: Row) -> None:
+        val = f" · val mIoU {row['val_mean_iou']:.4f}" if "val_mean_iou" in row else ""
+        epochs = settings.train.epochs
+        left = (epochs - row["epoch"]) * row["seconds"] / 60
+        logger.info(
+            f"{label} · epoch {row['epoch']:.0f}/{epochs} · loss {row['loss']:.4f}{val}"
+            f" · about {left:.0f} min left"
+        )
+
+    with _following(folder / CHECKPOINT_FILE, report):
+        return workers.call(_train, settings, root, label, architecture, commit)
+
+
+def evaluate(
+    workers: Workers,
+    settings: Settings,
+    root: Path,
+    label: str,
+    folder: Path,
+    *,
+    logger: Logger = log,
+) -> FinalScores:
+    """`lifecycle.evaluate_architecture` in a worker.
+
+    Raises:
+        NasError: see there and `Workers.call`.
+    """
+    if is_evaluated(folder):
+        return FinalScores.read(folder / "test.json")
+    scores, messages = workers.call(_evaluate, settings, root, label, folder)
+    for level, message in messages:
+        logger.log(level, message)
+    return scores
+
+
+def _train(
+    settings: Settings, root: Path, label: str, architecture: Genotype, commit: str | None
+) -> Path:
+    """In a worker."""
+    _check_node(settings, root)
+    return lifecycle.train_architecture(settings, root, label, architecture, commit=commit)
+
+
+def _evaluate(
+    settings: Settings, root: Path, label: str, folder: Path
+) -> tuple[FinalScores, list[tuple[int, str]]]:
+    """In a worker: the scores, and what is to be said."""
+    _check_node(settings, root)
+    logger, said = logging.Logger(label), _Said()
+    logger.addHandler(said)
+    scores = lifecycle.evaluate_architecture(settings, root, label, folder, logger=logger)
+    return scores, said.messages
+
+
+def _check_node(settings: Settings, root: Path) -> None:
+    """See that the machine of a worker has the data, as the one with the command has."""
+    if not prepared_folder(root, settings).exists():
+        raise RunError(
+            f"{socket.gethostname()} has no {prepared_folder(root, settings)}: full trainings on "
+            "Ray need the project's folder on each node, at the same path"
+        )
+
+
+class _Said(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append((record.levelno, record.getMessage()))
+
+
+@contextmanager
+def _following(checkpoint: Path, report: Callable[[Row], None]) -> Iterator[None]:
+    """Reports the rows that the history in a checkpoint gains meanwhile."""
+    num_known = len(_history(checkpoint))
+    ended = threading.Event()
+
+    def follow() -> None:
+        nonlocal num_known
+        seen, last = 0, False
+        while not last:
+            last = ended.wait(SECONDS_BETWEEN_LOOKS)
+            changed = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+            if changed != seen:
+                seen = changed
+                for row in _history(checkpoint)[num_known:]:
+                    report(row)
+                    num_known += 1
+
+    follower = threading.Thread(target=copy_context().run, args=(follow,), daemon=True)
+    follower.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        follower.join()
+
+
+def _history(checkpoint: Path) -> list[Row]:
+    """The rows of the epochs; none where there is no readable checkpoint, which a training says."""
+    try:
+        return list(load_plain(checkpoint)["history"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
