@@ -37,9 +37,9 @@ from nas_core.search.loop import Observer, Search
 from nas_core.search.progress import Progress
 from nas_core.training.record import EvaluateMetrics, TrainMetrics
 from tasks.dataset import prepare_dataset
+from tasks.progress import SearchProgress
 from tasks.results import write_search_results
 from tasks.search_log import final_metrics
-from tasks.search_progress import ProgressBar
 from tasks.search_steps import TaskSteps, measure_latencies
 from tasks.tracking.store import patiently
 
@@ -167,7 +167,7 @@ def run_search(context: Context, search: Search, observers: Sequence[Observer] =
         logger.warning(warning)
     log = context.track_search(search, logger)
     with log.running():
-        shown = [Progress(logger), ProgressBar(logger), context.report(logger)]
+        shown = [Progress(logger), SearchProgress(logger), context.report(logger)]
         search.run([log, *shown, *observers], TaskSteps())
 
 

@@ -11,6 +11,7 @@ from nas_core.config import Settings
 from nas_core.space.genotype import Genotype
 from nas_core.training import lifecycle
 from nas_core.training.record import FinalScores
+from tasks.progress import TrainingProgress
 from tasks.tracking.provenance import git_commit
 
 
@@ -21,8 +22,16 @@ from tasks.tracking.provenance import git_commit
     cache_result_in_memory=False,
 )
 def train_architecture(settings: Settings, root: Path, label: str, architecture: Genotype) -> Path:
+    logger = get_run_logger()
+    progress = TrainingProgress(logger, label, architecture.id, settings.train.epochs)
     return lifecycle.train_architecture(
-        settings, root, label, architecture, commit=git_commit(root), logger=get_run_logger()
+        settings,
+        root,
+        label,
+        architecture,
+        commit=git_commit(root),
+        logger=logger,
+        on_epoch=progress.on_epoch,
     )
 
 

@@ -12,6 +12,7 @@ import math
 import shutil
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,12 +63,14 @@ def train_architecture(
     *,
     commit: str | None = None,
     logger: Logger = log,
+    on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> Path:
     """Train one architecture fully, from its last checkpoint if there is one.
 
     Args:
         label: the name of the architecture, or its id.
         commit: of the code, for the record.
+        on_epoch: called with each new row of the history.
 
     Returns:
         The training's folder, with model.safetensors, training.json and genotype.json. A training
@@ -96,6 +99,7 @@ def train_architecture(
             f"{label} · epoch {row['epoch']:.0f}/{epochs} · loss {row['loss']:.4f}{val}"
             f" · about {left:.0f} min left"
         )
+        on_epoch(row)
 
     if (folder / "training.json").exists():
         return folder

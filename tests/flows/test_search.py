@@ -25,6 +25,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.cli.watch import progress_of
 from flows.search import nas_search, too_few_proposals
 from flows.train import nas_train
 from nas_core.base.errors import DataError, NasError, RunError, ServiceError, WeightsError
@@ -130,6 +131,11 @@ def test_prefect_shows_each_part_by_name(run_of_all: tuple[Path, UUID]) -> None:
         while missing := expected - {t.name for t in client.read_task_runs(flow_run_filter=of_run)}:
             assert time.monotonic() < deadline, missing
             time.sleep(0.5)
+        bars = progress_of(client, run_id)
+    assert [share for share, _ in bars] == [100, 100, 100]
+    assert [words.partition(";")[0] for _, words in bars] == [
+        "3 of 3 candidates", f"{best.id}: epoch 2 of 2", "arch1: epoch 2 of 2",
+    ]  # fmt: skip
 
 
 def test_mlflow_has_a_finished_run_a_candidate(whole: Path) -> None:
