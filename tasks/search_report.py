@@ -15,8 +15,12 @@ from nas_core.analysis.report.search_page import state_words, summary
 from nas_core.analysis.report.sources import SearchFacts
 from nas_core.base.errors import ServiceError, first_line
 from nas_core.base.logs import Logger
+from nas_core.search.candidate_files import drawing_file
+from tasks.tracking.notes import artifact_link
 from tasks.tracking.tracker import Tracker
 from tasks.tracking.views import EXPERIMENT, view_path
+
+_SEARCH = "A search"
 
 
 class SearchReport(LiveReport):
@@ -34,27 +38,45 @@ class SearchReport(LiveReport):
         super().__init__(logger, about | {EXPERIMENT: tracker.experiment_id})
         self.tracker, self.mlflow = tracker, mlflow
         self._told = False
+        self._drawn: str | None = None
         self._linked: tuple[str, int] | None = None
 
     def on_written(self, path: Path, facts: SearchFacts) -> None:
-        run_id = self._record(path, facts.name)
+        run_id = self._record(path, facts)
         # Each artifact of Prefect is kept: not one a round.
         told = (facts.state, len(facts.trained))
         if told != self._linked:
             self._link(path, facts, run_id)
             self._linked = told
 
-    def _record(self, path: Path, search: str) -> str | None:
+    def _record(self, path: Path, facts: SearchFacts) -> str | None:
         try:
-            run_id = self.tracker.search_run(search)
+            run_id = self.tracker.search_run(facts.name)
             if run_id:
                 self.tracker.log_search_file(run_id, path)
+                self._describe(run_id, path, facts)
             return run_id
         except ServiceError as error:
             if not self._told:
                 self.logger.warning("%s; the page of the search is not there yet", error)
                 self._told = True
             return None
+
+    def _describe(self, run_id: str, path: Path, facts: SearchFacts) -> None:
+        """What MLflow's page tells of the search, with the drawing of the best so far."""
+        page = f"#/experiments/{self.tracker.experiment_id}/runs/{run_id}/artifacts/{path.name}"
+        lines = [
+            f"{_SEARCH}, {state_words(facts)}. {summary(facts)}",
+            f"[All of it on one page]({page})",
+        ]
+        best = next(iter(facts.best["id"]), None)
+        if best in facts.drawings:
+            drawing = drawing_file(facts.folder, best)
+            if best != self._drawn:
+                self.tracker.log_search_file(run_id, drawing)
+                self._drawn = best
+            lines.append(f"![{best}]({artifact_link(run_id, drawing.name)})")
+        self.tracker.describe(run_id, "\n\n".join(lines), over=_SEARCH)
 
     def _link(self, path: Path, facts: SearchFacts, run_id: str | None) -> None:
         lines = [

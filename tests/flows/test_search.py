@@ -179,6 +179,12 @@ def test_the_page_of_the_search_tells_of_all_stages(run_of_all: tuple[Path, UUID
     (parent,) = runs_of(whole, "search")
     kept = Path(client_of(whole).download_artifacts(parent.info.run_id, "report.html"))
     assert kept.read_bytes() == path.read_bytes()
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith("A search, complete. ") and f"The best, {best.id}, " in note
+    assert f"runs/{parent.info.run_id}/artifacts/report.html" in note
+    drawn = Path(client_of(whole).download_artifacts(parent.info.run_id, "architecture.svg"))
+    assert f"![{best.id}](get-artifact?path=architecture.svg&run_uuid=" in note
+    assert f">{best.id}<" in drawn.read_text()
     with get_client(sync_client=True) as client:
         links, tables, bars = (
             client.read_artifacts(
