@@ -18,7 +18,7 @@ from nas_core.base.logs import Logger
 from nas_core.search.candidate_files import drawing_file
 from tasks.tracking.notes import artifact_link
 from tasks.tracking.tracker import Tracker
-from tasks.tracking.views import EXPERIMENT, view_path
+from tasks.tracking.views import EXPERIMENT, run_path, view_path
 
 _SEARCH = "A search"
 
@@ -64,7 +64,7 @@ class SearchReport(LiveReport):
 
     def _describe(self, run_id: str, path: Path, facts: SearchFacts) -> None:
         """What MLflow's page tells of the search, with the drawing of the best so far."""
-        page = f"#/experiments/{self.tracker.experiment_id}/runs/{run_id}/artifacts/{path.name}"
+        page = run_path(self.tracker.experiment_id, run_id, path.name)
         lines = [
             f"{_SEARCH}, {state_words(facts)}. {summary(facts)}",
             f"[All of it on one page]({page})",
@@ -87,11 +87,11 @@ class SearchReport(LiveReport):
         ]
         if self.mlflow and run_id:
             experiment = self.tracker.experiment_id
-            page = f"{self.mlflow}/#/experiments/{experiment}/runs/{run_id}"
             view = self.mlflow + view_path(experiment, facts.name)
             lines.append(
                 f"- in MLflow: [the candidates by reward]({view}), "
-                f"[the page]({page}/artifacts/{path.name}), [the search]({page})"
+                f"[the page]({self.mlflow}/{run_path(experiment, run_id, path.name)}), "
+                f"[the search]({self.mlflow}/{run_path(experiment, run_id)})"
             )
         name = facts.name.replace("_", "-")
         try:

@@ -37,6 +37,8 @@ COLUMNS = {
     "metrics.`latency_ms`": 95,
     f"tags.`{STATUS_TAG}`": 110,
 }
+# Else the pages of 3.17 open in the form that is for language models.
+_MODEL_TRAINING = "workflowType=machine_learning"
 _IS_CANDIDATE = "tags.`nas.kind` = 'candidate'"
 _VIEW_TAG = "mlflow.sharedViewState."
 _COSTS = ("num_parameters", "gmacs", "latency_ms")
@@ -83,10 +85,13 @@ def add_search_view(client: MlflowClient, experiment_id: str, search: str, run_i
 
 def view_path(experiment_id: str, key: str = CANDIDATES) -> str:
     """Where a view opens, as model training: what follows the address of MLflow's pages."""
-    return (
-        f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
-        f"&viewStateShareKey={quote(key)}"
-    )
+    return f"/#/experiments/{experiment_id}/runs?{_MODEL_TRAINING}&viewStateShareKey={quote(key)}"
+
+
+def run_path(experiment_id: str, run_id: str, artifact: str = "") -> str:
+    """Where a run or one of its artifacts opens: what follows the address of MLflow and a slash."""
+    place = f"/artifacts/{quote(artifact)}" if artifact else ""
+    return f"#/experiments/{experiment_id}/runs/{run_id}{place}?{_MODEL_TRAINING}"
 
 
 def search_view(folder: Path) -> str | None:

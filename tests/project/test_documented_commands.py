@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def find(words: list[str]) -> tuple[TyperCommand | TyperGroup, list[str]]:
 
 def values(words: list[str], *options: str) -> list[str]:
     """What is given to an option, wherever it stands."""
-    return [given for option, given in zip(words, words[1:], strict=False) if option in options]
+    return [given for option, given in pairwise(words) if option in options]
 
 
 def test_there_are_commands() -> None:
