@@ -45,7 +45,7 @@ from nas_core.space.genotype import Genotype
 from nas_core.training.full import FullResult, label_split, train_fully, training_identity
 from nas_core.training.looks import Look, note_look
 from nas_core.training.metrics import ConfusionMatrix
-from nas_core.training.record import FinalScores, Recipe, Training
+from nas_core.training.record import EPOCHS_FILE, EpochsDone, FinalScores, Recipe, Training
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,7 @@ def train_architecture(
             f"{label} · epoch {row['epoch']:.0f}/{epochs} · loss {row['loss']:.4f}{val}"
             f" · about {left:.0f} min left"
         )
+        EpochsDone(done=round(row["epoch"]), planned=epochs).write(folder / EPOCHS_FILE)
         on_epoch(row)
 
     if (folder / "training.json").exists():

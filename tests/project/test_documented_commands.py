@@ -6,10 +6,11 @@ import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from flows.cli import main as cli
 from flows.servers.deployments import FLOWS
@@ -43,9 +44,9 @@ INLINES = sorted(
 )
 
 
-def find(words: list[str]) -> tuple[TyperCommand | TyperGroup, list[str]]:
+def find(words: list[str]) -> tuple[Any, list[str]]:
     """The command of nas that these words call, and what they give it."""
-    command = NAS
+    command: Any = NAS
     while isinstance(command, TyperGroup) and words and not words[0].startswith("-"):
         assert words[0] in command.commands, f"no command {words[0]}"
         command, words = command.commands[words[0]], words[1:]
@@ -76,9 +77,9 @@ def test_a_command_is_taken(name: str, words: list[str]) -> None:
         if "=" in changes:
             load_settings("camvid", cli._proxy_changes(changes), root=ROOT)
     for deployment in [word for word in words if word.partition("/")[0] in FLOWS]:
-        given = dict(map(cli._parameter, values(words, "--param")))
-        sections = {key: value for key, value in given.items() if key in (*SECTIONS, "seed")}
-        assert given.keys() - sections.keys() <= {"seeds", "architectures", "stage", "name"}
+        parameters = dict(map(cli._parameter, values(words, "--param")))
+        sections = {key: value for key, value in parameters.items() if key in (*SECTIONS, "seed")}
+        assert parameters.keys() - sections.keys() <= {"seeds", "architectures", "stage", "name"}
         profile = deployment.partition("/")[2]
         load_settings(
             profile if profile in profiles(ROOT) else "camvid", sections=sections, root=ROOT
