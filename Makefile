@@ -2,7 +2,8 @@
 # make test       install what is missing and run the whole suite
 # make test-fast  the suite without the tests that are marked slow
 # make test-core  the tests of the library alone, which start no server
-# make lint       ruff and mypy
+# make lint       ruff, mypy, and whether the links of the documents lead somewhere
+# make docs       build the documents as a site in build/docs
 # make down       end the servers that make search or nas up started
 # make audit      ask whether a pinned package has a known hole (it asks PyPI, for about a minute)
 # make licences   write docs/licences.md anew, from the packages as they are installed
@@ -19,7 +20,7 @@ PYTEST := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loa
 TOOLS := .venv-tools
 INSTALLED_TOOLS := $(TOOLS)/.installed
 
-.PHONY: install search test test-fast test-core lint audit licences down clean
+.PHONY: install search test test-fast test-core lint docs audit licences down clean
 
 install: $(INSTALLED)
 
@@ -46,10 +47,16 @@ test-fast: $(INSTALLED_DEV)
 test-core: $(INSTALLED_DEV)
 	$(PYTEST) tests/nas_core
 
-lint: $(INSTALLED_DEV)
+lint: $(INSTALLED_DEV) docs
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# Quiet about the next major version of mkdocs, of which nothing is used here.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(INSTALLED_DEV)
+	$(VENV)/bin/mkdocs build --strict
+	@echo 'The documents are at build/docs/index.html'
 
 $(INSTALLED_TOOLS):
 	$(PYTHON) -m venv $(TOOLS)

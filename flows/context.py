@@ -134,9 +134,11 @@ class Context:
     def open_search(self) -> Search:
         return Search.open(self.settings, self.root)
 
-    def report(self, logger: Logger) -> SearchReport:
-        """What writes the page of a search."""
-        return SearchReport(self.tracker, logger, mlflow_pages(self.root, self.tracker.uri))
+    @cached_property
+    def report(self) -> SearchReport:
+        """What writes the page of a search, for all stages of a flow run."""
+        pages = mlflow_pages(self.root, self.tracker.uri)
+        return SearchReport(self.tracker, get_run_logger(), pages)
 
     def track_search(self, search: Search, logger: Logger) -> SearchLog:
         return SearchLog(self.tracker, search, logger, self.draw)

@@ -37,9 +37,9 @@ from nas_core.search.loop import Observer, Search
 from nas_core.search.progress import Progress
 from nas_core.training.record import EvaluateMetrics, TrainMetrics
 from tasks.dataset import prepare_dataset
+from tasks.progress import SearchProgress
 from tasks.results import write_search_results
 from tasks.search_log import final_metrics
-from tasks.search_progress import ProgressBar
 from tasks.search_steps import TaskSteps, measure_latencies
 from tasks.tracking.store import patiently
 
@@ -147,7 +147,7 @@ def search_architectures(context: Context) -> SearchMetrics:
         ),
         get_run_logger(),
     )
-    context.report(get_run_logger()).write(context.root, search.folder)
+    context.report.write(context.root, search.folder)
     return metrics
 
 
@@ -157,7 +157,7 @@ def report_trainings(context: Context) -> None:
     if path.exists():
         folder = searches_folder(context.root) / SearchMetrics.read(path).search
         if (folder / "journal.jsonl").exists():
-            context.report(get_run_logger()).write(context.root, folder)
+            context.report.write(context.root, folder)
 
 
 def run_search(context: Context, search: Search, observers: Sequence[Observer] = ()) -> None:
@@ -168,7 +168,7 @@ def run_search(context: Context, search: Search, observers: Sequence[Observer] =
         logger.warning(warning)
     log = context.track_search(search, logger)
     with log.running():
-        shown = [Progress(logger), ProgressBar(logger), context.report(logger)]
+        shown = [Progress(logger), SearchProgress(logger), context.report]
         search.run([log, *shown, *observers], TaskSteps())
 
 

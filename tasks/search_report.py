@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 import httpx
 import pandas as pd
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 
 from nas_core.analysis.report.live import LiveReport
 from nas_core.analysis.report.page import percent
@@ -15,8 +19,12 @@ from nas_core.analysis.report.search_page import state_words, summary
 from nas_core.analysis.report.sources import SearchFacts
 from nas_core.base.errors import ServiceError, first_line
 from nas_core.base.logs import Logger
+from nas_core.search.candidate_files import drawing_file
+from tasks.tracking.notes import artifact_link
 from tasks.tracking.tracker import Tracker
-from tasks.tracking.views import EXPERIMENT, view_path
+from tasks.tracking.views import EXPERIMENT, run_path, view_path
+
+_SEARCH = "A search"
 
 
 class SearchReport(LiveReport):
@@ -33,28 +41,41 @@ class SearchReport(LiveReport):
         about = {key: value for key, value in tracker.tags.items() if "mlflow" not in key[:6]}
         super().__init__(logger, about | {EXPERIMENT: tracker.experiment_id})
         self.tracker, self.mlflow = tracker, mlflow
-        self._told = False
-        self._linked: tuple[str, int] | None = None
+        self._told = self._told_of_prefect = False
+        self._drawn: str | None = None
+        self._artifacts: dict[str, UUID] = {}
 
     def on_written(self, path: Path, facts: SearchFacts) -> None:
-        run_id = self._record(path, facts.name)
-        # Each artifact of Prefect is kept: not one a round.
-        told = (facts.state, len(facts.trained))
-        if told != self._linked:
-            self._link(path, facts, run_id)
-            self._linked = told
+        self._link(path, facts, self._record(path, facts))
 
-    def _record(self, path: Path, search: str) -> str | None:
+    def _record(self, path: Path, facts: SearchFacts) -> str | None:
         try:
-            run_id = self.tracker.search_run(search)
+            run_id = self.tracker.search_run(facts.name)
             if run_id:
                 self.tracker.log_search_file(run_id, path)
+                self._describe(run_id, path, facts)
             return run_id
         except ServiceError as error:
             if not self._told:
                 self.logger.warning("%s; the page of the search is not there yet", error)
                 self._told = True
             return None
+
+    def _describe(self, run_id: str, path: Path, facts: SearchFacts) -> None:
+        """What MLflow's page tells of the search, with the drawing of the best so far."""
+        page = run_path(self.tracker.experiment_id, run_id, path.name)
+        lines = [
+            f"{_SEARCH}, {state_words(facts)}. {summary(facts)}",
+            f"[All of it on one page]({page})",
+        ]
+        best = "".join(facts.best["id"].head(1))
+        if best in facts.drawings:
+            drawing = drawing_file(facts.folder, best)
+            if best != self._drawn:
+                self.tracker.log_search_file(run_id, drawing)
+                self._drawn = best
+            lines.append(f"![{best}]({artifact_link(run_id, drawing.name)})")
+        self.tracker.describe(run_id, "\n\n".join(lines), over=_SEARCH)
 
     def _link(self, path: Path, facts: SearchFacts, run_id: str | None) -> None:
         lines = [
@@ -65,27 +86,36 @@ class SearchReport(LiveReport):
         ]
         if self.mlflow and run_id:
             experiment = self.tracker.experiment_id
-            page = f"{self.mlflow}/#/experiments/{experiment}/runs/{run_id}"
             view = self.mlflow + view_path(experiment, facts.name)
             lines.append(
                 f"- in MLflow: [the candidates by reward]({view}), "
-                f"[the page]({page}/artifacts/{path.name}), [the search]({page})"
+                f"[the page]({self.mlflow}/{run_path(experiment, run_id, path.name)}), "
+                f"[the search]({self.mlflow}/{run_path(experiment, run_id)})"
             )
         name = facts.name.replace("_", "-")
         try:
-            create_markdown_artifact(
-                "\n\n".join(lines),
-                key=f"search-{name}",
-                description=f"What {facts.name} found, and where to see it",
-            )
-            if facts.state != "running" and not facts.best.empty:
-                create_table_artifact(
-                    _best_rows(facts),
-                    key=f"best-{name}",
-                    description=f"The best candidates of {facts.name}",
-                )
+            what = f"What {facts.name} found, and where to see it"
+            self._show(f"search-{name}", what, "\n\n".join(lines))
+            if not facts.best.empty:
+                best = f"The best candidates of {facts.name}"
+                self._show(f"best-{name}", best, _best_rows(facts))
         except httpx.HTTPError as error:
-            self.logger.warning("Prefect has no link to %s: %s", path, first_line(error))
+            if not self._told_of_prefect:
+                self.logger.warning("Prefect has no link to %s: %s", path, first_line(error))
+                self._told_of_prefect = True
+
+    def _show(self, key: str, description: str, data: str | list[dict[str, Any]]) -> None:
+        """An artifact of the flow run, the same one each time: Prefect keeps all that are made."""
+        if known := self._artifacts.get(key):
+            content = data if isinstance(data, str) else json.dumps(data)
+            with get_client(sync_client=True) as client:
+                client.update_artifact(known, ArtifactUpdate(data=content))
+        elif isinstance(data, str):
+            made = create_markdown_artifact(data, key=key, description=description)
+            self._artifacts[key] = cast(UUID, made)  # in a flow that is not async
+        else:
+            table = create_table_artifact(data, key=key, description=description)
+            self._artifacts[key] = cast(UUID, table)
 
 
 def _best_rows(facts: SearchFacts) -> list[dict[str, Any]]:

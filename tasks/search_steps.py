@@ -43,12 +43,12 @@ def confirm_on_proxy(search: Search, run: ConfirmingRun) -> Outcome:
     return search.confirm(run)
 
 
-@task(name="rebuild diagnostics", cache_policy=NO_CACHE)
+@task(name="rebuild diagnostics", task_run_name="rebuild diagnostics", cache_policy=NO_CACHE)
 def rebuild_diagnostics(search: Search) -> list[str]:
     return search.rebuild_diagnostics()
 
 
-@task(name="measure latencies", cache_policy=NO_CACHE)
+@task(name="measure latencies", task_run_name="measure latencies", cache_policy=NO_CACHE)
 def measure_latencies(search: Search) -> list[Record]:
     return search.measure_latencies()
 

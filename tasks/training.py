@@ -12,6 +12,7 @@ from nas_core.space.genotype import Genotype
 from nas_core.training import side_by_side
 from nas_core.training.record import FinalScores
 from nas_core.workers.local import Workers
+from tasks.progress import TrainingProgress
 from tasks.tracking.provenance import git_commit
 
 
@@ -24,9 +25,17 @@ from tasks.tracking.provenance import git_commit
 def train_architecture(
     workers: Workers, settings: Settings, root: Path, label: str, architecture: Genotype
 ) -> Path:
-    commit, logger = git_commit(root), get_run_logger()
+    logger = get_run_logger()
+    progress = TrainingProgress(logger, label, architecture.id, settings.train.epochs)
     return side_by_side.train(
-        workers, settings, root, label, architecture, commit=commit, logger=logger
+        workers,
+        settings,
+        root,
+        label,
+        architecture,
+        commit=git_commit(root),
+        logger=logger,
+        on_epoch=progress.on_epoch,
     )
 
 

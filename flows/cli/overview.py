@@ -28,6 +28,7 @@ from nas_core.config import project_dir
 from nas_core.search.about import count_in, is_confirming, search_state
 from nas_core.search.journal import Journal, Record
 from nas_core.search.ranking import ranking
+from nas_core.training.record import EPOCHS_FILE, EpochsDone
 
 # pandas, plotly and torch take seconds to import: commands import what they need themselves.
 
@@ -96,7 +97,8 @@ def _search(folder: Path) -> Iterator[tuple[str, str]]:
         yield "search", f"{folder.name} is stopped: the command that began it goes on from here"
     yield "progress", _progress(state, done, planned, journal.header.settings)
     if is_confirming(folder, journal):
-        yield "confirming", f"{len(journal.confirmations)} further trainings of the best so far"
+        num = len(journal.confirmations)
+        yield "confirming", f"{num} further training{'s' * (num != 1)} of the best so far"
     first = next(iter(ranking(done, journal.confirmations)), None)
     if first and first.reward is not None:
         best, iou = first.record, first.metric("mean_iou")
@@ -135,7 +137,11 @@ def _places(settings: dict[str, Any]) -> int:
 def _trainings(root: Path) -> Iterator[tuple[str, str]]:
     for lock in sorted(trainings_folder(root).glob("*/.lock")):
         if held_by := holder(lock.parent):
-            yield "training", f"{lock.parent.name} runs, {_since(held_by)}"
+            words = f"{lock.parent.name} runs, {_since(held_by)}"
+            with suppress(RunError):  # before its first epoch there is none
+                epochs = EpochsDone.read(lock.parent / EPOCHS_FILE)
+                words += f"; epoch {epochs.done} of {epochs.planned}"
+            yield "training", words
 
 
 def _servers(root: Path) -> Iterator[tuple[str, str]]:

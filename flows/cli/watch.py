@@ -7,13 +7,16 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterType,
     LogFilter,
     LogFilterFlowRunId,
     LogFilterLevel,
@@ -21,11 +24,14 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import DeploymentStatus, FlowRun, Log, State
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.client.schemas.sorting import LogSort
+from prefect.client.schemas.sorting import ArtifactSort, LogSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.states import Cancelled
-from rich.console import Console
-from rich.status import Status
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
 from rich.text import Text
 
 from flows.servers.prefect_server import api, check_configured
@@ -37,9 +43,11 @@ SECONDS_BETWEEN_CHECKS = 20.0
 # Processes send their log lines in batches, so lines may arrive after later ones.
 LOG_OVERLAP = timedelta(seconds=20)
 _NAME = re.compile(r"[\w .-]{1,300}/[\w .-]{1,300}")
-ENGINE = "prefect.engine"  # repeats what the flow's own logger has said
+# Repeats what the flow's own logger has said; and that a task is done, its own lines say better.
+ENGINE, DONE = "prefect.engine", "Finished in state Completed()"
 LOG_PAGE = 200  # the most that the API gives at a time
 SECONDS_FOR_LAST_LINES = 3.0
+MOST_BARS = 3
 
 
 def run_deployment_live(
@@ -121,7 +129,7 @@ def _follow(client: SyncPrefectClient, run: FlowRun, console: Console) -> FlowRu
     lines = _LogLines(client, run.id)
     last = ""
     looked_at_server = time.monotonic()
-    with console.status("") as status:
+    with Live(console=console, transient=True) as live:
         while True:
             run = client.read_flow_run(run.id)
             for log in lines.new():
@@ -129,7 +137,7 @@ def _follow(client: SyncPrefectClient, run: FlowRun, console: Console) -> FlowRu
                 last = log.message
             if run.state and run.state.is_final():
                 break
-            _show_state(status, run, last)
+            live.update(live_view(run, progress_of(client, run.id), last))
             if time.monotonic() - looked_at_server > SECONDS_BETWEEN_CHECKS:
                 _check_served(client, run)
                 looked_at_server = time.monotonic()
@@ -142,15 +150,42 @@ def _follow(client: SyncPrefectClient, run: FlowRun, console: Console) -> FlowRu
     return run
 
 
-def _show_state(status: Status, run: FlowRun, last: str) -> None:
+def progress_of(client: SyncPrefectClient, run: UUID) -> list[tuple[float, str]]:
+    """Per cent and words of the latest progress artifacts of a run, the oldest first."""
+    found = client.read_artifacts(
+        artifact_filter=ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=[run]),
+            type=ArtifactFilterType(any_=["progress"]),
+        ),
+        sort=ArtifactSort.CREATED_DESC,
+        limit=MOST_BARS,
+    )
+    return [(float(cast(float, one.data)), one.description or "") for one in reversed(found)]
+
+
+def live_view(run: FlowRun, bars: Sequence[tuple[float, str]], last: str) -> RenderableType:
+    """What goes on in a run: its state and, where there is none yet, its last line instead of bars.
+
+    Args:
+        bars: as `progress_of` gives them.
+    """
     state = str(run.state.name) if run.state else "unknown"
     parts = [str(run.name), state, _duration(run.estimated_run_time)]
     if run.state and run.state.is_scheduled():
         parts = [str(run.name), "waits for its turn: one run at a time"]
-    elif last:
+    elif last and not bars:
         parts.append(last.splitlines()[0])
-    text = Text(" · ".join(parts), no_wrap=True, overflow="ellipsis")
-    status.update(text)
+    # A line that wraps would be left behind on the screen.
+    table = Table.grid(padding=(0, 1))
+    table.add_column(width=20)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    for share, words in bars:
+        table.add_row(ProgressBar(total=100, completed=share), Text(words))
+    state_line = Table.grid(padding=(0, 1))
+    state_line.add_column(no_wrap=True)
+    state_line.add_column(no_wrap=True, overflow="ellipsis")
+    state_line.add_row(Spinner("dots"), Text(" · ".join(parts)))
+    return Group(state_line, table)
 
 
 def _check_served(client: SyncPrefectClient, run: FlowRun) -> None:
@@ -198,7 +233,8 @@ class _LogLines:
                 chosen, limit=LOG_PAGE, offset=offset, sort=LogSort.TIMESTAMP_ASC
             )
             for log in page:
-                if log.id not in self._seen and log.name != ENGINE:
+                repeated = log.name == ENGINE or log.message == DONE
+                if log.id not in self._seen and not repeated:
                     self._seen[log.id] = log.timestamp
                     self._newest = max(self._newest or log.timestamp, log.timestamp)
                     yield log

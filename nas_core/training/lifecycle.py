@@ -45,7 +45,7 @@ from nas_core.space.genotype import Genotype
 from nas_core.training.full import FullResult, label_split, train_fully, training_identity
 from nas_core.training.looks import Look, note_look
 from nas_core.training.metrics import ConfusionMatrix
-from nas_core.training.record import FinalScores, Recipe, Training
+from nas_core.training.record import EPOCHS_FILE, EpochsDone, FinalScores, Recipe, Training
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,11 @@ def train_architecture(
     encoder_state = load_encoder_weights(settings.encoder.weights, root)
     folder, identity = find_training(data, settings, root, label, architecture, encoder_state)
     label = folder.name.removesuffix(f"-{identity}")
+
+    def note(row: dict[str, float]) -> None:
+        done = EpochsDone(done=round(row["epoch"]), planned=settings.train.epochs)
+        done.write(folder / EPOCHS_FILE)
+
     if (folder / "training.json").exists():
         return folder
     with RunLock(folder):
@@ -98,6 +103,7 @@ def train_architecture(
                 compute,
                 seed=settings.seed,
                 checkpoint=folder / CHECKPOINT_FILE,
+                on_epoch=note,
             )
             _keep_network(folder, settings, data, architecture, result)
             cost = _cost(settings, data, architecture)

@@ -16,6 +16,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 # Seconds since the epoch, as far as MLflow takes them.
 Moment = Annotated[float, Field(ge=0, le=1e11)]
+EPOCHS_FILE = "epochs.json"
 Size = Annotated[tuple[Count, Count], Field(strict=False)]
 """Height and width of an image."""
 
@@ -25,6 +26,13 @@ class Recipe(Document):
 
     encoder: dict[str, JsonValue] = Field(default_factory=dict)
     train: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class EpochsDone(Document):
+    """epochs.json: how far a full training is."""
+
+    done: Count
+    planned: Count
 
 
 class Training(Document):

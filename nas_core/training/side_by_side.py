@@ -103,10 +103,14 @@ def train(
     *,
     commit: str | None = None,
     logger: Logger = log,
+    on_epoch: Callable[[Row], None] = lambda row: None,
 ) -> Path:
     """`lifecycle.train_architecture` in a worker, with a line in the log for each epoch.
 
     One that loses its worker goes on in another one from its checkpoint.
+
+    Args:
+        on_epoch: called with each new row of the history.
 
     Raises:
         NasError: see `lifecycle.train_architecture` and `Workers.call`.
@@ -128,6 +132,7 @@ def train(
             f"{label} · epoch {row['epoch']:.0f}/{epochs} · loss {row['loss']:.4f}{val}"
             f" · about {left:.0f} min left"
         )
+        on_epoch(row)
 
     with _following(folder / CHECKPOINT_FILE, report):
         return workers.call(_train, settings, root, label, architecture, commit)

@@ -199,9 +199,17 @@ class Tracker:
             self.client.set_terminated(run_id, status, milliseconds(entry.finished))
             return run_id
 
-    def describe(self, run_id: str, note: str) -> None:
-        """Give a run the description that MLflow's page shows, in Markdown."""
+    def describe(self, run_id: str, note: str, *, over: str = "") -> None:
+        """Give a run the description that MLflow's page shows, in Markdown.
+
+        Args:
+            over: how a description begins that this one may replace; another, as one that was
+                written by hand, stays.
+        """
         with service_errors(self.uri):
+            known = self.client.get_run(run_id).data.tags.get(NOTE_TAG, over) if over else ""
+            if not known.startswith(over):
+                return
             self.client.set_tag(run_id, NOTE_TAG, note)
 
     def log_data(self, run_id: str, split: str) -> None:

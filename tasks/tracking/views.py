@@ -27,15 +27,18 @@ EXPERIMENT = "mlflow_experiment"
 NOTE_TAG = "mlflow.note.content"
 STATUS_TAG = "status"
 
-# What counts, in this order; the page shows the name of a run before.
-COLUMNS = (
-    "metrics.`reward`",
-    "metrics.`mean_iou`",
-    "metrics.`num_parameters`",
-    "metrics.`gmacs`",
-    "metrics.`latency_ms`",
-    f"tags.`{STATUS_TAG}`",
-)
+# What counts, in this order, with widths in pixels that show the headings; the page shows the name
+# of a run before.
+COLUMNS = {
+    "metrics.`reward`": 95,
+    "metrics.`mean_iou`": 95,
+    "metrics.`num_parameters`": 135,
+    "metrics.`gmacs`": 85,
+    "metrics.`latency_ms`": 95,
+    f"tags.`{STATUS_TAG}`": 110,
+}
+# Else the pages of 3.17 open in the form that is for language models.
+_MODEL_TRAINING = "workflowType=machine_learning"
 _IS_CANDIDATE = "tags.`nas.kind` = 'candidate'"
 _VIEW_TAG = "mlflow.sharedViewState."
 _COSTS = ("num_parameters", "gmacs", "latency_ms")
@@ -61,9 +64,9 @@ def prepare_pages(client: MlflowClient, experiment_id: str) -> None:
         # The pages of 3.17 ask the address or the switch on them instead, see `view_path`.
         "mlflow.experimentKind": "custom_model_development",
         NOTE_TAG: (
-            f"Searches for compact segmentation networks on `{experiment.name}`. A run is a "
-            "search, one of its candidates, a full training or a report. **Views** above the "
-            "table has the candidates by reward; the chart view shows them against their cost."
+            # One line: the page folds the rest away.
+            f"Searches on `{experiment.name}`. **Views** has the candidates by reward; the chart "
+            "view shows them against their cost."
         ),
         _VIEW_TAG + CANDIDATES: json.dumps(envelope),
     }
@@ -82,10 +85,13 @@ def add_search_view(client: MlflowClient, experiment_id: str, search: str, run_i
 
 def view_path(experiment_id: str, key: str = CANDIDATES) -> str:
     """Where a view opens, as model training: what follows the address of MLflow's pages."""
-    return (
-        f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
-        f"&viewStateShareKey={quote(key)}"
-    )
+    return f"/#/experiments/{experiment_id}/runs?{_MODEL_TRAINING}&viewStateShareKey={quote(key)}"
+
+
+def run_path(experiment_id: str, run_id: str, artifact: str = "") -> str:
+    """Where a run or one of its artifacts opens: what follows the address of MLflow and a slash."""
+    place = f"/artifacts/{quote(artifact)}" if artifact else ""
+    return f"#/experiments/{experiment_id}/runs/{run_id}{place}?{_MODEL_TRAINING}"
 
 
 def search_view(folder: Path) -> str | None:
@@ -120,7 +126,7 @@ def _state(chosen: str) -> dict[str, Any]:
         "datasetsFilter": [],
         "selectedColumns": list(COLUMNS),
         "columnOrder": list(COLUMNS),
-        "columnWidths": dict.fromkeys(COLUMNS, 95),
+        "columnWidths": COLUMNS,
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": [*(_scatter(cost) for cost in _COSTS), _parallel()],
         "compareRunSections": [

@@ -30,6 +30,7 @@ from nas_core.search.about import write_about
 from nas_core.search.journal import Header, Journal, Record
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.decisions import sample
+from nas_core.training.record import EPOCHS_FILE, EpochsDone
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -118,7 +119,15 @@ def test_the_status_of_a_search_that_runs(
     monkeypatch.setattr(overview.console, "width", 80)
     folder = project / "artifacts" / "searches" / "small-1234"
     write_about(folder, time.time(), 8, {})
-    with RunLock(folder), RunLock(project / "artifacts" / "trainings" / "arch0-0123"):
+    trainings = project / "artifacts" / "trainings"
+    with (
+        RunLock(folder),
+        RunLock(trainings / "arch0-0123"),
+        RunLock(trainings / "arch1-0123"),
+        RunLock(trainings / "camvid0-0123"),
+    ):
+        EpochsDone(done=3, planned=16).write(trainings / "arch0-0123" / EPOCHS_FILE)
+        (trainings / "camvid0-0123" / EPOCHS_FILE).write_text("{")
         code, out, _ = nas("status")
     assert code == 0 and max(map(len, out.splitlines())) <= 80
     text = " ".join(out.split())
@@ -129,7 +138,9 @@ def test_the_status_of_a_search_that_runs(
         key=lambda record: record.reward or 0,
     )
     assert f"best {best.id}: reward 0.5000, mIoU 40.0 %, 1K parameters, 1.00 GMACs" in text
-    assert "training arch0-0123 runs, since 20" in text
+    arch0, arch1, camvid0 = text.partition(" servers ")[0].split(" training ")[1:]
+    assert arch0.startswith("arch0-0123 runs, since 20") and arch0.endswith("; epoch 3 of 16")
+    assert "epoch" not in arch1 and "epoch" not in camvid0
     assert "`nas report small-1234` writes it" in text and "`nas up` starts Prefect" in text
 
 

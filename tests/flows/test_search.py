@@ -25,6 +25,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.cli.watch import progress_of
 from flows.search import nas_search, too_few_proposals
 from flows.train import nas_train
 from nas_core.base.errors import DataError, NasError, RunError, ServiceError, WeightsError
@@ -119,7 +120,7 @@ def test_prefect_shows_each_part_by_name(run_of_all: tuple[Path, UUID]) -> None:
     best = max(records(whole), key=lambda record: record.reward or 0)
     expected = {f"candidate {record.candidate} · {record.id[:6]}" for record in records(whole)} | {
         "prepare tiny", "sample round 0", "learn from round 0", "sample round 1",
-        f"train {best.id}", "train arch1", f"test {best.id}", "test arch1",
+        f"train {best.id}", "train arch1", f"test {best.id}", "test arch1", "measure latencies",
     }  # fmt: skip
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
     with get_client(sync_client=True) as client:
@@ -130,6 +131,11 @@ def test_prefect_shows_each_part_by_name(run_of_all: tuple[Path, UUID]) -> None:
         while missing := expected - {t.name for t in client.read_task_runs(flow_run_filter=of_run)}:
             assert time.monotonic() < deadline, missing
             time.sleep(0.5)
+        bars = progress_of(client, run_id)
+    assert [share for share, _ in bars] == [100, 100, 100]
+    assert [words.partition(";")[0] for _, words in bars] == [
+        "3 of 3 candidates", f"{best.id}: epoch 2 of 2", "arch1: epoch 2 of 2",
+    ]  # fmt: skip
 
 
 def test_mlflow_has_a_finished_run_a_candidate(whole: Path) -> None:
@@ -173,6 +179,12 @@ def test_the_page_of_the_search_tells_of_all_stages(run_of_all: tuple[Path, UUID
     (parent,) = runs_of(whole, "search")
     kept = Path(client_of(whole).download_artifacts(parent.info.run_id, "report.html"))
     assert kept.read_bytes() == path.read_bytes()
+    note = parent.data.tags["mlflow.note.content"]
+    assert note.startswith("A search, complete. ") and f"The best, {best.id}, " in note
+    assert f"runs/{parent.info.run_id}/artifacts/report.html" in note
+    drawn = Path(client_of(whole).download_artifacts(parent.info.run_id, "architecture.svg"))
+    assert f"![{best.id}](get-artifact?path=architecture.svg&run_uuid=" in note
+    assert f">{best.id}<" in drawn.read_text()
     with get_client(sync_client=True) as client:
         links, tables, bars = (
             client.read_artifacts(
@@ -183,10 +195,12 @@ def test_the_page_of_the_search_tells_of_all_stages(run_of_all: tuple[Path, UUID
             for kind in ("search", "best", "progress")
         )
     assert [bar.data for bar in bars] == [100]
-    assert all(json.loads(str(table.data))[0]["id"] == best.id for table in tables) and tables
-    assert {link.flow_run_id for link in links} == {run_id}
-    latest = sorted((link.updated, str(link.data)) for link in links)[-1][1]
-    assert str(path) in latest and "complete" in latest and best.id in latest
+    # One of each, as it was written last.
+    (table,), (link,) = tables, links
+    assert json.loads(str(table.data))[0]["id"] == best.id
+    assert link.flow_run_id == table.flow_run_id == run_id
+    assert str(path) in str(link.data) and "complete" in str(link.data)
+    assert f"trained fully, {best.id} scores" in str(link.data)
 
 
 def test_the_champion_is_the_best_by_val(whole: Path) -> None:

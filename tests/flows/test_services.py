@@ -223,6 +223,7 @@ def test_a_run_is_shown_until_it_ends(project: Project) -> None:
     assert run and run.state and run.state.is_completed()
     assert shown.count("candidate 1 of 2") == 1
     assert f"Run {run.name}: Completed after 0:0" in shown
+    assert "Finished in state" not in shown
 
 
 def test_nas_run_hands_on_parameters(project: Project) -> None:

@@ -28,8 +28,10 @@ from nas_core.analysis.report.sources import (
 )
 from nas_core.base.times import duration, moment
 from nas_core.config import Settings
+from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training.record import Recipe
 
+NAMES = {genotype.id: name for name, genotype in ARCHITECTURES.items()}
 MAX_FAILURES = 20
 MAX_CONFUSIONS = 6
 TRAINED_HEADINGS = (
@@ -140,7 +142,19 @@ def summary(facts: SearchFacts) -> str:
         f"{percent(best['mean_iou'])} on held-out training images) with "
         f"{best['num_parameters']:,} parameters, {best['macs'] / 1e9:.2f} GMACs{latency}"
     )
-    return f"{what} {found}{_trained_in_words(facts)}."
+    return f"{what} {found}{_known_in_words(facts)}{_trained_in_words(facts)}."
+
+
+def _known_in_words(facts: SearchFacts) -> str:
+    """What the best network with a name has, if the search tried one and found a better one."""
+    best, *others = _rows(facts.table[facts.table["reward"].notna()])
+    known = next((row for row in others if row["id"] in NAMES), None)
+    if known is None or best["id"] in NAMES:
+        return ""
+    return (
+        f"; {NAMES[known['id']]}, which was tried too, has {known['reward']:.4f} with "
+        f"{known['num_parameters']:,} parameters"
+    )
 
 
 def _trained_in_words(facts: SearchFacts) -> str:
@@ -285,6 +299,7 @@ def _cards(facts: SearchFacts) -> list[dict[str, Any]]:
     return [
         {
             **{key: row[key] for key in ("rank", "id", "candidate", "status")},
+            "name": NAMES.get(row["id"], ""),
             "confirmed": _over_seeds(row),
             "facts": [
                 (name, written(row[column]), row[column] is not None and row[column] == top)
@@ -309,7 +324,7 @@ def _front(finished: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _in_a_line(row: Mapping[str, Any]) -> str:
-    parts = [f"candidate {row['candidate']}"]
+    parts = [*filter(None, [NAMES.get(row["id"])]), f"candidate {row['candidate']}"]
     if row["status"] != "finished":
         parts.append(row["status"])
     if row["reward"] is not None:

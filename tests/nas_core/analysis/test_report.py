@@ -31,6 +31,7 @@ from nas_core.search.candidate_files import candidate_files
 from nas_core.search.journal import FORMAT, Confirmation, Header, Journal
 from nas_core.search.loop import Search
 from nas_core.search.racing import Race
+from nas_core.space.architectures import ARCHITECTURES
 from nas_core.workers.local import InProcessWorkers
 from tests.nas_core.analysis.searches import (
     ROOT,
@@ -71,6 +72,19 @@ def data_of(text: str) -> dict[str, Any]:
     (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
     content: dict[str, Any] = json.loads(found)
     return content
+
+
+def test_a_network_with_a_name_is_what_the_best_is_measured_by(tmp_path: Path) -> None:
+    arch0 = ARCHITECTURES["arch0"]
+    start = {"id": arch0.id, "genotype": arch0.to_dict(), "num_parameters": 274_443}
+    records = [record_of(ROWS[0], 0, reward=0.25, **start), record_of(BEST, 1)]
+    text = words(page_of(tmp_path, write_search(tmp_path, records)))
+    assert "; arch0, which was tried too, has 0.2500 with 274,443 parameters." in text
+    assert "arch0, candidate 1" in text
+    records[1] = record_of(BEST, 1, reward=0.125)
+    shutil.rmtree(tmp_path / "artifacts")
+    text = words(page_of(tmp_path, write_search(tmp_path, records)))
+    assert "which was tried too" not in text
 
 
 @pytest.fixture

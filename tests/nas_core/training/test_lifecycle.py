@@ -25,7 +25,7 @@ from nas_core.training.lifecycle import (
     train_architecture,
 )
 from nas_core.training.looks import count_looks
-from nas_core.training.record import FinalScores, Training
+from nas_core.training.record import EPOCHS_FILE, EpochsDone, FinalScores, Training
 from tests.tiny import tiny
 
 PARAMS = tiny(dataset={"synthetic": {"num_train": 4, "num_val": 2, "num_test": 2}}, name="small")
@@ -72,6 +72,7 @@ def test_a_training_records_what_its_card_tells(trained: Path, tmp_path: Path) -
     assert card["recipe"]["encoder"] == {"weights": "none"}
     assert "56×40" in path.with_suffix(".svg").read_text()
     assert card["commit"] == "0123abc"
+    assert EpochsDone.read(folder / EPOCHS_FILE) == EpochsDone(done=1, planned=1)
     assert card["epochs"] == 1 and 0 <= card["val"]["mean_iou"] <= 1 and card["test"] == {}
 
 

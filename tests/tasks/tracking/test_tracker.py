@@ -279,6 +279,20 @@ def test_runs_say_what_they_are_and_which_data_they_take(
     assert f"(get-artifact?path=architecture.svg&run_uuid={run_id})" in note
 
 
+def test_a_description_by_hand_stays(tracker: Tracker) -> None:
+    run_id = tracker.start_search("s1", "s1", {})
+
+    def note() -> str:
+        return tracker.client.get_run(run_id).data.tags["mlflow.note.content"]
+
+    for words in ("A search, running", "A search, complete"):
+        tracker.describe(run_id, words, over="A search")
+        assert note() == words
+    tracker.describe(run_id, "ours")
+    tracker.describe(run_id, "A search, complete", over="A search")
+    assert note() == "ours"
+
+
 def test_the_link_to_a_search_is_known_without_mlflow(tmp_path: Path) -> None:
     assert latest_search_view(tmp_path) is None
     (tmp_path / "s1").mkdir()
