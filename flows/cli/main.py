@@ -25,6 +25,7 @@ from flows.cli import data_commands as data
 from flows.cli import model_commands as models
 from flows.cli.import_command import import_annotations
 from flows.cli.init_command import init
+from flows.cli.pick_command import pick
 from flows.cli.places import check_places
 from nas_core.base.errors import NasError, SettingsError, first_line, shown
 from nas_core.base.files import distinct
@@ -361,6 +362,7 @@ def leaderboard(
 
 
 app.command()(init)
+app.command()(pick)
 app.command()(overview.report)
 app.command()(overview.status)
 
