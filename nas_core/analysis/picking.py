@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -251,7 +251,7 @@ def _without_repeats(candidates: Iterable[_Found]) -> list[_Found]:
     return list(kept.values())
 
 
-def _trained(trainings: Path, latencies: dict[tuple[str, str], float | None]) -> Iterable[_Found]:
+def _trained(trainings: Path, latencies: Mapping[tuple[str, str], float]) -> Iterable[_Found]:
     """The networks with a score on val, each over the seeds of one recipe."""
     alike: dict[tuple[str, str, str], list[tuple[str, bool, Training]]] = {}
     for path in sorted(trainings.glob("*/training.json")):

@@ -47,12 +47,11 @@ def test_a_new_project_has_the_files_of_the_checkout(nas, tmp_path: Path) -> Non
         for path in made.rglob("*")
         if path.is_file() and ".git" not in path.relative_to(made).parts
     }
+    wanted = ["profiles", ".dvc", ":(glob)*.yaml", ":(glob)*.dvc", ".gitignore", ".dvcignore"]
     tracked = subprocess.run(
-        ["git", "ls-files", "profiles", ".dvc", "*.yaml", "*.dvc", ".gitignore", ".dvcignore"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.split()  # fmt: skip
-    expected = {name for name in tracked if Path(name).parts[0] not in ("deploy", "tests")}
-    expected -= {".pre-commit-config.yaml"}
+        ["git", "ls-files", *wanted], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    expected = {*tracked} - {".pre-commit-config.yaml"}
     assert files == expected | {"README.md"}
     for name in expected - {"dvc.yaml"}:
         assert (made / name).read_bytes() == (ROOT / name).read_bytes(), name
