@@ -27,6 +27,9 @@ from nas_core.base.addresses import has_credentials, redacted
 from nas_core.base.errors import SettingsError, shown, some_of
 from nas_core.base.yaml_files import parse_yaml, read_yaml
 
+# Where this code lies; without a params.yaml if it is installed.
+CHECKOUT = Path(__file__).resolve().parents[1]
+
 _SHOWN_PROBLEMS = 8
 # Linux' limits, PATH_MAX and NAME_MAX, the former with room for the project's folder.
 _MAX_PATH = 3000
@@ -146,7 +149,8 @@ class EncoderSettings(Section):
     weights: PathText = Field(
         "imagenet",
         description="imagenet: torchvision's weights, downloaded. none: random. Anything else: "
-        "the path of a file with the weights (.pt state dict or .safetensors), or of a model.",
+        "the name of a model of `nas predict`, or the path of a file with the weights (.pt state "
+        "dict or .safetensors), or of a model.",
     )
 
 
@@ -560,18 +564,35 @@ def project_dir() -> Path:
     Raises:
         SettingsError: there is no params.yaml in any of them, or the path is no text.
     """
+    root = find_project()
+    if root is None:
+        raise SettingsError("no params.yaml here or above: nas init FOLDER makes a project")
+    return root
+
+
+def find_project() -> Path | None:
+    """As `project_dir`; None where there is no params.yaml, for what can do without a project.
+
+    Raises:
+        SettingsError: `NAS_PROJECT_DIR` names a folder without one, or the path is no text.
+    """
     if named := os.environ.get("NAS_PROJECT_DIR"):
         if not (Path(named) / "params.yaml").is_file():
             raise SettingsError(f"NAS_PROJECT_DIR is {named}, which has no params.yaml")
-        return _with_text(Path(named).resolve())
+        return with_text(Path(named).resolve())
     here = Path.cwd()
-    for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
+    for folder in (here, *here.parents, CHECKOUT):
         if (folder / "params.yaml").is_file():
-            return _with_text(folder)
-    raise SettingsError("no params.yaml here or above: change to the project's folder")
+            return with_text(folder)
+    return None
 
 
-def _with_text(root: Path) -> Path:
+def with_text(root: Path) -> Path:
+    """A project's folder, whose path is recorded.
+
+    Raises:
+        SettingsError: it is no text.
+    """
     try:
         _is_text(str(root))
     except ValueError as error:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from nas_core.base.errors import NasError
-from nas_core.base.paths import searches_folder
-from nas_core.config import profiles, project_dir
+from nas_core.base.paths import searches_folder, shipped_models
+from nas_core.config import find_project, profiles, project_dir
 from nas_core.space.architectures import ARCHITECTURES
 
 # Those of flows.servers.deployments, which imports Prefect.
@@ -52,8 +52,13 @@ def _with_files(names: Completer, suffix: str) -> Completer:
     return complete
 
 
-def _models(root: Path) -> Iterable[str]:
-    return (path.stem for path in (root / "models").glob("*.safetensors"))
+def _models(incomplete: str) -> list[str]:
+    """Those of the project, and of this program."""
+    try:
+        known = shipped_models(find_project())
+    except (NasError, OSError):
+        return []
+    return [name for name in known if name.startswith(incomplete)]
 
 
 def _genotypes(root: Path) -> Iterable[str]:
@@ -73,4 +78,4 @@ profile_names = _in_project(profiles)
 search_names = _in_project(_searches)
 deployment_names = _in_project(_deployments)
 genotype_names = _with_files(_in_project(_genotypes), ".json")
-model_names = _with_files(_in_project(_models), ".safetensors")
+model_names = _with_files(_models, ".safetensors")

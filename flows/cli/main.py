@@ -24,6 +24,8 @@ from flows.cli import completion, overview, tables
 from flows.cli import data_commands as data
 from flows.cli import model_commands as models
 from flows.cli.import_command import import_annotations
+from flows.cli.init_command import init
+from flows.cli.pick_command import pick
 from flows.cli.places import check_places
 from nas_core.base.errors import NasError, SettingsError, first_line, shown
 from nas_core.base.files import distinct
@@ -359,6 +361,8 @@ def leaderboard(
         console.print(tables.candidates_table(name, table, top))
 
 
+app.command()(init)
+app.command()(pick)
 app.command()(overview.report)
 app.command()(overview.status)
 

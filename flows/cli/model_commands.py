@@ -13,7 +13,7 @@ from rich.console import Console
 from flows.cli import tables
 from flows.cli.completion import model_names
 from nas_core.base.errors import DataError, RunError, SettingsError
-from nas_core.config import project_dir
+from nas_core.config import find_project, project_dir
 
 console = Console()
 errors = Console(stderr=True)
@@ -35,7 +35,7 @@ def ship(
 
     NAME.safetensors, .json, .md and .svg.
     """
-    from nas_core.deploy.shipping import models_folder
+    from nas_core.base.paths import models_folder
     from nas_core.deploy.shipping import ship as write
 
     path = write(training, name, data_licence, models_folder(project_dir()))
@@ -76,6 +76,7 @@ def predict(
     from nas_core.deploy.predict import Predictor, predict_files
     from nas_core.deploy.test_images import note_scored
 
+    root = find_project()
     pictures = find_pictures(images)
     predictor = Predictor.load(model)
     if label_ids and predictor.card.classes != cityscapes.CLASSES:
@@ -95,10 +96,10 @@ def predict(
         f"{report.num_written} of {len(pictures)} images predicted into {out}", markup=False
     )
     if report.metrics:
-        for line in note_scored(
-            project_dir(), pictures, predictor.card, model, report.metrics.mean_iou
-        ):
-            console.print(line, markup=False)
+        if root:
+            scored = note_scored(root, pictures, predictor.card, model, report.metrics.mean_iou)
+            for line in scored:
+                console.print(line, markup=False)
         tables.print_class_metrics(console, report.metrics)
     if report.problems:
         shown = report.problems[:SHOWN_PROBLEMS]

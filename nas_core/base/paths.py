@@ -6,6 +6,8 @@ from pathlib import Path
 
 from nas_core.config import Settings
 
+_PACKAGE = Path(__file__).resolve().parents[1]
+
 
 def artifacts_folder(root: Path) -> Path:
     """Everything that runs produce."""
@@ -40,3 +42,23 @@ def looks_file(root: Path) -> Path:
 def results_folder(root: Path, settings: Settings, stage: str) -> Path:
     """What a stage leaves for the next one and for DVC: small tables and final weights."""
     return artifacts_folder(root) / "results" / settings.name / stage
+
+
+def models_folder(root: Path) -> Path:
+    """Models that are handed on, with their cards."""
+    return root / "models"
+
+
+def shipped_models(root: Path | None) -> dict[str, Path]:
+    """The weights of the models that have a name: a project's, and those of this program.
+
+    Args:
+        root: the project's folder, whose models go first; None outside of one.
+    """
+    # setup.py puts the checkout's there when it makes a wheel.
+    installed = _PACKAGE / "shipped"
+    folders = [installed if installed.is_dir() else models_folder(_PACKAGE.parent)]
+    if root:
+        folders.append(models_folder(root))
+    found = {path.stem: path for folder in folders for path in folder.glob("*.safetensors")}
+    return dict(sorted(found.items()))

@@ -15,7 +15,8 @@ from nas_core.base.documents import Document
 from nas_core.base.errors import RunError, SettingsError, WeightsError, shown, some_of
 from nas_core.base.files import expanded, file_digest, write_bytes
 from nas_core.base.markdown import table
-from nas_core.config import TileSettings, project_dir
+from nas_core.base.paths import shipped_models
+from nas_core.config import TileSettings, find_project
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 from nas_core.space.architectures import ARCHITECTURES
@@ -99,11 +100,6 @@ class ModelCard(Document):
     test: ShippedScores
 
 
-def models_folder(root: Path) -> Path:
-    """Where shipped models lie."""
-    return root / "models"
-
-
 def find_weights(model: str | Path) -> Path:
     """The weights file of a model.
 
@@ -113,9 +109,10 @@ def find_weights(model: str | Path) -> Path:
 
     Raises:
         WeightsError: there is no such model, or the folder holds several.
+        SettingsError: see `find_project`.
     """
     reference = str(model)
-    shipped = _shipped()
+    shipped = shipped_models(find_project())
     if reference in shipped:
         return shipped[reference]
     path = expanded(reference)
@@ -129,20 +126,10 @@ def find_weights(model: str | Path) -> Path:
         raise WeightsError(f"{path} holds {found}: give the path of one")
     if path.exists():
         return path
-    known = f"shipped are {some_of(shipped)}" if shipped else "none is shipped"
     raise WeightsError(
-        f"unknown model {shown(reference)}: {known}; or give the path of a .safetensors file or "
-        "folder"
+        f"unknown model {shown(reference)}: there are {some_of(shipped)}; or give the path of a "
+        ".safetensors file or folder"
     )
-
-
-def _shipped() -> dict[str, Path]:
-    """The weights of the shipped models by name."""
-    try:
-        folder = models_folder(project_dir())
-    except SettingsError:  # installed without the project: paths still work
-        return {}
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
 def ship(training: Path, name: str, licence: str, folder: Path) -> Path:

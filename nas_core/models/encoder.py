@@ -13,6 +13,7 @@ from torchvision.models import MobileNet_V2_Weights, MobileNetV2
 
 from nas_core.base.errors import WeightsError, first_line
 from nas_core.base.files import expanded
+from nas_core.base.paths import shipped_models
 from nas_core.models.depthwise import DepthwiseConv2d
 from nas_core.models.state import DAMAGED, FLOATS, check_tensor, load_plain
 
@@ -63,10 +64,10 @@ def load_encoder_weights(weights: str, root: Path) -> dict[str, Tensor] | None:
     """The state dict of an `Encoder`, or None for random weights.
 
     Args:
-        weights: imagenet (torchvision's, downloaded once), none, or the path of a .pt or
-            .safetensors file. Further blocks of MobileNetV2 in it are left out, and of a network
-            of this program all but its encoder.
-        root: where a relative path starts.
+        weights: imagenet (torchvision's, downloaded once), none, the name of a shipped model, or
+            the path of a .pt or .safetensors file. Further blocks of MobileNetV2 in it are left
+            out, and of a network of this program all but its encoder.
+        root: the project's folder, where a relative path starts.
 
     Raises:
         WeightsError: the download fails, or the file is missing, unreadable or of another network,
@@ -76,11 +77,11 @@ def load_encoder_weights(weights: str, root: Path) -> dict[str, Tensor] | None:
         return None
     if weights == "imagenet":
         return _select(_download(), "torchvision's weights")
-    path = root / expanded(weights)
+    path = shipped_models(root).get(weights) or root / expanded(weights)
     if not path.is_file():
         raise WeightsError(
             f"encoder.weights: {path} is not a file; give the path of a .pt or .safetensors "
-            "file, 'imagenet' or 'none'"
+            "file, the name of a shipped model, 'imagenet' or 'none'"
         )
     return _select(_read(path), f"encoder.weights: {path}")
 

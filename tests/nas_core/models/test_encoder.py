@@ -75,8 +75,9 @@ def test_weights_from_a_file_of_the_whole_network(tmp_path: Path, suffix: str) -
         assert torch.equal(encoder.state_dict()[name], state[name])
 
 
-def test_a_shipped_model_gives_its_encoder() -> None:
-    weights = load_encoder_weights("models/arch0-camvid.safetensors", ROOT)
+@pytest.mark.parametrize("reference", ["models/arch0-camvid.safetensors", "arch0-camvid"])
+def test_a_shipped_model_gives_its_encoder(reference: str) -> None:
+    weights = load_encoder_weights(reference, ROOT)
     assert weights is not None
     Encoder().load_state_dict(weights)
     network, _ = load_segmenter(ROOT / "models" / "arch0-camvid.safetensors")

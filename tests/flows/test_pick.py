@@ -1,0 +1,84 @@
+"""`nas pick`, as a person reads it in a terminal of 80 columns."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.cli import main as cli
+from tests.nas_core.analysis.test_picking import IDS, confirm, write_search, write_training
+
+
+@pytest.fixture
+def nas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "params.yaml").write_text("name: camvid\n")
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "streets.yaml").touch()
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nas", "pick", *arguments])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = ended.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_best_within_limits_and_what_is_missing(nas, tmp_path: Path) -> None:
+    artifacts = tmp_path / "artifacts"
+    confirm(write_search(artifacts, "streets-1"), 2, (0.43, 0.47))
+    write_training(artifacts, 0, 0, 0.6, test=0.123456, data="streets")
+    code, out, _ = nas()
+    assert code == 0 and "0.12" not in out
+    lines = out.splitlines()
+    tables = [line for line in lines if line.startswith(("streets: ", *IDS))]
+    assert max(map(len, tables)) <= 80
+    assert [line.split()[0] for line in tables] == ["streets:", IDS[0], "streets:", *[
+        IDS[index] for index in (2, 1, 3)
+    ]]  # fmt: skip
+    trained, confirmed, single = tables[1], tables[3], tables[4]
+    assert trained.split()[1:] == ["200K", "0.00", "50.0", "0.6000", "1", "another", "seed"]
+    assert "0.4500±." in confirmed and " 3 " in confirmed and "full training" in confirmed
+    assert "0.5000 " in single and "±" not in single
+    assert f"`nas train {IDS[0]} -p streets -S seed=1`" in out
+    assert f"only proxy: `nas train {IDS[2]} -p streets`" in out
+    assert "scores of two tables do not compare" in out
+    write_training(artifacts, 3, 1, 0.7, data="streets")
+    assert f"`nas train {IDS[3]} -p streets -S seed=0`" in nas()[1]
+    found = json.loads(nas("--json", "--num", "1")[1])
+    assert [group["evidence"] for group in found["groups"]] == ["trained", "proxy"]
+    assert [len(group["networks"]) for group in found["groups"]] == [1, 1]
+    assert found["groups"][1]["num_within"] == 2
+
+
+def test_what_a_limit_leaves_out_is_counted(nas, tmp_path: Path) -> None:
+    write_search(tmp_path / "artifacts", "camvid-1")
+    code, out, _ = nas("--max-latency-ms", "80", "--max-parameters", "250000")
+    assert code == 0 and "camvid: proxy task, by reward; 1 within the limits" in out
+    assert "4 networks have a score; over a limit: 1; without a latency" in out
+    assert f"only proxy: `nas train {IDS[0]}`" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-latency-ms", "nan"], "--max-latency-ms nan: expected milliseconds"),
+        (["--max-latency-ms", "-3"], "--max-latency-ms -3.0: expected milliseconds"),
+        (["--max-macs", "1"], "none of 4 networks is within the limits"),
+        (["camvid-2"], "no search 'camvid-2'; there are: camvid-1"),
+        (["camvid-1", "camvid-1"], "camvid-1 is given twice"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(
+    nas, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    write_search(tmp_path / "artifacts", "camvid-1")
+    code, out, err = nas(*arguments)
+    assert code == 1 and not out
+    assert err.startswith("error: ") and message in err and err.count("\n") == 1
