@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,8 @@ PROXY = "nas_core.training.proxy"
 PREPARING = "nas_core.data.prepared"
 
 ROOT = Path(__file__).resolve().parents[2]
+# Python 3.11 fails with a SystemError where two threads parse at the same time.
+_PARSING = threading.Lock()
 PACKAGES = frozenset({"nas_core", "tasks", "flows"})
 # What decides where and how things are written or carried out, and no result.
 PLUMBING = frozenset(
@@ -91,7 +94,8 @@ def _modules(entries: Sequence[str], left_out: Collection[str]) -> dict[str, ast
     while waiting:
         name = waiting.pop()
         if name not in found and name not in left_out:
-            found[name] = ast.parse(_file(name).read_bytes())
+            with _PARSING:
+                found[name] = ast.parse(_file(name).read_bytes())
             waiting += _imports(found[name])
     return found
 

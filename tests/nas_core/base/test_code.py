@@ -1,8 +1,11 @@
 """What results depend on is found, all of it, and nothing else."""
 
+import gc
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -108,3 +111,21 @@ def test_what_a_change_touches(copy: Path, module: str, changed: set[str]) -> No
 
 def test_plumbing_is_there() -> None:
     assert [module for module in PLUMBING if not file(ROOT, module).exists()] == []
+
+
+def test_several_threads_may_ask() -> None:
+    """Also where the garbage collector lets another thread go on in the middle of a module."""
+
+    def pause(*about: object) -> None:
+        time.sleep(1e-4)
+
+    before = gc.get_threshold()
+    gc.set_threshold(500)
+    gc.callbacks.append(pause)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda _: imported(("nas_core.base.code",)), range(8)))
+    finally:
+        gc.callbacks.remove(pause)
+        gc.set_threshold(*before)
+    assert len({*found}) == 1
