@@ -14,8 +14,8 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
-# Two processes, a file in one of them: most tests wait for others that they start.
-PYTEST := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Three processes, a file in one of them: most tests wait for others that they start.
+PYTEST := $(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 # Tools that look at the packages, apart from them: they need others themselves.
 TOOLS := .venv-tools
 INSTALLED_TOOLS := $(TOOLS)/.installed
