@@ -23,8 +23,10 @@ from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 Rows = npt.NDArray[np.intp]
 
-_FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
-_NUM_DRAWS = 7
+FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
+"""The colour, as uint8, of what is no image."""
+NUM_DRAWS = 7
+"""Random numbers of a crop: scale, place down and across, mirror, three colours."""
 
 
 def normalise(images: Tensor | npt.NDArray[np.uint8]) -> Tensor:
@@ -32,11 +34,15 @@ def normalise(images: Tensor | npt.NDArray[np.uint8]) -> Tensor:
 
     The result is channels_last, on the device of `images`; nothing is transposed in memory.
     """
+    return normalised(torch.as_tensor(images).permute(0, 3, 1, 2).to(torch.float32))
+
+
+def normalised(batch: Tensor) -> Tensor:
+    """float32 (N, 3, H, W) of 0 to 255, in place, with ImageNet's mean and deviation."""
     mean, std = (
-        torch.tensor(values, device=getattr(images, "device", None)).view(1, 3, 1, 1)
+        torch.tensor(values, device=batch.device).view(1, 3, 1, 1)
         for values in (IMAGENET_MEAN, IMAGENET_STD)
     )
-    batch = torch.as_tensor(images).permute(0, 3, 1, 2).to(torch.float32)
     return batch.sub_(mean * 255).div_(std * 255)
 
 
@@ -71,8 +77,8 @@ def augmented_batch(
         float32 (N, 3, height, width), normalised and channels_last, and int64 (N, height, width),
         on that device.
     """
-    draws = torch.rand((len(indices), _NUM_DRAWS), generator=generator).tolist()
-    images = send(torch.tensor(_FILL, dtype=torch.uint8).repeat(len(indices), height, width, 1))
+    draws = torch.rand((len(indices), NUM_DRAWS), generator=generator).tolist()
+    images = send(torch.tensor(FILL, dtype=torch.uint8).repeat(len(indices), height, width, 1))
     masks = send(torch.full((len(indices), height, width), ignore_index, dtype=torch.int64))
     for row, index in enumerate(indices):
         scale_draw, down, across, mirror, *colour_draws = draws[row]
@@ -122,7 +128,7 @@ def resized(
     if frame is None:
         frame = split.masks[0].shape[:2]
     images = np.empty((len(chosen), height, width, 3), np.uint8)
-    images[:] = _FILL
+    images[:] = FILL
     masks = np.full((len(chosen), height, width), ignore_index, np.uint8)
     for place, row in enumerate(chosen):
         new = fitted(split.masks[row].shape, frame, (height, width))

@@ -68,7 +68,7 @@ class Compute:
 
     def send(self, batch: Tensor) -> Tensor:
         """A batch in memory, on the device. A GPU copies it while the CPU goes on."""
-        if self.device.type != "cuda":
+        if self.device.type != "cuda" or batch.is_cuda:
             return batch.to(self.device)
         return batch.pin_memory().to(self.device, non_blocking=True)
 

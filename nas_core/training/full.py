@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,7 @@ from nas_core.base.files import digest_of, write_bytes
 from nas_core.base.seeds import seeded
 from nas_core.config import NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData, Split
+from nas_core.data.resident import ResidentImages, drawn
 from nas_core.data.transforms import augmented_batch
 from nas_core.models.compute import Compute, keep_freed_memory
 from nas_core.models.labelling import batch_size_for, predict_batch
@@ -161,6 +162,7 @@ class _Training:
         self.data, self.settings, self.compute, self.seed = data, settings, compute, seed
         self.splits = [data.split(name) for name in settings.splits.split("+")]
         self.num_images = sum(len(split) for split in self.splits)
+        self.resident = ResidentImages.on(compute.device, self.splits, data.ignore_index)
         self.steps_per_epoch = max(1, self.num_images // settings.batch_size)
         self.identity = training_identity(
             data, genotype, encoder_state, network, settings, compute, seed
@@ -205,7 +207,7 @@ class _Training:
         self.segmenter.train()
         log = StepLog()
         for rows in shuffled_batches(self.num_images, self.settings.batch_size, generator):
-            images, masks = self._batch(rows.tolist(), generator)
+            images, masks = self._batch(rows, generator)
             with self.compute.autocast():
                 logits = self.forward(images)
             loss = segmentation_loss(logits, masks, self.class_weights, self.data.ignore_index)
@@ -236,13 +238,23 @@ class _Training:
             self.devices.append(device)
         return row
 
-    def _batch(self, rows: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The images of `rows`, which count through all the splits trained on."""
         settings = self.settings
+        if self.resident:
+            return self.resident.crops(
+                self.compute.send(rows),
+                self.compute.send(drawn(len(rows), generator)),
+                height=settings.crop_height,
+                width=settings.crop_width,
+                min_scale=settings.min_scale,
+                max_scale=settings.max_scale,
+                jitter=settings.jitter,
+            )
         images, masks = [], []
         start = 0
         for split in self.splits:
-            own = [row - start for row in rows if 0 <= row - start < len(split)]
+            own = [row - start for row in rows.tolist() if 0 <= row - start < len(split)]
             start += len(split)
             if own:
                 crops, labels = augmented_batch(

@@ -23,6 +23,7 @@ from nas_core.config import MetaValSettings, ProxySettings
 from nas_core.data.inspection import MIN_TRAIN_IMAGES
 from nas_core.data.meta_val import MetaVal, choose_meta_val, drawn_rows
 from nas_core.data.prepared import PreparedData, Split
+from nas_core.data.resident import ResidentImages, drawn
 from nas_core.data.transforms import augmented_batch, labelled_at, normalise, resized
 from nas_core.models.compute import Compute
 from nas_core.models.decoder import resize
@@ -54,6 +55,7 @@ class ProxyTask:
     class_weights: Tensor
     encoder_state: dict[str, Tensor]
     meta_train: Split
+    resident: ResidentImages | None  # meta-train on the device, if that is a GPU
     meta_val: Split
     crop_taps: Taps  # of augmented crops of meta-train
     crop_masks: Tensor  # int64 (N, H, W)
@@ -73,7 +75,9 @@ class ProxyTask:
             self,
             compute=Compute(device, self.compute.bf16),
             class_weights=self.class_weights.to(device),
+            resident=ResidentImages.on(device, [self.meta_train], self.ignore_index),
             crop_taps=moved(self.crop_taps),
+            crop_masks=self.crop_masks.to(device),
             val_taps=moved(self.val_taps),
         )
 
@@ -143,9 +147,10 @@ def build_proxy_task(
         class_weights=class_weights(torch.as_tensor(data.label_shares)).to(compute.device),
         encoder_state={k: v.cpu().clone() for k, v in encoder.state_dict().items()},
         meta_train=meta_train,
+        resident=ResidentImages.on(compute.device, [meta_train], data.ignore_index),
         meta_val=scored,
         crop_taps=_encode(encoder, crops, settings, compute),
-        crop_masks=crop_masks,
+        crop_masks=compute.send(crop_masks),
         val_taps=_encode(encoder, normalise(scored.images), settings, compute),
     )
 
@@ -205,7 +210,8 @@ def _train_decoder(
     decoder.train()
     for _ in range(settings.epochs_a):
         log = StepLog()
-        for rows in shuffled_batches(len(task.crop_masks), settings.batch_size, generator):
+        for batch in shuffled_batches(len(task.crop_masks), settings.batch_size, generator):
+            rows = task.compute.send(batch)
             with task.compute.autocast():
                 logits = decoder(_rows(task.crop_taps, rows))
             loss = _loss(task, logits, task.crop_masks[rows])
@@ -247,9 +253,7 @@ def _train_end_to_end(
         segmenter.train()
         log = StepLog()
         for rows in shuffled_batches(len(task.meta_train), settings.batch_size, generator):
-            images, masks = _augment(
-                task.meta_train, rows.tolist(), settings, task.ignore_index, generator
-            )
+            images, masks = _batch(task, rows, generator)
             with task.compute.autocast():
                 logits = segmenter.decoder(segmenter.encoder(task.compute.send(images)))
             loss = _loss(task, logits, masks)
@@ -372,6 +376,22 @@ def _rows(taps: Taps, rows: Tensor) -> list[Tensor]:
     """A batch of taps, (N, C, h, w) in channels_last layout."""
     rows = rows.to(taps[0].device)
     return [tap[rows].permute(0, 3, 1, 2) for tap in taps]
+
+
+def _batch(task: ProxyTask, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Crops of images of meta-train, for stage B."""
+    settings = task.settings
+    if task.resident is None:
+        return _augment(task.meta_train, rows.tolist(), settings, task.ignore_index, generator)
+    return task.resident.crops(
+        task.compute.send(rows),
+        task.compute.send(drawn(len(rows), generator)),
+        height=settings.height,
+        width=settings.width,
+        min_scale=settings.min_scale,
+        max_scale=settings.max_scale,
+        jitter=0.0,
+    )
 
 
 def _augment(

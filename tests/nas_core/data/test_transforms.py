@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas_core.data.prepared import Split, pictures_of
-from nas_core.data.transforms import _FILL, augmented_batch, normalise, resized
+from nas_core.data.transforms import FILL, augmented_batch, normalise, resized
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 
 VOID = 11
@@ -230,7 +230,7 @@ def test_images_of_other_proportions_are_not_stretched_when_resized() -> None:
     # 30x30 in 20x40 is 20x20: a half of the width, in the upper left corner.
     assert (small.masks[2, :, :10] == 2).all() and (small.images[2, :, :10] == 180).all()
     assert (small.masks[2, :, 10:] == 9).all()
-    assert (small.images[2, :, 10:] == _FILL).all()
+    assert (small.images[2, :, 10:] == FILL).all()
     only = resized(mixed_split(), 12, 20, np.array([2]), frame=(20, 40), ignore_index=9)
     np.testing.assert_array_equal(only.masks[0], small.masks[2])
     assert only.names == ("c",)

@@ -8,6 +8,7 @@ import torch
 from nas_core.base.errors import CandidateError, RunError, WeightsError
 from nas_core.config import ComputeSettings, NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData, Split, pictures_of
+from nas_core.data.resident import ResidentImages
 from nas_core.models.compute import Compute
 from nas_core.models.labelling import predict_batch
 from nas_core.space.architectures import ARCHITECTURES
@@ -32,6 +33,7 @@ SETTINGS = TrainSettings(
     averaging=0.5,
     validate_every=2,
 )
+CPU = torch.device("cpu")
 ARCH0, ARCH1 = ARCHITECTURES["arch0"], ARCHITECTURES["arch1"]
 
 
@@ -98,6 +100,19 @@ def test_history_validates_as_asked_and_at_the_end(
     assert result.val is not None
     assert result.history[-1]["val_mean_iou"] == result.val.mean_iou
     assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+def test_batches_that_are_cut_on_the_device_train_alike(
+    scenes: PreparedData, compute: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, but for the rounding of pixels."""
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    expected = _train(scenes, compute, tmp_path / "cpu.pt", settings).history[0]["loss"]
+    monkeypatch.setattr(
+        ResidentImages, "on", lambda _, splits, ignored: ResidentImages(splits, CPU, ignored)
+    )
+    found = _train(scenes, compute, tmp_path / "resident.pt", settings).history[0]["loss"]
+    assert found == pytest.approx(expected, rel=0.02) and found != expected
 
 
 def test_a_result_tells_each_device_that_it_was_trained_on(

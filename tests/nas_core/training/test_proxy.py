@@ -11,6 +11,7 @@ from nas_core.base.errors import CandidateError, DataError
 from nas_core.base.seeds import seeded
 from nas_core.config import MetaValSettings, ProxySettings
 from nas_core.data.prepared import PreparedData, Split
+from nas_core.data.resident import ResidentImages
 from nas_core.data.transforms import normalise, resized
 from nas_core.models.compute import Compute
 from nas_core.models.decoder import Decoder, resize
@@ -41,6 +42,18 @@ def test_the_training_split_is_divided_once(scenes: PreparedData, task: ProxyTas
     train, val = set(task.meta_train.names), set(task.meta_val.names)
     assert len(val) == 4 and len(train) == 16 and not train & val
     assert train | val == set(scenes.split("train").names)
+
+
+def test_batches_that_are_cut_on_the_device_train_alike(task: ProxyTask) -> None:
+    """As on a GPU, but for the rounding of pixels."""
+    assert task.resident is None
+    resident = ResidentImages([task.meta_train], torch.device("cpu"), task.ignore_index)
+    expected, found = (
+        train_candidate(one, ARCH0, seed=1) for one in (task, replace(task, resident=resident))
+    )
+    assert found.losses["a"] == expected.losses["a"]
+    assert found.losses["b"] == pytest.approx(expected.losses["b"], rel=0.02)
+    assert found.losses["b"] != expected.losses["b"]
 
 
 @pytest.mark.parametrize(("fraction", "num_val"), [(0.001, 1), (0.999, 18)])
