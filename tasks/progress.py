@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 from uuid import UUID
 
 import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from nas_core.base.errors import first_line
 from nas_core.base.logs import Logger
@@ -17,40 +20,65 @@ from nas_core.search.loop import Observer, Search
 SECONDS_BETWEEN_TRIES = 30.0
 
 
+class Courier:
+    """Brings to Prefect's server what its pages show beside the runs: no work waits for that.
+
+    Where the server is away, what is to be told is dropped, with a warning the first time; a later
+    call brings it up to date.
+
+    Args:
+        missing: what the pages lack then, as the warning puts it.
+    """
+
+    def __init__(self, logger: Logger, missing: str) -> None:
+        self._logger, self._missing = logger, missing
+        self._try_after = 0.0
+        self._warned = False
+
+    def bring(self, request: Callable[[], None], *, last: bool = False) -> None:
+        """
+        Args:
+            last: it is tried even where the server was away a moment ago.
+        """
+        if time.monotonic() < self._try_after and not last:
+            return
+        try:
+            # Prefect's client would repeat a request for a minute.
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+                request()
+        except httpx.HTTPError as error:
+            self._try_after = time.monotonic() + SECONDS_BETWEEN_TRIES
+            if not self._warned:
+                self._logger.warning("%s: %s", self._missing, first_line(error))
+                self._warned = True
+
+
 class ProgressBar:
     """A progress artifact of the run that it is first shown in.
-
-    Where Prefect's server is away, the work goes on, and a later call brings it up to date.
 
     Args:
         key: lower-case letters, digits and dashes.
     """
 
     def __init__(self, logger: Logger, key: str) -> None:
-        self.logger, self.key = logger, key
+        self.key = key
+        self._courier = Courier(logger, "Prefect shows no progress")
         self._artifact: UUID | None = None
-        self._try_after = 0.0
-        self._told = False
 
     def show(self, share: float, words: str, *, last: bool = False) -> None:
         """
         Args:
             share: 0 to 1.
-            last: it is tried even where the server was away a moment ago.
+            last: see `Courier.bring`.
         """
-        if time.monotonic() < self._try_after and not last:
-            return
-        try:
-            if self._artifact is None:
-                created = create_progress_artifact(100 * share, self.key, description=words)
-                self._artifact = cast(UUID, created)  # in a flow that is not async
-            else:
-                update_progress_artifact(self._artifact, 100 * share, words)
-        except httpx.HTTPError as error:
-            self._try_after = time.monotonic() + SECONDS_BETWEEN_TRIES
-            if not self._told:
-                self.logger.warning("Prefect shows no progress: %s", first_line(error))
-                self._told = True
+        self._courier.bring(partial(self._show, 100 * share, words), last=last)
+
+    def _show(self, percent: float, words: str) -> None:
+        if self._artifact is None:
+            created = create_progress_artifact(percent, self.key, description=words)
+            self._artifact = cast(UUID, created)  # in a flow that is not async
+        else:
+            update_progress_artifact(self._artifact, percent, words)
 
 
 class SearchProgress(Observer):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
-import httpx
 import pandas as pd
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
@@ -17,9 +16,10 @@ from nas_core.analysis.report.live import LiveReport
 from nas_core.analysis.report.page import percent
 from nas_core.analysis.report.search_page import state_words, summary
 from nas_core.analysis.report.sources import SearchFacts
-from nas_core.base.errors import ServiceError, first_line
+from nas_core.base.errors import ServiceError
 from nas_core.base.logs import Logger
 from nas_core.search.candidate_files import drawing_file
+from tasks.progress import Courier
 from tasks.tracking.notes import artifact_link
 from tasks.tracking.tracker import Tracker
 from tasks.tracking.views import EXPERIMENT, run_path, view_path
@@ -41,7 +41,8 @@ class SearchReport(LiveReport):
         about = {key: value for key, value in tracker.tags.items() if "mlflow" not in key[:6]}
         super().__init__(logger, about | {EXPERIMENT: tracker.experiment_id})
         self.tracker, self.mlflow = tracker, mlflow
-        self._told = self._told_of_prefect = False
+        self._told = False
+        self._courier = Courier(logger, "Prefect has no link to the page of the search")
         self._drawn: str | None = None
         self._artifacts: dict[str, UUID] = {}
 
@@ -93,16 +94,15 @@ class SearchReport(LiveReport):
                 f"[the search]({self.mlflow}/{run_path(experiment, run_id)})"
             )
         name = facts.name.replace("_", "-")
-        try:
+
+        def show() -> None:
             what = f"What {facts.name} found, and where to see it"
             self._show(f"search-{name}", what, "\n\n".join(lines))
             if not facts.best.empty:
                 best = f"The best candidates of {facts.name}"
                 self._show(f"best-{name}", best, _best_rows(facts))
-        except httpx.HTTPError as error:
-            if not self._told_of_prefect:
-                self.logger.warning("Prefect has no link to %s: %s", path, first_line(error))
-                self._told_of_prefect = True
+
+        self._courier.bring(show, last=facts.state != "running")
 
     def _show(self, key: str, description: str, data: str | list[dict[str, Any]]) -> None:
         """An artifact of the flow run, the same one each time: Prefect keeps all that are made."""
