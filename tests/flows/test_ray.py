@@ -100,5 +100,5 @@ def test_a_cluster_without_room_is_refused_before_the_search(
     search = start_search(project, prefect_server, *(w for o in options for w in ("-S", o)))
     output, _ = search.communicate(timeout=300)
     assert search.returncode == 1
-    assert "has room for 0 candidates with 1 CPUs and 4 GPUs each" in output.replace("\n", " ")
+    assert "has room for 0 trainings with 1 CPUs and 4 GPUs each" in output.replace("\n", " ")
     assert not list(project.glob("artifacts/searches/*"))
