@@ -18,7 +18,7 @@ from nas_core.data.prepared import prepare
 from nas_core.search.loop import Search
 from nas_core.search.progress import Progress
 from nas_core.space.genotype import Genotype
-from nas_core.training.lifecycle import evaluate_architecture, train_architecture
+from nas_core.training.side_by_side import evaluate, train
 from nas_core.workers.local import InProcessWorkers
 
 SETTINGS = {
@@ -43,8 +43,9 @@ def main(root: Path) -> None:
     with Search.open(settings, root, InProcessWorkers()) as search:
         search.run([Progress(), LiveReport()])
         best = search.ranked[0].record
-    training = train_architecture(settings, root, best.id, Genotype.from_dict(best.genotype))
-    test = evaluate_architecture(settings, root, best.id, training)
+    with InProcessWorkers() as workers:
+        training = train(workers, settings, root, best.id, Genotype.from_dict(best.genotype))
+        test = evaluate(workers, settings, root, best.id, training)
     print(f"{best.id}: {best.num_parameters:,} parameters, test mIoU {test.mean_iou:.4f}")
 
 
