@@ -9,6 +9,7 @@ import ast
 import hashlib
 import threading
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def meanings(entries: Sequence[str], without: frozenset[str] = frozenset()) -> d
     left_out = PLUMBING | without
     if PREPARING not in entries:
         left_out |= imported((PREPARING,), PLUMBING)
-    return {name: _meaning(tree) for name, tree in sorted(_modules(entries, left_out).items())}
+    return {name: one.meaning for name, one in sorted(_modules(entries, left_out).items())}
 
 
 def imported(entries: Sequence[str], left_out: Collection[str] = frozenset()) -> frozenset[str]:
@@ -87,39 +88,54 @@ def imported(entries: Sequence[str], left_out: Collection[str] = frozenset()) ->
     return frozenset(_modules(entries, left_out))
 
 
-def _modules(entries: Sequence[str], left_out: Collection[str]) -> dict[str, ast.Module]:
-    """See `imported`: the modules by name, parsed."""
-    found: dict[str, ast.Module] = {}
+@dataclass(frozen=True)
+class _Module:
+    """What counts of a module.
+
+    Attributes:
+        names: what it imports of this project: modules, or what is in them.
+        meaning: a digest of its code as Python would write it.
+    """
+
+    names: tuple[str, ...]
+    meaning: str
+
+
+def _modules(entries: Sequence[str], left_out: Collection[str]) -> dict[str, _Module]:
+    """See `imported`: the modules by name."""
+    found: dict[str, _Module] = {}
     waiting = list(entries)
     while waiting:
         name = waiting.pop()
         if name not in found and name not in left_out:
-            with _PARSING:
-                found[name] = ast.parse(_file(name).read_bytes())
-            waiting += _imports(found[name])
+            found[name] = _read(_file(name).read_bytes())
+            waiting += [one for one in found[name].names if _file(one).is_file()]
     return found
+
+
+@cache
+def _read(source: bytes) -> _Module:
+    """Once for each module: most are below several entries, and reading takes a second in all."""
+    with _PARSING:
+        tree = ast.parse(source)
+    names = tuple(name for name in _imports(tree) if name.split(".")[0] in PACKAGES)
+    text = ast.unparse(_WithoutTexts().visit(tree))
+    return _Module(names, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
-        names: list[str] = []
         if isinstance(node, ast.ImportFrom):
+            yield str(node.module)
             # A name may be that of a module, or of something in it.
-            names = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        yield from (one for one in names if one.split(".")[0] in PACKAGES and _file(one).is_file())
+            yield from (alias.name for alias in node.names)
 
 
 def _file(name: str) -> Path:
     path = ROOT.joinpath(*name.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
-def _meaning(tree: ast.Module) -> str:
-    """A digest of a module's code as Python would write it."""
-    text = ast.unparse(_WithoutTexts().visit(tree))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class _WithoutTexts(ast.NodeTransformer):
