@@ -235,7 +235,7 @@ def test_open_rounds_are_part_of_the_state(make: Make) -> None:
 def test_strategies_learn_from_older_proposals_too(name: str) -> None:
     changes = {} if name == "evolution" else {"learning_rate": 0.02, "epochs": 2}
     strategy = make_strategy(settings_of(name, **changes), seed=0)
-    rounds = play_ahead(strategy, 100, ahead=4)
+    rounds = play_ahead(strategy, 60, ahead=4)
     first, last = (
         np.mean([share_of_zeros(p) for proposals, _ in part for p in proposals])
         for part in (rounds[:6], rounds[-6:])
