@@ -292,22 +292,20 @@ def describe(
     """Parameters, multiply-accumulates, output size and a readable description."""
     if drawing:
         models.check_output("--draw", drawing, (".svg", ".png"))
-    from nas_core.models.cost import measure_cost
+    from nas_core.models.cost import Form, measure_cost
 
     name, architecture = _find(genotype)
-    form: dict[str, Any] = {
-        "num_classes": num_classes,
-        "agg_size": agg_size,
-        "sep_repeats": sep_repeats,
-        "input_size": _size(input_size),
-    }
-    cost = measure_cost(architecture, **form)
+    form = Form(num_classes=num_classes, agg_size=agg_size, sep_repeats=sep_repeats)
+    size = _size(input_size)
+    cost = measure_cost(architecture, **form, input_size=size)
     if drawing:
         from nas_core.analysis.drawing import draw
         from nas_core.base.files import write_bytes
 
         file_format: Any = drawing.suffix.removeprefix(".")
-        write_bytes(drawing, draw(architecture, name, **form, file_format=file_format))
+        write_bytes(
+            drawing, draw(architecture, name, **form, input_size=size, file_format=file_format)
+        )
     values = {
         "id": architecture.id,
         "num_parameters": cost.num_parameters,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from nas_core.data.prepared import Split
-from nas_core.data.transforms import FILL, NUM_DRAWS, normalised
+from nas_core.data.transforms import FILL, NUM_DRAWS, Crops, normalised
 
 SHARE_OF_FREE = 0.25
 """Of a GPU's free memory that images may take; the training needs the rest."""
@@ -57,6 +58,21 @@ class ResidentImages:
     def num_bytes(splits: Sequence[Split]) -> int:
         number, height, width = _canvas(splits)
         return number * height * width * 4
+
+    def batch(
+        self,
+        rows: Tensor,
+        generator: torch.Generator,
+        send: Callable[[Tensor], Tensor],
+        **crops: Unpack[Crops],
+    ) -> tuple[Tensor, Tensor]:
+        """`crops` of the images of `rows`, with random numbers of a generator on the CPU.
+
+        Args:
+            send: moves rows and random numbers to the device.
+        """
+        draws = torch.rand((len(rows), NUM_DRAWS), generator=generator)
+        return self.crops(send(rows), send(draws), **crops)
 
     def crops(
         self,
@@ -172,8 +188,3 @@ def _canvas(splits: Sequence[Split]) -> tuple[int, int, int]:
     """The number of images, and the largest height and width."""
     sizes = [mask.shape for split in splits for mask in split.masks]
     return len(sizes), max(height for height, _ in sizes), max(width for _, width in sizes)
-
-
-def drawn(num: int, generator: torch.Generator) -> Tensor:
-    """The random numbers of `crops` for so many images, from a generator on the CPU."""
-    return torch.rand((num, NUM_DRAWS), generator=generator)

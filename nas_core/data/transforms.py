@@ -7,6 +7,7 @@ than on floats, and draws all its randomness from one explicit generator.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,16 @@ FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
 """The colour, as uint8, of what is no image."""
 NUM_DRAWS = 7
 """Random numbers of a crop: scale, place down and across, mirror, three colours."""
+
+
+class Crops(TypedDict):
+    """How random crops are cut; see `augmented_batch`."""
+
+    height: int
+    width: int
+    min_scale: float
+    max_scale: float
+    jitter: float
 
 
 def normalise(images: Tensor | npt.NDArray[np.uint8]) -> Tensor:

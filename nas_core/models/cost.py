@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,14 @@ from nas_core.space.genotype import Genotype
 
 Shape = tuple[int, int, int]
 """Channels, height, width."""
+
+
+class Form(TypedDict):
+    """What a network's cost depends on beside its genotype; see `Decoder`."""
+
+    num_classes: int
+    agg_size: int
+    sep_repeats: int
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from nas_core.config import (
     SearchSettings,
 )
 from nas_core.models.compute import Compute
-from nas_core.models.cost import count_parameters, encoder_cost, measure_cost
+from nas_core.models.cost import Form, count_parameters, encoder_cost, measure_cost
 from nas_core.models.latency import measure_encoder_latency, measure_latency
 from nas_core.search.latencies import Latencies, read_latencies
 from nas_core.space.genotype import Genotype
@@ -72,7 +72,10 @@ class Costs:
         compute: Compute,
     ) -> None:
         self.path, self.compute = path, compute
-        self._num_classes, self._network, self._input_size = num_classes, network, input_size
+        self._input_size = input_size
+        self._form = Form(
+            num_classes=num_classes, agg_size=network.agg_size, sep_repeats=network.sep_repeats
+        )
         self._parameters: dict[str, int] = {}
         self._counted: dict[str, tuple[int, int]] = {}
         self._latencies = read_latencies(path)
@@ -132,23 +135,12 @@ class Costs:
         if genotype.id in self._counted:
             return self._counted[genotype.id][0]
         if genotype.id not in self._parameters:
-            self._parameters[genotype.id] = count_parameters(
-                genotype,
-                num_classes=self._num_classes,
-                agg_size=self._network.agg_size,
-                sep_repeats=self._network.sep_repeats,
-            )
+            self._parameters[genotype.id] = count_parameters(genotype, **self._form)
         return self._parameters[genotype.id]
 
     def _count(self, genotype: Genotype) -> tuple[int, int]:
         if genotype.id not in self._counted:
-            cost = measure_cost(
-                genotype,
-                num_classes=self._num_classes,
-                agg_size=self._network.agg_size,
-                sep_repeats=self._network.sep_repeats,
-                input_size=self._input_size,
-            )
+            cost = measure_cost(genotype, **self._form, input_size=self._input_size)
             self._counted[genotype.id] = (cost.num_parameters, cost.macs)
         return self._counted[genotype.id]
 
@@ -160,12 +152,7 @@ class Costs:
         """
         if genotype.id not in self._latencies:
             latency = measure_latency(
-                genotype,
-                num_classes=self._num_classes,
-                agg_size=self._network.agg_size,
-                sep_repeats=self._network.sep_repeats,
-                input_size=self._input_size,
-                compute=self.compute,
+                genotype, **self._form, input_size=self._input_size, compute=self.compute
             )
             self._latencies[genotype.id] = round(latency, 3)
             Latencies(self._latencies).write(self.path)

@@ -23,8 +23,8 @@ from nas_core.base.files import digest_of, write_bytes
 from nas_core.base.seeds import seeded
 from nas_core.config import NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData, Split
-from nas_core.data.resident import ResidentImages, drawn
-from nas_core.data.transforms import augmented_batch
+from nas_core.data.resident import ResidentImages
+from nas_core.data.transforms import Crops, augmented_batch
 from nas_core.models.compute import Compute, keep_freed_memory
 from nas_core.models.labelling import batch_size_for, predict_batch
 from nas_core.models.segmenter import Segmenter
@@ -241,16 +241,15 @@ class _Training:
     def _batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The images of `rows`, which count through all the splits trained on."""
         settings = self.settings
+        form = Crops(
+            height=settings.crop_height,
+            width=settings.crop_width,
+            min_scale=settings.min_scale,
+            max_scale=settings.max_scale,
+            jitter=settings.jitter,
+        )
         if self.resident:
-            return self.resident.crops(
-                self.compute.send(rows),
-                self.compute.send(drawn(len(rows), generator)),
-                height=settings.crop_height,
-                width=settings.crop_width,
-                min_scale=settings.min_scale,
-                max_scale=settings.max_scale,
-                jitter=settings.jitter,
-            )
+            return self.resident.batch(rows, generator, self.compute.send, **form)
         images, masks = [], []
         start = 0
         for split in self.splits:
@@ -260,11 +259,7 @@ class _Training:
                 crops, labels = augmented_batch(
                     split,
                     own,
-                    height=settings.crop_height,
-                    width=settings.crop_width,
-                    min_scale=settings.min_scale,
-                    max_scale=settings.max_scale,
-                    jitter=settings.jitter,
+                    **form,
                     ignore_index=self.data.ignore_index,
                     generator=generator,
                     send=self.compute.send,

@@ -23,8 +23,8 @@ from nas_core.config import MetaValSettings, ProxySettings
 from nas_core.data.inspection import MIN_TRAIN_IMAGES
 from nas_core.data.meta_val import MetaVal, choose_meta_val, drawn_rows
 from nas_core.data.prepared import PreparedData, Split
-from nas_core.data.resident import ResidentImages, drawn
-from nas_core.data.transforms import augmented_batch, labelled_at, normalise, resized
+from nas_core.data.resident import ResidentImages
+from nas_core.data.transforms import Crops, augmented_batch, labelled_at, normalise, resized
 from nas_core.models.compute import Compute
 from nas_core.models.decoder import resize
 from nas_core.models.encoder import Encoder
@@ -383,15 +383,7 @@ def _batch(task: ProxyTask, rows: Tensor, generator: torch.Generator) -> tuple[T
     settings = task.settings
     if task.resident is None:
         return _augment(task.meta_train, rows.tolist(), settings, task.ignore_index, generator)
-    return task.resident.crops(
-        task.compute.send(rows),
-        task.compute.send(drawn(len(rows), generator)),
-        height=settings.height,
-        width=settings.width,
-        min_scale=settings.min_scale,
-        max_scale=settings.max_scale,
-        jitter=0.0,
-    )
+    return task.resident.batch(rows, generator, task.compute.send, **_crops(settings))
 
 
 def _augment(
@@ -402,13 +394,15 @@ def _augment(
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     return augmented_batch(
-        split,
-        rows,
+        split, rows, **_crops(settings), ignore_index=ignore_index, generator=generator
+    )
+
+
+def _crops(settings: ProxySettings) -> Crops:
+    return Crops(
         height=settings.height,
         width=settings.width,
         min_scale=settings.min_scale,
         max_scale=settings.max_scale,
         jitter=0.0,
-        ignore_index=ignore_index,
-        generator=generator,
     )

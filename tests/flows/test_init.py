@@ -2,16 +2,16 @@
 
 import shutil
 import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
 
-from flows.cli import main as cli
 from flows.servers.deployments import deployment_names, profile_values
 from nas_core.config import load_settings, profiles
+from tests.command_line import run_nas
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,16 +26,7 @@ def _outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def run(*arguments: object) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
-
-    return run
+    return partial(run_nas, monkeypatch, capsys)
 
 
 def test_a_new_project_has_the_files_of_the_checkout(nas, tmp_path: Path) -> None:

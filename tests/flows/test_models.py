@@ -1,7 +1,6 @@
 """Shipping, predicting, exporting and timing from the command line."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from flows.cli import main as cli
 from nas_core.base.errors import WeightsError
 from nas_core.base.files import file_digest, write_json
 from nas_core.base.paths import looks_file
@@ -24,6 +22,7 @@ from nas_core.deploy.shipping import find_weights
 from nas_core.models.checkpoint import NetworkCard, save_segmenter
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training.looks import count_looks
+from tests.command_line import run_nas
 
 Nas = Callable[..., tuple[int, str, str]]
 
@@ -31,13 +30,7 @@ Nas = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Nas:
     def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = ended.code
-        out, err = capsys.readouterr()
+        code, out, err = run_nas(monkeypatch, capsys, *arguments)
         return (code if isinstance(code, int) else 1 if code else 0), out, err
 
     return run

@@ -1,12 +1,12 @@
 """`nas pick`, as a person reads it in a terminal of 80 columns."""
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from flows.cli import main as cli
+from tests.command_line import run_nas
 from tests.nas_core.analysis.test_picking import IDS, confirm, write_search, write_training
 
 
@@ -17,17 +17,7 @@ def nas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     (tmp_path / "profiles" / "streets.yaml").touch()
     monkeypatch.setenv("NAS_PROJECT_DIR", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "80")
-
-    def run(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["nas", "pick", *arguments])
-        code: object = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = ended.code
-        return code, *capsys.readouterr()
-
-    return run
+    return partial(run_nas, monkeypatch, capsys, "pick")
 
 
 def test_the_best_within_limits_and_what_is_missing(nas, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from prefect.logging.configuration import setup_logging
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.cli import main as cli
+from tests.command_line import run_nas
 from tests.robustness.cases import LONGEST_LINE, MOST_LINES, SECRET, listed, snapshot
 
 pytestmark = pytest.mark.timeout(120)
@@ -39,14 +39,7 @@ def check_said(out: str, err: str) -> None:
 def run(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> tuple[object, str, str]:
-    monkeypatch.setattr(sys, "argv", ["nas", *arguments])
-    code: object = 0
-    try:
-        cli.main()
-    except SystemExit as ended:
-        code = ended.code
-    out, err = capsys.readouterr()
-    return code, out, err
+    return run_nas(monkeypatch, capsys, *arguments)
 
 
 @pytest.mark.parametrize(

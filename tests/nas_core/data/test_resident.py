@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 
 from nas_core.data.prepared import Split
-from nas_core.data.resident import ResidentImages, drawn
+from nas_core.data.resident import ResidentImages
 from nas_core.data.transforms import augmented_batch
+from nas_core.models.compute import Compute
 from nas_core.models.encoder import IMAGENET_STD
 
 CPU = torch.device("cpu")
+CPU_SEND = Compute(CPU, bf16=False).send
 IGNORED = 255
 
 
@@ -39,8 +41,8 @@ def both(
         ignore_index=IGNORED, generator=torch.Generator().manual_seed(5),
     )  # fmt: skip
     resident = ResidentImages([split], CPU, IGNORED)
-    found = resident.crops(
-        torch.tensor(rows), drawn(len(rows), torch.Generator().manual_seed(5)),
+    found = resident.batch(
+        torch.tensor(rows), torch.Generator().manual_seed(5), CPU_SEND,
         height=height, width=width, min_scale=low, max_scale=high, jitter=jitter,
     )  # fmt: skip
     return expected, found
@@ -85,8 +87,8 @@ def test_nothing_of_a_neighbour_or_of_the_canvas_is_shown() -> None:
     resident = ResidentImages([Split(images, masks, ("a", "b"), ("a", "b"))], CPU, IGNORED)
     generator = torch.Generator().manual_seed(0)
     rows = torch.tensor([0, 1] * 20)
-    found, labels = resident.crops(
-        rows, drawn(40, generator), height=24, width=24, min_scale=0.3, max_scale=2.5, jitter=0
+    found, labels = resident.batch(
+        rows, generator, CPU_SEND, height=24, width=24, min_scale=0.3, max_scale=2.5, jitter=0
     )
     for row, image, mask in zip(rows.tolist(), found, labels, strict=True):
         assert set(mask.unique().tolist()) <= {row, IGNORED}
