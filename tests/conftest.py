@@ -21,6 +21,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Read when Ray is imported, and inherited by its nodes. Without, Ray keeps a token in ~/.ray.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+# What no test looks at, and what a server would ask its database for every five seconds.
+os.environ.update(
+    {
+        f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false"
+        for service in ("TRIGGERS", "LATE_RUNS", "PAUSE_EXPIRATIONS", "CLEANUP_RECONCILER")
+    }
+)
 
 import hypothesis
 import psutil
@@ -51,12 +58,40 @@ def _events_go_to_the_server_of_the_test() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
-    """Makes a folder Prefect's home, with a database: a server takes 11 CPU seconds to make one."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run that all processes which run tests share."""
     base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # which they share
-    template = base / "prefect-home"
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def empty_store(shared_folder: Path) -> Iterator[Callable[[Path], None]]:
+    """Writes an empty MLflow store; also where the program makes one in this process.
+
+    MLflow takes 3 CPU seconds for the tables, so all stores but one are copies.
+    """
+    store = sys.modules.get("tasks.tracking.store")
+    if store is None:  # no test of this run records anything
+        yield lambda path: None
+        return
+    make, template = store._create_tables, shared_folder / "empty-store.db"
+
+    def copy(path: Path) -> None:
+        with FileLock(f"{template}.lock"):
+            if not template.exists():
+                make(template.with_suffix(".new"))
+                template.with_suffix(".new").rename(template)
+        shutil.copyfile(template, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "_create_tables", copy)
+        yield copy
+
+
+@pytest.fixture(scope="session")
+def prefect_home(shared_folder: Path) -> Callable[[Path], Path]:
+    """Makes a folder Prefect's home, with a database: a server takes 11 CPU seconds to make one."""
+    template = shared_folder / "prefect-home"
     with FileLock(f"{template}.lock"):
         if not (template / "prefect.db").exists():
             subprocess.run(

@@ -32,8 +32,11 @@ def prefect(
 
 
 @pytest.fixture(scope="module")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def mlflow(
+    tmp_path_factory: pytest.TempPathFactory, empty_store: Callable[[Path], None]
+) -> Iterator[Server]:
     port, home = free_port(), tmp_path_factory.mktemp("mlflow")
+    empty_store(home / "mlflow.db")
     server = Server(
         ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
         f"http://127.0.0.1:{port}/health",

@@ -95,15 +95,14 @@ class Project:
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
-    log_file: Path | None = None
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start a command; what it prints goes into the log file."""
-        with self._log_path.open("ab") as log:
+        """Start a command; what it prints goes into nas.log."""
+        with self._log_file.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-c", "from flows.cli.main import main; main()", *arguments],
                 cwd=self.folder,
@@ -129,11 +128,11 @@ class Project:
 
     @property
     def log(self) -> str:
-        return self._log_path.read_text()
+        return self._log_file.read_text()
 
     @property
-    def _log_path(self) -> Path:
-        return self.log_file or self.folder / "nas.log"
+    def _log_file(self) -> Path:
+        return self.folder / "nas.log"
 
     @property
     def journal(self) -> Path | None:

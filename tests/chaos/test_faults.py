@@ -22,6 +22,7 @@ from nas_core.search import loop
 from tasks import search_log
 from tasks.tracking import store
 from tests.chaos.harness import Project, Server, check_mlflow, kill_tree, wait_for
+from tests.command_line import run_nas
 
 sys.path.append(str(Path(__file__).parents[1] / "standins"))
 
@@ -207,23 +208,33 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("stage", ["search", "train"])
 def test_a_full_disk_stops_the_work_until_there_is_room(
-    small_disk: Path, undisturbed: Project, stage: str
+    small_disk: Path,
+    undisturbed: Project,
+    stage: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     project = _copy(undisturbed, small_disk / "project")
-    project.log_file = small_disk.parent / "nas.log"
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(project.folder))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     arguments = SEARCH if stage == "search" else ("train", "arch0")
-    command = project.start(*arguments)
     filler = small_disk / "filler"
-    try:
-        wait_for(lambda: _has_begun(project) or command.poll() is not None, "work to be lost")
+
+    def fill() -> None:
+        wait_for(lambda: _has_begun(project), "work to be lost")
         _fill(filler)
-        assert command.wait(300) == 1
-    finally:
-        kill_tree(command.pid)
-    filler.unlink()
-    assert "cannot be written: No space left on device" in project.log
-    assert "Traceback" not in project.log
-    assert project.run(*arguments) == 0, project.log
+
+    filling = threading.Thread(target=fill)
+    filling.start()
+    with temporary_settings({PREFECT_API_URL: undisturbed.environment["PREFECT_API_URL"]}):
+        code, _, error = run_nas(monkeypatch, capsys, *arguments)
+        filling.join()
+        assert code == 1
+        assert "cannot be written: No space left on device" in error
+        assert "Traceback" not in error
+        filler.unlink()
+        code, *output = run_nas(monkeypatch, capsys, *arguments)
+        assert code == 0, output
     if stage == "search":
         assert project.outcome() == undisturbed.outcome()
     else:

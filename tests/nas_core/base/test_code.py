@@ -35,18 +35,38 @@ def nothing_kept() -> None:
     meanings.cache_clear()
 
 
+@pytest.fixture(scope="module")
+def before() -> dict[str, dict[str, str]]:
+    """The library's own."""
+    return digests()
+
+
 def file(root: Path, module: str) -> Path:
     return root.joinpath(*module.split(".")).with_suffix(".py")
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
-def test_all_that_is_loaded_is_found(entry: str) -> None:
-    """Python itself says what a module loads; what functions import later is found besides."""
+@pytest.fixture(scope="module")
+def loaded_by() -> dict[str, list[str]]:
+    """What each entry loads, as Python says it: in forks of a process with torch."""
     program = (
-        f"import sys, {entry}; "
-        "print(*(n for n, m in sys.modules.items() if n.startswith('nas_core.') and m.__file__))"
+        "import importlib, os, sys, torch, torchvision, pandas\n"
+        "for entry in sys.argv[1:]:\n"
+        "    if not (child := os.fork()):\n"
+        "        importlib.import_module(entry)\n"
+        "        own = [n for n, m in sys.modules.items() if n[:9] == 'nas_core.' and m.__file__]\n"
+        "        print(entry, *own, flush=True)\n"
+        "        os._exit(0)\n"
+        "    os.waitpid(child, 0)\n"
     )
-    loaded = subprocess.check_output([sys.executable, "-c", program], text=True, cwd=ROOT).split()
+    command = [sys.executable, "-c", program, *ENTRIES]
+    output = subprocess.check_output(command, text=True, cwd=ROOT)
+    return {entry: loaded for entry, *loaded in map(str.split, output.splitlines())}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_all_that_is_loaded_is_found(entry: str, loaded_by: dict[str, list[str]]) -> None:
+    """What functions import later is found besides."""
+    loaded = loaded_by[entry]
     packages = {name for name in loaded if (ROOT / Path(*name.split("."))).is_dir()}
     assert len(loaded) > 10
     assert set(loaded) - packages <= imported((entry,))
@@ -56,8 +76,7 @@ def test_a_module_that_only_a_function_imports_is_found() -> None:
     assert "nas_core.search.evolution" in meanings((SEARCH,))
 
 
-def test_every_module_counts(copy: Path) -> None:
-    before = digests()
+def test_every_module_counts(before: dict[str, dict[str, str]], copy: Path) -> None:
     modules = {name for found in before.values() for name in found if file(copy, name).exists()}
     for module in modules:
         path = file(copy, module)
@@ -68,8 +87,9 @@ def test_every_module_counts(copy: Path) -> None:
         assert {name for name in found if found[name] != after[entry][name]} == modules & {*found}
 
 
-def test_comments_docstrings_and_layout_do_not_count(copy: Path) -> None:
-    before = digests()
+def test_comments_docstrings_and_layout_do_not_count(
+    before: dict[str, dict[str, str]], copy: Path
+) -> None:
     for module in {name for found in before.values() for name in found}:
         path = file(copy, module)
         if path.exists():
@@ -78,8 +98,9 @@ def test_comments_docstrings_and_layout_do_not_count(copy: Path) -> None:
     assert digests() == before
 
 
-def test_one_operation_changes_what_uses_it_and_nothing_else(copy: Path) -> None:
-    before = digests()
+def test_one_operation_changes_what_uses_it_and_nothing_else(
+    before: dict[str, dict[str, str]], copy: Path
+) -> None:
     path = file(copy, "nas_core.models.operations")
     path.write_text(path.read_text() + "\nADDED = 1\n")
     changed = {entry for entry, found in digests().items() if found != before[entry]}
@@ -102,8 +123,9 @@ def test_one_operation_changes_what_uses_it_and_nothing_else(copy: Path) -> None
         ("nas_core.config", set()),
     ],
 )
-def test_what_a_change_touches(copy: Path, module: str, changed: set[str]) -> None:
-    before = digests()
+def test_what_a_change_touches(
+    before: dict[str, dict[str, str]], copy: Path, module: str, changed: set[str]
+) -> None:
     path = file(copy, module)
     path.write_text(path.read_text() + "\nADDED = 1\n")
     assert {entry for entry, found in digests().items() if found != before[entry]} == changed

@@ -1,4 +1,4 @@
-"""Ray workers are real ones, of a cluster of this machine."""
+"""Ray workers are real ones. Most join one cluster, since to start another takes half a minute."""
 
 import os
 import signal
@@ -34,18 +34,32 @@ def settings(workers: int = 1, time_limit: float = 120, **of_ray: float | str) -
     return RunnerSettings(kind="ray", workers=workers, time_limit=time_limit, ray=ray)
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of one whose nodes find the stand-ins."""
+    from ray.cluster_utils import Cluster  # after RayWorkers, which says how Ray keeps tensors
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(STANDINS)]))
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+        yield cluster.address
+        cluster.shutdown()
+
+
 @pytest.mark.parametrize(
-    ("runner", "message"),
+    ("num", "of_ray", "message"),
     [
-        (settings(3, cpus=100), "room for 0 trainings with 100 CPUs"),
-        (settings(1, gpus=7), r"0 GPUs\) has room for 0 trainings.*7 GPUs each; lower"),
-        (settings(1, address="127.0.0.1"), r"expected HOST:PORT, auto"),
-        (settings(1, address="127.0.0.1:99999999"), r"does not answer"),
+        (3, {"cpus": 100}, "room for 0 trainings with 100 CPUs"),
+        (1, {"gpus": 7}, r"0 GPUs\) has room for 0 trainings.*7 GPUs each; lower"),
+        (1, {"address": "127.0.0.1"}, r"expected HOST:PORT, auto"),
+        (1, {"address": "127.0.0.1:99999999"}, r"does not answer"),
     ],
 )
-def test_what_no_cluster_holds_is_refused(runner: RunnerSettings, message: str) -> None:
+def test_what_no_cluster_holds_is_refused(
+    cluster: str, num: int, of_ray: dict[str, float | str], message: str
+) -> None:
     with pytest.raises((SettingsError, ServiceError), match=message):
-        RayWorkers(runner)
+        RayWorkers(settings(num, **{"address": cluster, **of_ray}))
 
 
 def test_an_address_that_does_not_answer_is_named() -> None:
@@ -56,10 +70,9 @@ def test_an_address_that_does_not_answer_is_named() -> None:
             RayWorkers(settings(address=address))
 
 
-def test_closed_workers_end_their_calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(STANDINS)]))
+def test_closed_workers_end_their_calls(cluster: str, tmp_path: Path) -> None:
     mark = tmp_path / "pid"
-    workers = RayWorkers(settings())
+    workers = RayWorkers(settings(address=cluster))
     raised: list[BaseException] = []
 
     def work() -> None:
@@ -115,13 +128,11 @@ def test_nobody_without_its_token_gets_into_a_cluster_of_this_machine(tmp_path: 
 
 
 @pytest.fixture(scope="module")  # first used below, since a process has one cluster at a time
-def workers() -> Iterator[RayWorkers]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(STANDINS)]))
-        handler = signal.getsignal(signal.SIGTERM)
-        with RayWorkers(settings(2, cpus=0.5)) as workers:
-            assert signal.getsignal(signal.SIGTERM) == handler
-            yield workers
+def workers(cluster: str) -> Iterator[RayWorkers]:
+    handler = signal.getsignal(signal.SIGTERM)
+    with RayWorkers(settings(2, cpus=0.5, address=cluster)) as workers:
+        assert signal.getsignal(signal.SIGTERM) == handler
+        yield workers
 
 
 @pytest.mark.parametrize(("kind", "error", "message"), calls.FAILURES)

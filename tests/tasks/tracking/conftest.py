@@ -1,6 +1,6 @@
-"""A real MLflow store on SQLite for each test; its tables are made once."""
+"""A real MLflow store on SQLite for each test."""
 
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,6 @@ from tasks.tracking.tracker import Tracker
 CARD = NetworkCard(
     ARCHITECTURES["arch0"], ("road", "sky", "tree"), ((128, 64, 128), (0, 0, 255), (0, 99, 0)), 8, 1
 )
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("store")
-    Tracker.check(tracking_uri("", root))
-    return root / "artifacts" / "mlflow.db"
 
 
 @pytest.fixture(scope="session")
@@ -39,11 +32,11 @@ def no_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path, empty_database: Path) -> Path:
+def root(tmp_path: Path, empty_store: Callable[[Path], None]) -> Path:
     """A project's folder with an empty store."""
     root = tmp_path / "project"
     (root / "artifacts").mkdir(parents=True)
-    shutil.copyfile(empty_database, root / "artifacts" / "mlflow.db")
+    empty_store(root / "artifacts" / "mlflow.db")
     return root
 
 

@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,12 @@ def search(tmp_path: Path) -> Iterator[Search]:
         yield search
 
 
-def candidates(folder: Path) -> list[Record]:
-    """Records with these rewards, and the files of each."""
+@cache
+def trained() -> list[tuple[Genotype, dict[str, bytes]]]:
+    """Networks, and the files of each as its training leaves them."""
     rng = np.random.default_rng(0)
-    records = []
-    for number, reward in enumerate(REWARDS, start=1):
+    found = []
+    for _ in REWARDS:
         genotype = sample(rng)
         card = NetworkCard(genotype, ("road", "sky"), ((0, 0, 0), (1, 1, 1)), 1, 1)
         contents = {
@@ -56,6 +58,15 @@ def candidates(folder: Path) -> list[Record]:
             "confusion_matrix": ConfusionMatrix(2, 255).csv_bytes(card.classes),
             "weights": segmenter_bytes(card.build(), card),
         }
+        found.append((genotype, contents))
+    return found
+
+
+def candidates(folder: Path) -> list[Record]:
+    """Records with these rewards, and the files of each."""
+    records = []
+    networks = zip(REWARDS, trained(), strict=True)
+    for number, (reward, (genotype, contents)) in enumerate(networks, start=1):
         keep_files(folder, genotype.id, contents)
         records.append(
             Record(
@@ -84,7 +95,7 @@ def best_rewards(log: SearchLog) -> list[tuple[int, float]]:
     return sorted((metric.step, metric.value) for metric in history)
 
 
-@pytest.mark.parametrize("num_before_the_crash", range(len(REWARDS) + 1))
+@pytest.mark.parametrize("num_before_the_crash", [0, 3, len(REWARDS)])
 def test_the_best_reward_is_that_of_the_candidates_so_far(
     tracker: Tracker, search: Search, num_before_the_crash: int
 ) -> None:
