@@ -14,8 +14,8 @@ VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
-# Three processes, a file in one of them: most tests wait for others that they start.
-PYTEST := $(VENV)/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+# Four processes, a file in one of them: most tests wait for others that they start.
+PYTEST := $(VENV)/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 # Tools that look at the packages, apart from them: they need others themselves.
 TOOLS := .venv-tools
 INSTALLED_TOOLS := $(TOOLS)/.installed

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from nas_core.base.errors import CandidateError, RunError
+from nas_core.base.errors import CandidateError
 from nas_core.base.seeds import derive_seed
 from nas_core.config import Settings
 from nas_core.search.candidates import Outcome
 from nas_core.search.costs import CandidateCost, shaped_reward
-from nas_core.search.journal import Confirmation, Journal, Record
+from nas_core.search.journal import Confirmation, Record
 from nas_core.search.racing import Race
+from nas_core.search.scheduling import check_failures
 from nas_core.space.genotype import Genotype
 
 if TYPE_CHECKING:
@@ -73,7 +74,12 @@ def confirm_best(
             journal.append(confirmation)
             for observer in observers:
                 observer.on_confirmation(confirmation)
-            _check_failures(journal, search.settings.search.max_failures)
+            check_failures(
+                journal.confirmations,
+                search.settings.search.max_failures,
+                "trainings that were to confirm the best",
+                "turn it off by search.confirm.candidates=0",
+            )
 
 
 def _ended(
@@ -111,13 +117,3 @@ def _confirmation(search: Search, run: ConfirmingRun, future: Future[Outcome]) -
         seed=run.seed,
         seconds=outcome.seconds,
     )
-
-
-def _check_failures(journal: Journal, most: int) -> None:
-    last = journal.confirmations[-most:]
-    if len(last) == most and all(one.status == "failed" for one in last):
-        raise RunError(
-            f"the last {most} trainings that were to confirm the best failed, the latest with: "
-            f"{last[-1].reason}. Mend the cause and run the same command, or turn it off by "
-            "search.confirm.candidates=0"
-        )

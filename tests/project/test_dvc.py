@@ -19,10 +19,12 @@ from prefect.client.schemas.objects import DeploymentStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from nas_core.config import SyntheticSettings
+from nas_core.config import SyntheticSettings, load_settings
 from nas_core.data.synthetic import draw_dataset
 from nas_core.search.journal import Journal, Record
+from nas_core.search.loop import Search
 from nas_core.training.lifecycle import PICTURES
+from nas_core.workers.local import InProcessWorkers
 from tests.tiny import lay_over, tiny
 
 # The first test waits for the stages: two minutes on two cores that do nothing else.
@@ -173,13 +175,9 @@ def by_command(project: Project) -> None:
 
 
 def by_library(project: Project) -> None:
-    code = """
-from nas_core.config import load_settings, project_dir
-from nas_core.search.loop import Search
-with Search.open(load_settings(), project_dir()) as search:
-    search.run()
-"""
-    project.run("-c", code)
+    settings = load_settings(root=project.root)
+    with Search.open(settings, project.root, InProcessWorkers()) as search:
+        search.run()
 
 
 def by_deployment(project: Project) -> None:

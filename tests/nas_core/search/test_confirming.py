@@ -18,9 +18,10 @@ from nas_core.search.about import search_state, write_about
 from nas_core.search.candidates import Outcome
 from nas_core.search.confirming import ConfirmingRun, race_of
 from nas_core.search.journal import Confirmation, Journal
-from nas_core.search.loop import Candidate, Observer, Search, Steps
+from nas_core.search.loop import Observer, Search, Steps
 from nas_core.search.progress import Progress
 from nas_core.search.ranking import ranking
+from nas_core.search.scheduling import Candidate
 from nas_core.workers.local import InProcessWorkers, ProcessWorkers
 
 

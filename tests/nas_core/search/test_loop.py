@@ -19,8 +19,9 @@ from nas_core.search import loop
 from nas_core.search.candidates import Outcome
 from nas_core.search.identity import changed_parts
 from nas_core.search.journal import Record
-from nas_core.search.loop import Candidate, Observer, Search, Steps
+from nas_core.search.loop import Observer, Search, Steps
 from nas_core.search.progress import Progress
+from nas_core.search.scheduling import Candidate
 from nas_core.space.genotype import Genotype
 from nas_core.training.proxy import ProxyTask
 from nas_core.workers.local import InProcessWorkers, ProcessWorkers
