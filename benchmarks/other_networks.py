@@ -1,0 +1,152 @@
+"""Latency of other people's compact networks beside that of the paper's and the project's own.
+
+python -m benchmarks.other_networks CODE [--size WIDTHxHEIGHT] [--rounds N] [--json]
+
+CODE is a checkout of https://github.com/xiaoyufenfei/Efficient-Segmentation-Networks, which has
+these networks under the MIT licence. Their weights are random: the time does not depend on them.
+All run in ONNX Runtime on one thread, at a fixed size, for 11 classes, and give logits of the
+image's size. They take turns, and CPU time is counted, so what else goes on on the machine hits all
+alike.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import tempfile
+import time
+import types
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import typer
+from onnxruntime.tools.onnx_model_utils import make_dim_param_fixed
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from nas_core.base.errors import NasError, SettingsError
+from nas_core.deploy.export import INPUT, OPSET, onnx_model, session
+from nas_core.deploy.shipping import find_weights
+from nas_core.models.checkpoint import load_segmenter
+
+# The first is what the others are compared with.
+OWN = ("arch0-camvid", "arch1-camvid", "camvid0-camvid")
+# ESPNet with the depth of its paper. Without ENet, whose unpooling has no form in ONNX.
+OTHERS: Mapping[str, Mapping[str, int]] = {
+    "ESPNet": {"p": 2, "q": 8}, "CGNet": {}, "EDANet": {}, "DABNet": {}, "FPENet": {},
+}  # fmt: skip
+NUM_CLASSES = 11
+NUM_WARM_UPS = 2
+
+
+def load_other(code: Path, name: str) -> nn.Module:
+    """A network of the checkout, in eval mode.
+
+    Raises:
+        SettingsError: the checkout has no such file.
+    """
+    path = code / "model" / f"{name}.py"
+    if not path.is_file():
+        raise SettingsError(f"{path} is missing: CODE must be a checkout as the help describes it")
+    # They print their layers when run as programs, with a package that is not needed here.
+    sys.modules.setdefault("torchsummary", types.ModuleType("torchsummary"))
+    sys.modules["torchsummary"].__dict__.setdefault("summary", None)
+    spec = importlib.util.spec_from_file_location(f"other_{name}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    network: nn.Module = getattr(module, name)(classes=NUM_CLASSES, **OTHERS[name])
+    return network.eval()
+
+
+def other_onnx(network: nn.Module, size: tuple[int, int]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer, about sizes, which are fixed here
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            network, (torch.zeros(1, 3, *size),), path, dynamo=False, opset_version=OPSET,
+            input_names=[INPUT],
+        )  # fmt: skip
+        return path.read_bytes()
+
+
+def own_onnx(name: str, size: tuple[int, int]) -> tuple[bytes, int]:
+    """A shipped model for one size, and its number of parameters."""
+    segmenter, card = load_segmenter(find_weights(name))
+    model = onnx.load_from_string(onnx_model(segmenter, card))
+    for axis, length in zip(("batch", "height", "width"), (1, *size), strict=True):
+        make_dim_param_fixed(model.graph, axis, length)
+    return model.SerializeToString(), num_parameters(segmenter)
+
+
+def num_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def measure(code: Path, size: tuple[int, int], num_rounds: int) -> list[dict[str, Any]]:
+    """Of each network its parameters, its CPU time, and that relative to the first one's."""
+    others = {name: load_other(code, name) for name in OTHERS}
+    models = {name: own_onnx(name, size) for name in OWN}
+    for name, network in others.items():
+        models[name] = other_onnx(network, size), num_parameters(network)
+    sessions = {name: session(model, threads=1) for name, (model, _) in models.items()}
+    image = np.random.default_rng(0).standard_normal((1, 3, *size), np.float32)
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    for number in range(NUM_WARM_UPS + num_rounds):
+        for name, runtime in sessions.items():
+            milliseconds = _run(runtime, image, size)
+            if number >= NUM_WARM_UPS:
+                times[name].append(milliseconds)
+    first = np.array(times[OWN[0]])
+    return [
+        {
+            "network": name,
+            "parameters": models[name][1],
+            "milliseconds": float(np.median(values)),
+            "relative": float(np.median(np.array(values) / first)),
+        }
+        for name, values in times.items()
+    ]
+
+
+def _run(runtime: onnxruntime.InferenceSession, image: np.ndarray, size: tuple[int, int]) -> float:
+    started = time.process_time()
+    (logits,) = runtime.run(None, {INPUT: image})
+    milliseconds = 1000 * (time.process_time() - started)
+    assert logits.shape == (1, NUM_CLASSES, *size)
+    return milliseconds
+
+
+def main(
+    code: Path,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "480x360",
+    rounds: Annotated[int, typer.Option(min=1)] = 20,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    try:
+        width, height = map(int, size.split("x"))
+        rows = measure(code, (height, width), rounds)
+    except NasError as error:
+        sys.exit(f"error: {error}")
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table("network", "parameters", "ms", "relative")
+    for row in rows:
+        table.add_row(
+            row["network"], f"{row['parameters']:,}", f"{row['milliseconds']:.1f}",
+            f"{row['relative']:.2f}",
+        )  # fmt: skip
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
