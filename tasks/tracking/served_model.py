@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from PIL import Image
 
 from nas_core.base.errors import DataError, WeightsError, first_line
+from nas_core.data.containers import MAX_PIXELS
 from nas_core.data.images import decode_image
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.labelling import check_memory, predict_labels
@@ -30,7 +32,8 @@ class ServedSegmenter(PythonModel):
     """Column `image`, base64 of an image's file, to column `mask`, base64 of a PNG file.
 
     Images are read and labelled as by `nas predict`. The mask is 8-bit grey, of the upright image's
-    size; a pixel's value is the number of its class in the model's metadata.
+    size; a pixel's value is the number of its class in the model's metadata. A request may have
+    several rows, with as many pixels in all as one image may have.
     """
 
     def load_context(self, context: PythonModelContext) -> None:
@@ -45,12 +48,27 @@ class ServedSegmenter(PythonModel):
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
         card = self.card
-        images = (_decode(row, text, card) for row, text in enumerate(model_input["image"]))
+        images = _decode_all(model_input["image"], card)
         try:
             masks = [_encode(predict_labels(self.segmenter, image, card.tile)) for image in images]
         except WeightsError as error:
             raise MlflowException(str(error)) from None  # HTTP status 500
         return pd.DataFrame({"mask": masks}, index=model_input.index)
+
+
+def _decode_all(texts: Iterable[Any], card: NetworkCard) -> list[npt.NDArray[np.uint8]]:
+    """The images of a request, all before any is labelled: one that is wrong costs no work."""
+    images, num_pixels = [], 0
+    for row, text in enumerate(texts):
+        image = _decode(row, text, card)
+        num_pixels += image.shape[0] * image.shape[1]
+        if num_pixels > MAX_PIXELS:
+            raise MlflowException.invalid_parameter_value(
+                f"rows 0 to {row} have more than the {MAX_PIXELS} pixels that are accepted in one "
+                "request: send fewer images at a time"
+            )
+        images.append(image)
+    return images
 
 
 def _decode(row: int, text: Any, card: NetworkCard) -> npt.NDArray[np.uint8]:

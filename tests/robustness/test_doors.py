@@ -27,6 +27,7 @@ from nas_core.deploy.predict import Predictor, predict_files
 from nas_core.models.checkpoint import NetworkCard, save_segmenter
 from nas_core.models.labelling import predict_labels
 from nas_core.space.architectures import ARCHITECTURES
+from tasks.tracking import served_model
 from tasks.tracking.served_model import ServedSegmenter
 from tests.robustness.test_images import BAD_JPEG, BAD_PICTURES, BAD_PNG, COSTLY, orientation
 
@@ -153,18 +154,23 @@ def predictor(weights: Path) -> Predictor:
 
 
 @pytest.fixture(scope="module")
-def served(weights: Path) -> Callable[[bytes], Array]:
-    """The model as MLflow loads it: the content of a file to its mask."""
+def served_rows(weights: Path) -> Callable[[list[bytes]], list[Array]]:
+    """The model as MLflow loads it: the contents of files to their masks."""
     model = ServedSegmenter()
     context = PythonModelContext({"weights": str(weights)}, None)
     model.load_context(context)
 
-    def mask_of(content: bytes) -> Array:
-        text = base64.b64encode(content).decode()
-        answer = model.predict(context, pd.DataFrame({"image": [text]}))
-        return np.array(Image.open(io.BytesIO(base64.b64decode(answer["mask"][0]))))
+    def masks_of(contents: list[bytes]) -> list[Array]:
+        texts = [base64.b64encode(content).decode() for content in contents]
+        answer = model.predict(context, pd.DataFrame({"image": texts}))
+        return [np.array(Image.open(io.BytesIO(base64.b64decode(m)))) for m in answer["mask"]]
 
-    return mask_of
+    return masks_of
+
+
+@pytest.fixture(scope="module")
+def served(served_rows: Callable[[list[bytes]], list[Array]]) -> Callable[[bytes], Array]:
+    return lambda content: served_rows([content])[0]
 
 
 @pytest.fixture
@@ -204,6 +210,20 @@ def refusal(read: Callable[[], object]) -> str:
     with pytest.raises((DataError, MlflowException)) as raised:
         read()
     return str(getattr(raised.value, "message", raised.value)).removeprefix("row 0: ")
+
+
+def test_a_request_of_several_images(
+    served_rows: Callable[[list[bytes]], list[Array]],
+    served: Callable[[bytes], Array],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    contents = [saved(Image.fromarray(p), "PNG") for p in (PIXELS, PIXELS[:20, ::-1])]
+    masks = served_rows(contents)
+    assert [mask.tolist() for mask in masks] == [served(one).tolist() for one in contents]
+    monkeypatch.setattr(served_model, "MAX_PIXELS", sum(mask.size for mask in masks) - 1)
+    with pytest.raises(MlflowException, match=r"rows 0 to 1 have more than the .* send fewer"):
+        served_rows(contents)
+    assert served(contents[0]).tolist() == masks[0].tolist()
 
 
 @pytest.mark.parametrize("name", GOOD)
