@@ -267,9 +267,13 @@ def bench(
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="CPU threads; all cores if left out.")
     ] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="An export of it (.onnx, .xml), too. Again for more."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Latency for one image on this machine's CPU, in PyTorch and in ONNX Runtime."""
+    """Latency for one image on this machine's CPU: PyTorch, ONNX Runtime, and exported files."""
     sizes = [_size(text) for text in size or ("480x360", "2048x1024")]
     from dataclasses import asdict
 
@@ -278,7 +282,7 @@ def bench(
     from nas_core.models.checkpoint import load_segmenter
 
     segmenter, card = load_segmenter(find_weights(model))
-    rows = [row for rows in measure(segmenter, card, sizes, threads) for row in rows]
+    rows = [row for rows in measure(segmenter, card, sizes, threads, file or []) for row in rows]
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
     else:

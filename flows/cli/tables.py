@@ -260,7 +260,7 @@ def print_class_metrics(console: Console, metrics: PredictionScores) -> None:
 def print_latencies(console: Console, rows: Sequence[Latency]) -> None:
     """Latency for one image by size and backend."""
     table = Table(
-        title=f"latency, batch 1, fp32, CPU threads: {rows[0].threads}; over {rows[0].runs} runs",
+        title=f"latency, batch 1, CPU threads: {rows[0].threads}; over {rows[0].runs} runs",
         title_justify="left",
     )
     table.add_column("size")

@@ -9,13 +9,22 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+)
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    NotImplemented as NotImplementedByRuntime,
+)
 from PIL import Image
 from torch import nn
 
@@ -34,6 +43,8 @@ INPUT, OUTPUT = "image", "logits"
 OPSET = 18
 MAX_LOGIT_DIFFERENCE = 1e-3
 MAX_LABEL_SHARE = 1e-3
+# What ONNX Runtime raises for files that it cannot take; their base is Exception.
+NOT_ONNX = (InvalidArgument, InvalidGraph, InvalidProtobuf, Fail, NotImplementedByRuntime)
 # Decoders of the search space halve the size up to 27 times. Tracing keeps which of two features
 # is the larger one, so their sizes must differ in the example: as long as one side is 16384 or
 # less, features that are equal there are equal in every image.
@@ -155,6 +166,23 @@ class Runtime(Protocol):
     ) -> list[npt.NDArray[np.float32]]:
         """The logits (N, C, H, W) of normalised images (N, 3, H, W), by the names of both."""
         ...
+
+    def get_inputs(self) -> Sequence[Any]:
+        """What it takes, each with its `shape`; a side of any length is no number there."""
+        ...
+
+
+def input_size(runtime: Runtime) -> tuple[int, int] | None:
+    """The height and width that a runtime takes alone; None if it takes any.
+
+    Raises:
+        ValueError: it is no network of `onnx_model`'s input.
+    """
+    first, *others = runtime.get_inputs()
+    if others or first.name != INPUT or len(first.shape) != 4:
+        raise ValueError("its input is not that of a network")
+    height, width = first.shape[2:]
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def session(model: bytes, threads: int | None = None) -> onnxruntime.InferenceSession:

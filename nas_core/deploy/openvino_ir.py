@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def export_openvino(
 
 
 class OpenVinoSession:
-    """A model on the CPU, in fp32 or in the integers that it has: see `Runtime`."""
+    """A model, or the path of one, on the CPU in fp32 or its own integers: see `Runtime`."""
 
     def __init__(self, model: Any, threads: int | None = None) -> None:
         import openvino
@@ -93,6 +94,17 @@ class OpenVinoSession:
     ) -> list[npt.NDArray[np.float32]]:
         found = self.request.infer(inputs)
         return [found[name].copy() for name in outputs]
+
+    def get_inputs(self) -> Sequence[Any]:
+        return [
+            SimpleNamespace(
+                name=entry.get_any_name(),
+                shape=[
+                    side.get_length() if side.is_static else None for side in entry.partial_shape
+                ],
+            )
+            for entry in self.request.model_inputs
+        ]
 
 
 class QuantisedOpenVino:

@@ -203,6 +203,23 @@ def test_export_and_bench(nas: Nas, project: Path, training: Path) -> None:
     assert (eager["width"], eager["height"], eager["threads"]) == (64, 32, 1)
     code, shown, _ = nas("bench", training, *options)
     assert code == 0 and "64x32" in shown and "CPU threads: 1" in shown
+    # Of an export that takes one size, where that is measured.
+    exported = project / "a.xml"
+    assert nas("export", training, "--out", exported, "--format", "openvino", *options[:2])[0] == 0
+    files = ["--file", path, "--file", exported]
+    code, shown, _ = nas("bench", training, *options, "--size", "64x64", *files, "--json")
+    rows = json.loads(shown)
+    assert code == 0
+    assert [row["backend"] for row in rows if row["height"] == 32][2:] == [str(path), str(exported)]
+    assert [row["backend"] for row in rows if row["height"] == 64][2:] == [str(path)]
+    (project / "bad.onnx").write_text("no model")
+    for file, message in (
+        (exported, "takes images of 64x32 alone: add --size 64x32"),
+        (project / "bad.onnx", "is no file of nas export"),
+        (project / "images", "cannot be read"),
+    ):
+        code, _, err = nas("bench", training, "--size", "64x64", "--file", file)
+        assert code == 1 and message in err.replace("\n", " ") and "Traceback" not in err
 
 
 def test_export_in_int8_takes_the_images_of_the_project(
