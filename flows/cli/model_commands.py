@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,6 +15,10 @@ from flows.cli import tables
 from flows.cli.completion import model_names
 from nas_core.base.errors import DataError, RunError, SettingsError
 from nas_core.config import find_project, project_dir
+
+if TYPE_CHECKING:
+    from nas_core.models.checkpoint import NetworkCard
+    from nas_core.models.segmenter import Segmenter
 
 console = Console()
 errors = Console(stderr=True)
@@ -107,32 +112,103 @@ def predict(
         raise DataError("\n".join([*shown, *([f"and {more} more"] if more else [])]))
 
 
+class Format(StrEnum):
+    onnx = "onnx"
+    onnx_int8 = "onnx-int8"
+    openvino = "openvino"
+    openvino_int8 = "openvino-int8"
+
+    @property
+    def suffix(self) -> str:
+        return ".onnx" if self in (Format.onnx, Format.onnx_int8) else ".xml"
+
+    @property
+    def is_int8(self) -> bool:
+        return self in (Format.onnx_int8, Format.openvino_int8)
+
+
 def export(
     model: Model,
-    out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="The file to write.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="To write: .onnx, or .xml with a .bin beside it.")
+    ],
     images: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[IMAGES]...", help="To check it on, files and folders; else synthetic ones."
+            metavar="[IMAGES]...",
+            help="To check it on, files and folders; else synthetic ones, and for int8 the val "
+            "split that the project has prepared.",
+        ),
+    ] = None,
+    to: Annotated[Format, typer.Option("--format", help="What to write.")] = Format.onnx,
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", help="For one image of this size alone; any if left out."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Images to quantise with, of which 24 are taken; the training images that the "
+            "project has prepared if left out.",
+        ),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="True classes of IMAGES, as nas predict takes them."),
+    ] = None,
+    max_loss: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            help="The most that int8 may lose: points of mIoU, or without true classes the per "
+            "cent of the labels that differ. 1 if left out.",
         ),
     ] = None,
 ) -> None:
-    """Write a network as ONNX for any batch and image size, checked against PyTorch."""
-    check_output("--out", out, (".onnx",))
-    from nas_core.data.images import read_image
-    from nas_core.data.pictures import find_pictures
-    from nas_core.deploy.export import export_onnx
+    """Write a network for other runtimes, checked against PyTorch: ONNX or OpenVINO's IR.
+
+    In fp32, or in int8: then with what that costs, and no file if that is too much.
+    """
+    check_output("--out", out, (to.suffix,))
+    fixed = _size(size) if size else None
+    if not to.is_int8:
+        for option, value in (
+            ("--calibration", calibration),
+            ("--masks", masks),
+            ("--max-loss", max_loss),
+        ):
+            if value is not None:
+                raise SettingsError(f"{option} is for int8 alone: leave it out, or give --format")
+    if max_loss is not None and not 0 <= max_loss <= 100:
+        raise SettingsError(f"--max-loss {max_loss:g}: expected points from 0 to 100")
+    if masks and not images:
+        raise SettingsError("--masks: give IMAGES, whose true classes they are")
     from nas_core.deploy.shipping import find_weights
     from nas_core.models.checkpoint import load_segmenter
+
+    if to.suffix == ".xml":
+        from nas_core.deploy.openvino_ir import check_packages
+
+        check_packages(quantised=to.is_int8)
+    segmenter, card = load_segmenter(find_weights(model))
+    if to.is_int8:
+        _export_int8(segmenter, card, out, images or [], to, fixed, calibration, masks, max_loss)
+        return
+    from nas_core.data.images import read_image
+    from nas_core.data.pictures import find_pictures
     from nas_core.models.labelling import check_memory
 
-    segmenter, card = load_segmenter(find_weights(model))
     pictures = []
     for path in find_pictures(images or []):
         pictures.append(read_image(path, upright=True))
         height, width = pictures[-1].shape[:2]
         check_memory(path, (height, width))
-    found = export_onnx(segmenter, card, out, pictures)
+    if to is Format.onnx:
+        from nas_core.deploy.export import export_onnx as write
+    else:
+        from nas_core.deploy.openvino_ir import export_openvino as write
+    found = write(segmenter, card, out, pictures, fixed)
     console.print(
         f"written: {out}\n{found.num_images} {'images' if images else 'synthetic images'}: logits "
         f"within {found.logits:.1e} of PyTorch's, {found.labels:.3%} of the labels differ",
@@ -140,6 +216,46 @@ def export(
         markup=False,
         highlight=False,
     )
+
+
+def _export_int8(
+    segmenter: Segmenter,
+    card: NetworkCard,
+    out: Path,
+    images: list[Path],
+    to: Format,
+    size: tuple[int, int] | None,
+    calibration: Path | None,
+    masks: Path | None,
+    max_loss: float | None,
+) -> None:
+    from nas_core.deploy.calibration import calibration_images, checked_pictures
+    from nas_core.deploy.int8 import Pictures, Quantise, export_int8
+
+    quantise: Quantise
+    if to is Format.onnx_int8:
+        from nas_core.deploy import onnx_int8
+
+        quantise = onnx_int8.quantise
+    else:
+        from nas_core.deploy import openvino_ir
+
+        quantise = openvino_ir.quantise
+    root = find_project()
+    calibrating = calibration_images([calibration] if calibration else [], root, card)
+    pictures = checked_pictures(images, masks, root, card)
+    with errors.status("quantising and checking"):
+        found = export_int8(
+            segmenter,
+            card,
+            out,
+            quantise,
+            calibrating,
+            pictures or Pictures(calibrating),
+            1 if max_loss is None else max_loss,
+            size,
+        )
+    tables.print_int8(console, out, len(calibrating), found, is_own=pictures is None)
 
 
 def bench(
@@ -151,9 +267,13 @@ def bench(
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="CPU threads; all cores if left out.")
     ] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="An export of it (.onnx, .xml), too. Again for more."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Latency for one image on this machine's CPU, in PyTorch and in ONNX Runtime."""
+    """Latency for one image on this machine's CPU: PyTorch, ONNX Runtime, and exported files."""
     sizes = [_size(text) for text in size or ("480x360", "2048x1024")]
     from dataclasses import asdict
 
@@ -162,7 +282,7 @@ def bench(
     from nas_core.models.checkpoint import load_segmenter
 
     segmenter, card = load_segmenter(find_weights(model))
-    rows = [row for rows in measure(segmenter, card, sizes, threads) for row in rows]
+    rows = [row for rows in measure(segmenter, card, sizes, threads, file or []) for row in rows]
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
     else:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # pandas takes a while to import
     from nas_core.analysis.uncertainty import Spread
     from nas_core.analysis.verification import VerificationReport
     from nas_core.deploy.bench import Latency
+    from nas_core.deploy.int8 import Checked
     from nas_core.deploy.predict import PredictionScores
 
 SCORES = ("mean_iou", "frequency_weighted_iou", "mean_accuracy")
@@ -259,7 +260,7 @@ def print_class_metrics(console: Console, metrics: PredictionScores) -> None:
 def print_latencies(console: Console, rows: Sequence[Latency]) -> None:
     """Latency for one image by size and backend."""
     table = Table(
-        title=f"latency, batch 1, fp32, CPU threads: {rows[0].threads}; over {rows[0].runs} runs",
+        title=f"latency, batch 1, CPU threads: {rows[0].threads}; over {rows[0].runs} runs",
         title_justify="left",
     )
     table.add_column("size")
@@ -275,6 +276,33 @@ def print_latencies(console: Console, rows: Sequence[Latency]) -> None:
             f"{row.speedup:.2f}",
         )
     console.print(table)
+
+
+def print_int8(
+    console: Console, path: Path, num_calibration: int, found: Checked, *, is_own: bool
+) -> None:
+    """What int8 costs and gains.
+
+    Args:
+        is_own: whether it was checked on the images that it was calibrated with.
+    """
+    where = "images that it was calibrated with" if is_own else "images"
+    lines = [
+        f"written: {path}, calibrated with {num_calibration} images",
+        f"{found.num_images} {where}: {found.labels:.3%} of the labels differ from fp32",
+    ]
+    if found.mean_iou is None:
+        lines.append("mIoU: not known without true classes; give IMAGES and --masks")
+    else:
+        before, after = found.mean_iou
+        lines.append(f"mIoU: {after:.4f}, before {before:.4f}: {found.loss:.2f} points lost")
+    (plain, small), (slow, fast) = found.num_bytes, found.milliseconds
+    lines += [
+        f"size: {small / 1e6:.2f} MB, before {plain / 1e6:.2f}",
+        f"latency, one thread, CPU time: {fast:.1f} ms, ONNX Runtime in fp32 {slow:.1f}: "
+        f"{slow / fast:.2f} times as fast",
+    ]
+    console.print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
 
 
 def _trainings_table(trained: Mapping[str, TrainedNetwork], tested: Mapping[str, Scores]) -> Table:

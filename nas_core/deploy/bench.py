@@ -1,4 +1,4 @@
-"""How long a trained network takes for one image, in PyTorch and in ONNX Runtime."""
+"""How long a trained network takes for one image, in PyTorch and in the runtimes of its exports."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from nas_core.base.errors import SettingsError
-from nas_core.deploy.export import INPUT, OUTPUT, onnx_model, session
+from nas_core.base.errors import SettingsError, WeightsError, first_line
+from nas_core.base.files import check_regular
+from nas_core.deploy.export import INPUT, NOT_ONNX, OUTPUT, Runtime, input_size, onnx_model, session
+from nas_core.deploy.openvino_ir import OpenVinoSession, check_packages
 from nas_core.models.checkpoint import NetworkCard
 from nas_core.models.labelling import check_memory
 from nas_core.models.segmenter import Segmenter
@@ -26,7 +30,7 @@ class Latency:
     """Milliseconds for one image, from the normalised image to logits of its size.
 
     Attributes:
-        backend: pytorch or onnxruntime.
+        backend: pytorch, onnxruntime, or the name of an exported file.
         median_ms, p10_ms, p90_ms: over `runs` runs.
         speedup: PyTorch's median divided by this one's.
     """
@@ -47,6 +51,7 @@ def bench(
     card: NetworkCard,
     sizes: Sequence[tuple[int, int]],
     threads: int | None = None,
+    files: Sequence[Path] = (),
 ) -> Iterator[list[Latency]]:
     """Measure on the CPU at batch 1, in fp32 and eval mode, after a warm-up; yields size by size.
 
@@ -56,8 +61,11 @@ def bench(
         segmenter: on the CPU.
         sizes: heights and widths in pixels.
         threads: of each backend; as many as torch uses if None.
+        files: exports of the network, in whatever they compute in. One that takes a single size is
+            left out at the others.
 
     Raises:
+        WeightsError: a file is none that `nas export` writes, or of no size that is measured.
         DataError: the free memory is too small for a size.
         SettingsError: more threads than the machine has cores, which wait for each other.
     """
@@ -65,6 +73,7 @@ def bench(
     if threads is not None and threads > cores:
         raise SettingsError(f"--threads {threads}: this machine has {cores} CPU cores; give fewer")
     with _threads(threads or torch.get_num_threads()) as number:
+        exports = {str(path): _exported(path, sizes, number) for path in files}
         runtime = session(onnx_model(segmenter, card), number)
         segmenter = segmenter.to(memory_format=torch.channels_last).eval()
         for height, width in sizes:
@@ -81,7 +90,14 @@ def bench(
             def run_onnx(inputs: dict[str, np.ndarray] = inputs) -> None:
                 runtime.run([OUTPUT], inputs)
 
-            times = _measure({"pytorch": run_torch, "onnxruntime": run_onnx})
+            runs: dict[str, Callable[[], object]] = {
+                "pytorch": run_torch,
+                "onnxruntime": run_onnx,
+            }
+            for name, (exported, fixed) in exports.items():
+                if fixed in (None, (height, width)):
+                    runs[name] = partial(exported.run, [OUTPUT], inputs)
+            times = _measure(runs)
             baseline = float(np.median(times["pytorch"]))
             yield [
                 Latency(
@@ -99,7 +115,33 @@ def bench(
             ]
 
 
-def _measure(runs: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
+def _exported(
+    path: Path, sizes: Sequence[tuple[int, int]], threads: int
+) -> tuple[Runtime, tuple[int, int] | None]:
+    """A file ready to run, and the height and width that it takes alone."""
+    try:
+        check_regular(path)
+        if path.suffix == ".xml":
+            check_packages(quantised=False)
+            runtime: Runtime = OpenVinoSession(str(path), threads)
+        else:
+            runtime = session(path.read_bytes(), threads)
+        fixed = input_size(runtime)
+    except OSError as error:
+        raise WeightsError(f"--file {path} cannot be read: {error.strerror}") from None
+    except (RuntimeError, ValueError, *NOT_ONNX) as error:
+        raise WeightsError(
+            f"--file {path} is no file of nas export (.onnx or .xml): {first_line(error)}"
+        ) from None
+    if fixed is not None and fixed not in sizes:
+        height, width = fixed
+        raise WeightsError(
+            f"--file {path} takes images of {width}x{height} alone: add --size {width}x{height}"
+        )
+    return runtime, fixed
+
+
+def _measure(runs: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {backend: [] for backend in runs}
     for index in range(NUM_WARM_UPS + NUM_RUNS):
         for backend, run in runs.items():

@@ -1,4 +1,4 @@
-"""A network as ONNX: any batch and image size, checked against PyTorch before the file is there."""
+"""A network as ONNX, checked against PyTorch before the file is there."""
 
 from __future__ import annotations
 
@@ -9,18 +9,30 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+)
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    NotImplemented as NotImplementedByRuntime,
+)
+from PIL import Image
 from torch import nn
 
 from nas_core.base.errors import RunError
 from nas_core.base.files import write_bytes
 from nas_core.data.street_scene import draw_scene
 from nas_core.data.transforms import normalise
+from nas_core.deploy.folding import fold_batch_norms
 from nas_core.deploy.shipping import normalisation
 from nas_core.models.checkpoint import NetworkCard
 from nas_core.models.depthwise import DepthwiseConv2d
@@ -31,6 +43,8 @@ INPUT, OUTPUT = "image", "logits"
 OPSET = 18
 MAX_LOGIT_DIFFERENCE = 1e-3
 MAX_LABEL_SHARE = 1e-3
+# What ONNX Runtime raises for files that it cannot take; their base is Exception.
+NOT_ONNX = (InvalidArgument, InvalidGraph, InvalidProtobuf, Fail, NotImplementedByRuntime)
 # Decoders of the search space halve the size up to 27 times. Tracing keeps which of two features
 # is the larger one, so their sizes must differ in the example: as long as one side is 16384 or
 # less, features that are equal there are equal in every image.
@@ -40,7 +54,7 @@ _SYNTHETIC_SIZES = ((2, 120, 160), (1, 97, 131))
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far ONNX Runtime is from PyTorch.
+    """How far a runtime is from PyTorch.
 
     Attributes:
         logits: the largest absolute difference of a logit.
@@ -58,6 +72,7 @@ def export_onnx(
     card: NetworkCard,
     path: Path,
     images: Sequence[npt.NDArray[np.uint8]] = (),
+    size: tuple[int, int] | None = None,
 ) -> Agreement:
     """Write `path`: normalised float32 images (N, 3, H, W) to logits (N, C, H, W).
 
@@ -68,6 +83,8 @@ def export_onnx(
     Args:
         segmenter: on the CPU, in eval mode.
         images: RGB (H, W, 3), to compare PyTorch and ONNX Runtime on; synthetic ones if empty.
+        size: height and width that the network is to take alone, one image at a time; the images
+            are resized to it.
 
     Raises:
         RunError: ONNX Runtime's logits or labels differ by more than MAX_LOGIT_DIFFERENCE or
@@ -77,23 +94,31 @@ def export_onnx(
     """
     for image in images:
         check_array(image)
-    model = onnx_model(segmenter, card)
-    agreement = compare(segmenter, session(model), [image[None] for image in images])
-    if not agreement.logits <= MAX_LOGIT_DIFFERENCE or agreement.labels > MAX_LABEL_SHARE:
-        raise RunError(
-            f"{path} is not written: ONNX Runtime differs from PyTorch by {agreement.logits:.2g} "
-            f"in a logit (at most {MAX_LOGIT_DIFFERENCE:g}) and in {agreement.labels:.2%} of the "
-            f"pixels (at most {MAX_LABEL_SHARE:.1%})"
-        )
-    try:
-        write_bytes(path, model)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from None
+    model = onnx_model(segmenter, card, size)
+    agreement = compare(segmenter, session(model), batches(images, size))
+    check_agreement(path, "ONNX Runtime", agreement)
+    write_bytes(path, model)
     return agreement
 
 
-def onnx_model(segmenter: Segmenter, card: NetworkCard) -> bytes:
-    """The content of an ONNX file, not compared with PyTorch yet."""
+def check_agreement(path: Path, runtime: str, agreement: Agreement) -> None:
+    """Raise a RunError if a runtime is too far from PyTorch for `path` to be written."""
+    if not agreement.logits <= MAX_LOGIT_DIFFERENCE or agreement.labels > MAX_LABEL_SHARE:
+        raise RunError(
+            f"{path} is not written: {runtime} differs from PyTorch by {agreement.logits:.2g} "
+            f"in a logit (at most {MAX_LOGIT_DIFFERENCE:g}) and in {agreement.labels:.2%} of the "
+            f"pixels (at most {MAX_LABEL_SHARE:.1%})"
+        )
+
+
+def onnx_model(
+    segmenter: Segmenter, card: NetworkCard, size: tuple[int, int] | None = None
+) -> bytes:
+    """The content of an ONNX file, not compared with PyTorch yet.
+
+    Args:
+        size: height and width, for one image of this size alone; any batch and size if None.
+    """
     axes = {0: "batch", 2: "height", 3: "width"}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         path = Path(folder) / "model.onnx"
@@ -103,31 +128,61 @@ def onnx_model(segmenter: Segmenter, card: NetworkCard) -> bytes:
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             _with_plain_convolutions(segmenter),
-            (torch.zeros(1, 3, *_EXAMPLE_SIZE),),
+            (torch.zeros(1, 3, *(size or _EXAMPLE_SIZE)),),
             path,
             dynamo=False,
             opset_version=OPSET,
             input_names=[INPUT],
             output_names=[OUTPUT],
-            dynamic_axes={INPUT: axes, OUTPUT: axes},
+            dynamic_axes=None if size else {INPUT: axes, OUTPUT: axes},
         )
         model = onnx.load(path)
-    onnx.helper.set_model_props(
-        model,
-        {
-            "preprocessing": json.dumps(
-                {**normalisation().model_dump(), "layout": "NCHW", "type": "float32"}
-            ),
-            "postprocessing": "the class of a pixel is the argmax of the logits over axis 1",
-            "classes": json.dumps(card.classes),
-            "palette": json.dumps(card.palette),
-            "genotype": json.dumps(card.genotype.to_dict()),
-            **({"tile": json.dumps(card.tile.model_dump())} if card.tile else {}),
-        },
-    )
+    fold_batch_norms(model)
+    onnx.helper.set_model_props(model, metadata(card))
     onnx.checker.check_model(model)
     content: bytes = model.SerializeToString()
     return content
+
+
+def metadata(card: NetworkCard) -> dict[str, str]:
+    """What a file knows of its input and output, by key; texts, or JSON."""
+    return {
+        "preprocessing": json.dumps(
+            {**normalisation().model_dump(), "layout": "NCHW", "type": "float32"}
+        ),
+        "postprocessing": "the class of a pixel is the argmax of the logits over axis 1",
+        "classes": json.dumps(card.classes),
+        "palette": json.dumps(card.palette),
+        "genotype": json.dumps(card.genotype.to_dict()),
+        **({"tile": json.dumps(card.tile.model_dump())} if card.tile else {}),
+    }
+
+
+class Runtime(Protocol):
+    """A network that is ready to run, as ONNX Runtime's sessions are."""
+
+    def run(
+        self, outputs: list[str], inputs: dict[str, npt.NDArray[np.float32]]
+    ) -> list[npt.NDArray[np.float32]]:
+        """The logits (N, C, H, W) of normalised images (N, 3, H, W), by the names of both."""
+        ...
+
+    def get_inputs(self) -> Sequence[Any]:
+        """What it takes, each with its `shape`; a side of any length is no number there."""
+        ...
+
+
+def input_size(runtime: Runtime) -> tuple[int, int] | None:
+    """The height and width that a runtime takes alone; None if it takes any.
+
+    Raises:
+        ValueError: it is no network of `onnx_model`'s input.
+    """
+    first, *others = runtime.get_inputs()
+    if others or first.name != INPUT or len(first.shape) != 4:
+        raise ValueError("its input is not that of a network")
+    height, width = first.shape[2:]
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def session(model: bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
@@ -140,16 +195,16 @@ def session(model: bytes, threads: int | None = None) -> onnxruntime.InferenceSe
 @torch.inference_mode()
 def compare(
     segmenter: Segmenter,
-    runtime: onnxruntime.InferenceSession,
+    runtime: Runtime,
     batches: Sequence[npt.NDArray[np.uint8]] = (),
 ) -> Agreement:
-    """How far ONNX Runtime is from PyTorch on RGB images (N, H, W, 3), synthetic ones if empty.
+    """How far a runtime is from PyTorch on RGB images (N, H, W, 3), synthetic ones if empty.
 
     Raises:
         WeightsError: PyTorch's logits are not finite.
     """
     most, num_different, num_pixels, num_images = 0.0, 0, 0, 0
-    for images in batches or _synthetic():
+    for images in batches or synthetic():
         inputs = normalise(images.copy())
         logits = segmenter(inputs)
         expected, labels = logits.numpy(), most_likely(logits, segmenter.source).numpy()
@@ -163,11 +218,31 @@ def compare(
     return Agreement(most, num_different / num_pixels, num_images)
 
 
-def _synthetic() -> list[npt.NDArray[np.uint8]]:
+def batches(
+    images: Sequence[npt.NDArray[np.uint8]], size: tuple[int, int] | None
+) -> list[npt.NDArray[np.uint8]]:
+    """Images (1, H, W, 3), of this size if there is one; synthetic ones if there are none."""
+    if not images:
+        return synthetic(((1, *size),) if size else _SYNTHETIC_SIZES)
+    return [resized(image, size)[None] for image in images]
+
+
+def resized(picture: npt.NDArray[np.uint8], size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
+    """An image (H, W, 3), or a mask (H, W) whose labels stay what they are, at another size."""
+    if size is None or picture.shape[:2] == size:
+        return picture
+    how = Image.Resampling.BILINEAR if picture.ndim == 3 else Image.Resampling.NEAREST
+    return np.array(Image.fromarray(picture).resize(size[::-1], how))
+
+
+def synthetic(
+    sizes: Sequence[tuple[int, int, int]] = _SYNTHETIC_SIZES,
+) -> list[npt.NDArray[np.uint8]]:
+    """Drawn scenes, uint8 (N, H, W, 3), for each number, height and width."""
     rng = np.random.default_rng(0)
     return [
         np.stack([np.array(draw_scene(height, width, rng)[0]) for _ in range(number)])
-        for number, height, width in _SYNTHETIC_SIZES
+        for number, height, width in sizes
     ]
 
 

@@ -126,8 +126,8 @@ def predict_files(
             written. All but a disk that gets full is found before any work.
         WeightsError: the network's output is not finite.
     """
-    if masks is not None and not masks.is_dir():
-        raise DataError(f"masks: {masks} is not a folder: give one with STEM.png of each image")
+    if masks is not None:
+        _check_folder(masks)
     description = masks and _find_description(masks, predictor.card.classes)
     read = _mask_reader(description, predictor.card.classes)
     suffixes = [".png"] if label_ids else [".png", "_overlay.png"]
@@ -169,6 +169,30 @@ def predict_files(
         except DataError as error:
             report.problems.append(f"{masks}: {error}")
     return report
+
+
+def mask_reader(masks: Path, classes: Sequence[str]) -> Callable[[Path], npt.NDArray[np.uint8]]:
+    """Reads the true classes (H, W) of a picture from its STEM.png in `masks`, see `predict_files`.
+
+    Raises:
+        DataError: `masks` is no folder, or its dataset.yaml is not valid or of other classes. The
+            reader raises one if there is no mask of a picture, or it cannot be read.
+    """
+    _check_folder(masks)
+    read = _mask_reader(_find_description(masks, classes), classes)
+
+    def of_picture(path: Path) -> npt.NDArray[np.uint8]:
+        mask = _mask_of(path, masks)
+        if not mask.exists():
+            raise DataError(f"{mask} is missing: give a mask of each image")
+        return read(mask)
+
+    return of_picture
+
+
+def _check_folder(masks: Path) -> None:
+    if not masks.is_dir():
+        raise DataError(f"masks: {masks} is not a folder: give one with STEM.png of each image")
 
 
 def _find_description(masks: Path, classes: Sequence[str]) -> Path | None:

@@ -1,6 +1,7 @@
 """Shipping, predicting, exporting and timing from the command line."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from nas_core.training.looks import count_looks
 from tests.command_line import run_nas
 
 Nas = Callable[..., tuple[int, str, str]]
+INT8 = ["export", "T", "--out", "a.onnx", "--format", "onnx-int8"]
 
 
 @pytest.fixture
@@ -201,6 +203,64 @@ def test_export_and_bench(nas: Nas, project: Path, training: Path) -> None:
     assert (eager["width"], eager["height"], eager["threads"]) == (64, 32, 1)
     code, shown, _ = nas("bench", training, *options)
     assert code == 0 and "64x32" in shown and "CPU threads: 1" in shown
+    # Of an export that takes one size, where that is measured.
+    exported = project / "a.xml"
+    assert nas("export", training, "--out", exported, "--format", "openvino", *options[:2])[0] == 0
+    files = ["--file", path, "--file", exported]
+    code, shown, _ = nas("bench", training, *options, "--size", "64x64", *files, "--json")
+    rows = json.loads(shown)
+    assert code == 0
+    assert [row["backend"] for row in rows if row["height"] == 32][2:] == [str(path), str(exported)]
+    assert [row["backend"] for row in rows if row["height"] == 64][2:] == [str(path)]
+    (project / "bad.onnx").write_text("no model")
+    for file, message in (
+        (exported, "takes images of 64x32 alone: add --size 64x32"),
+        (project / "bad.onnx", "is no file of nas export"),
+        (project / "images", "cannot be read"),
+    ):
+        code, _, err = nas("bench", training, "--size", "64x64", "--file", file)
+        assert code == 1 and message in err.replace("\n", " ") and "Traceback" not in err
+
+
+def test_export_in_int8_takes_the_images_of_the_project(
+    nas: Nas, project: Path, training: Path
+) -> None:
+    images = SyntheticSettings(num_train=3, num_val=2, num_test=1, height=32, width=64)
+    dataset = DatasetSettings(kind="synthetic", path="raw", synthetic=images)
+    prepare(dataset, project, project / "artifacts" / "prepared" / "small")
+    path = project / "a.onnx"
+    options = ["--out", path, "--format", "onnx-int8", "--size", "64x32", "--max-loss", "100"]
+    code, shown, err = nas("export", training, *options)
+    assert code == 0, err
+    for part in (
+        f"written: {path}, calibrated with 3 images",
+        "2 images: ",
+        "points lost",
+        "MB, before",
+        "times as fast",
+    ):
+        assert part in shown
+    assert onnx.load(path).graph.input[0].type.tensor_type.shape.dim[3].dim_value == 64
+    # Of one's own, without true classes.
+    folder = project / "images"
+    code, shown, _ = nas("export", training, folder, "--calibration", folder, *options)
+    assert code == 0 and "calibrated with 2 images" in shown and "mIoU: not known" in shown
+
+
+def test_export_with_a_fixed_size_for_openvino(nas: Nas, project: Path, training: Path) -> None:
+    options = ["--format", "openvino", "--size", "64x32"]
+    code, shown, _ = nas("export", training, "--out", project / "a.xml", *options)
+    assert code == 0 and "1 synthetic images: logits within" in shown
+    assert (project / "a.bin").stat().st_size > 1e5
+
+
+def test_a_package_that_a_format_needs_is_named(
+    nas: Nas, project: Path, training: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    options = ["--out", project / "a.xml", "--format", "openvino-int8"]
+    code, _, err = nas("export", training, *options)
+    assert code == 1 and "the package openvino is missing; install nas-seg[openvino]" in err
 
 
 def test_label_ids_for_the_server_of_cityscapes(nas: Nas, project: Path) -> None:
@@ -232,6 +292,17 @@ def test_label_ids_for_the_server_of_cityscapes(nas: Nas, project: Path) -> None
         (["export", "T", "--out", "a.pt"], "ends in .onnx"),
         (["export", "T", "--out", "nowhere/a.onnx"], "the folder nowhere does not exist"),
         (["export", "nothing", "--out", "a.onnx"], "unknown model 'nothing'"),
+        (["export", "T", "--out", "a.onnx", "--size", "480"], "expected WIDTHxHEIGHT"),
+        (["export", "T", "--out", "a.onnx", "--format", "openvino"], "ends in .xml"),
+        (["export", "T", "--out", "a.onnx", "--max-loss", "2"], "--max-loss is for int8 alone"),
+        (["export", "T", "--out", "a.onnx", "--calibration", "images"], "is for int8 alone"),
+        ([*INT8, "--max-loss", "nan"], "expected points from 0 to 100"),
+        ([*INT8, "--masks", "images"], "give IMAGES, whose true classes they are"),
+        (INT8, "--calibration: no data set of the network's classes is prepared here"),
+        ([*INT8, "--calibration", "nowhere"], "nowhere does not exist"),
+        ([*INT8, "--calibration", "artifacts"], "artifacts: no picture in this folder"),
+        ([*INT8, "images", "--calibration", "images", "--masks", "m"], "m is not a folder"),
+        ([*INT8, "images", "--calibration", "images", "--masks", "images"], "a.png is missing"),
         (["bench", "T", "--size", "480"], "expected WIDTHxHEIGHT"),
         (["bench", "T", "--size", "16x480"], "expected WIDTHxHEIGHT"),
         (["bench", "nothing"], "unknown model 'nothing'"),
