@@ -23,11 +23,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 import typer
-from onnxruntime.tools.onnx_model_utils import make_dim_param_fixed
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -81,10 +79,7 @@ def other_onnx(network: nn.Module, size: tuple[int, int]) -> bytes:
 def own_onnx(name: str, size: tuple[int, int]) -> tuple[bytes, int]:
     """A shipped model for one size, and its number of parameters."""
     segmenter, card = load_segmenter(find_weights(name))
-    model = onnx.load_from_string(onnx_model(segmenter, card))
-    for axis, length in zip(("batch", "height", "width"), (1, *size), strict=True):
-        make_dim_param_fixed(model.graph, axis, length)
-    return model.SerializeToString(), num_parameters(segmenter)
+    return onnx_model(segmenter, card, size), num_parameters(segmenter)
 
 
 def num_parameters(network: nn.Module) -> int:
