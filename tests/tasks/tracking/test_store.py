@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from nas_core.base.errors import ServiceError
 from tasks.tracking import store
@@ -44,6 +45,19 @@ def test_sqlite_paths_start_at_the_project(tmp_path: Path) -> None:
     assert tracking_uri("sqlite:///runs/m.db", tmp_path) == f"sqlite:///{tmp_path}/runs/m.db"
     assert tracking_uri("sqlite:////data/m.db", tmp_path) == "sqlite:////data/m.db"
     assert tracking_uri("", Path("relative")).startswith(f"sqlite:///{Path.cwd()}/relative/")
+
+
+def test_the_reason_of_a_database_is_told_and_not_what_stands_before_it() -> None:
+    said = (
+        "(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush "
+        "block if this flush is occurring prematurely)\n"
+        "(sqlite3.OperationalError) database is locked\n[SQL: INSERT ...]"
+    )
+    with (
+        pytest.raises(ServiceError, match=r"m\.db: \(sqlite3.OperationalError\) database is lock"),
+        store.service_errors("sqlite:///m.db"),
+    ):
+        raise MlflowException(said)
 
 
 def test_a_folder_with_an_odd_name(tmp_path: Path) -> None:
