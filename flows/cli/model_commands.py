@@ -15,8 +15,8 @@ from flows.cli.completion import model_names
 from nas_core.base.errors import DataError, RunError, SettingsError
 from nas_core.config import find_project, project_dir
 
-console = Console()
-errors = Console(stderr=True)
+console = Console(markup=False)
+errors = Console(stderr=True, markup=False)
 
 SHOWN_PROBLEMS = 20
 MODEL_HELP = (

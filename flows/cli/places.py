@@ -12,6 +12,16 @@ from nas_core.base.files import check_writable
 from nas_core.base.paths import artifacts_folder
 
 
+def check_current_folder() -> None:
+    """Raises a RunError where it is gone: nothing could be found from there."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise RunError(
+            f"the current folder cannot be found ({error.strerror}): change to one that is there"
+        ) from None
+
+
 def check_places(root: Path) -> None:
     """See that the artifacts, Prefect's state and temporary files have a place.
 

@@ -208,6 +208,11 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def resolved(path: Path) -> Path:
+    """A full path without links. Of links in a circle some stay: who opens it gets an OSError."""
+    return Path(os.path.realpath(path))  # Path.resolve raises a RuntimeError before Python 3.13
+
+
 def inside(folder: Path, name: str) -> Path:
     """The path of `name` in `folder`; links are followed.
 
@@ -215,7 +220,7 @@ def inside(folder: Path, name: str) -> Path:
         ValueError: that lies outside of `folder`.
     """
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not resolved(path).is_relative_to(resolved(folder)):
         raise ValueError(f"{name!r} leads out of {folder}")
     return path
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from nas_core.base.documents import Document
 from nas_core.base.errors import DataError, shown
-from nas_core.base.files import write_atomically
+from nas_core.base.files import resolved, write_atomically
 from nas_core.data.description import description_file, read_description
 from nas_core.data.images import read_image, read_mask
 from nas_core.data.labels import IGNORED
@@ -236,9 +236,9 @@ def _batches(
 def _check_outputs(
     pictures: Sequence[Path], out: Path, masks: Path | None, suffixes: Sequence[str]
 ) -> None:
-    sources = {path.resolve() for path in pictures}
+    sources = {resolved(path) for path in pictures}
     if masks is not None:
-        sources |= {_mask_of(path, masks).resolve() for path in pictures}
+        sources |= {resolved(_mask_of(path, masks)) for path in pictures}
     written: dict[str, Path] = {}
     for path in pictures:
         for name in (path.stem + suffix for suffix in suffixes):
@@ -248,7 +248,7 @@ def _check_outputs(
                     "predict them into two folders"
                 )
             written[name] = path
-            if (out / name).resolve() in sources:
+            if resolved(out / name) in sources:
                 raise DataError(
                     f"{out / name} would be overwritten: give a folder of its own for the output"
                 )
