@@ -80,7 +80,8 @@ def _others(root: Path, places: Places, found: Arrangement) -> tuple[str, ...]:
     if (root / "images").is_dir() and not find_lists(root):
         layouts.append(in_two(root, places))
     problems = [
-        f"{left_out[0]}: lies there as of {other.layout}, and others as of {found.layout}: leave one"
+        f"{left_out[0]}: lies there as of {other.layout}, and others as of {found.layout}: "
+        "leave one"
         for other in layouts
         if other and other.layout != found.layout and (left_out := _left_out(root, other, used))
     ]
