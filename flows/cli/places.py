@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from nas_core.base.errors import RunError
-from nas_core.base.files import check_writable
+from nas_core.base.files import check_writable, expanded
 from nas_core.base.paths import artifacts_folder
 
 
@@ -39,7 +39,7 @@ def check_places(root: Path) -> None:
         ) from None
     remedy = "set PREFECT_HOME (or HOME) to a folder that can be written"
     try:
-        check_writable(Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser(), remedy)
+        check_writable(expanded(os.environ.get("PREFECT_HOME") or "~/.prefect"), remedy)
     except RunError:
         # Prefect's files of settings may name another one; to read them takes seconds.
         with warnings.catch_warnings():

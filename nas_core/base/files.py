@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def check_writable(folder: Path, remedy: str) -> None:
         RunError: they cannot.
     """
     try:
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        existing = next(path for path in (folder, *folder.parents) if lexists(path))
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
         raise RunError(f"{folder} cannot be written ({error.strerror}): {remedy}") from None

@@ -193,7 +193,8 @@ def _check_form(uri: str) -> None:
         raise ServiceError(
             f"tracking URI {shown!r} is malformed: {without_credentials(str(error), uri)}"
         ) from None
-    if parts.scheme.split("+")[0] not in ("http", "https", "sqlite", *DATABASE_PORTS):
+    is_database = parts.scheme.split("+")[0] in ("sqlite", *DATABASE_PORTS)
+    if not is_database and parts.scheme not in ("http", "https"):
         raise ServiceError(
             f"tracking URI {shown!r} is an unsupported URI: expected https://host, "
             "sqlite:///path.db or postgresql://host/database"
@@ -206,6 +207,11 @@ def _check_form(uri: str) -> None:
         raise ServiceError(
             f"tracking URI {shown!r} names no file; expected sqlite:///relative/path.db or "
             "sqlite:////absolute/path.db"
+        )
+    if uri.startswith(SQLITE) and "?" in uri:
+        raise ServiceError(
+            f"tracking URI {shown!r}: options after a ? have no effect; leave them out, or write "
+            "%3F for a ? in the name of the file"
         )
 
 
