@@ -7,9 +7,11 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from nas_core.base.errors import RunError
+from nas_core.base.errors import RunError, SettingsError
 from nas_core.base.files import check_writable, expanded
 from nas_core.base.paths import artifacts_folder
+
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 def check_current_folder() -> None:
@@ -22,14 +24,40 @@ def check_current_folder() -> None:
         ) from None
 
 
+def check_proxies() -> None:
+    """See that the proxies of the environment are some: httpx builds them all, used or not.
+
+    Raises:
+        SettingsError: one cannot be used.
+    """
+    import httpx
+
+    named = [name for name in os.environ if name.lower() in _PROXIES and os.environ[name]]
+    for name in sorted(named):
+        address = os.environ[name]
+        url = address if "://" in address else f"http://{address}"
+        try:
+            httpx.HTTPTransport(proxy=url, verify=False).close()
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            # Without the address, which may hold a password.
+            reason = "expected http://HOST:PORT"
+            if isinstance(error, ImportError):
+                reason = "a proxy of SOCKS needs the package socksio: pip install socksio"
+            raise SettingsError(
+                f"{name} cannot be used ({reason}): correct it or unset it"
+            ) from None
+
+
 def check_places(root: Path) -> None:
-    """See that the artifacts, Prefect's state and temporary files have a place.
+    """See that the artifacts, Prefect's state and temporary files have a place; and the proxies.
 
     Prefect itself would try for minutes.
 
     Raises:
         RunError: one of them cannot be written.
+        SettingsError: see `check_proxies`.
     """
+    check_proxies()
     check_writable(artifacts_folder(root), "make it writable, or work in a copy of the project")
     try:
         tempfile.gettempdir()
@@ -38,6 +66,9 @@ def check_places(root: Path) -> None:
             "there is no folder for temporary files: set TMPDIR to one that can be written"
         ) from None
     remedy = "set PREFECT_HOME (or HOME) to a folder that can be written"
+    named = os.environ.get("PREFECT_HOME", "")
+    if named.startswith("~") and str(expanded(named)) == named:
+        raise RunError(f"PREFECT_HOME is {named}, and there is no such user: {remedy}")
     try:
         check_writable(expanded(os.environ.get("PREFECT_HOME") or "~/.prefect"), remedy)
     except RunError:
