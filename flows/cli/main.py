@@ -27,7 +27,7 @@ from flows.cli import model_commands as models
 from flows.cli.import_command import import_annotations
 from flows.cli.init_command import init
 from flows.cli.pick_command import pick
-from flows.cli.places import check_current_folder, check_places
+from flows.cli.places import check_connections, check_current_folder, check_places
 from nas_core.base.errors import NasError, SettingsError, first_line, shown
 from nas_core.base.files import distinct
 from nas_core.base.paths import results_folder
@@ -397,6 +397,7 @@ def up(
 @app.command()
 def down() -> None:
     """End what `nas up` started."""
+    check_connections()
     from flows.servers import services
 
     services.down(project_dir(), console)

@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from nas_core.base.errors import RunError, SettingsError
+from nas_core.base.errors import RunError, SettingsError, first_line
 from nas_core.base.files import check_writable, expanded
 from nas_core.base.paths import artifacts_folder
 
@@ -24,14 +24,21 @@ def check_current_folder() -> None:
         ) from None
 
 
-def check_proxies() -> None:
-    """See that the proxies of the environment are some: httpx builds them all, used or not.
+def check_connections() -> None:
+    """See that the environment's proxies and certificates are some: httpx reads all, used or not.
 
     Raises:
         SettingsError: one cannot be used.
     """
     import httpx
 
+    try:
+        httpx.create_ssl_context()
+    except OSError as error:
+        raise SettingsError(
+            f"SSL_CERT_FILE is {os.environ.get('SSL_CERT_FILE')}, which cannot be used "
+            f"({error.strerror or first_line(error)}): correct it or unset it"
+        ) from None
     named = [name for name in os.environ if name.lower() in _PROXIES and os.environ[name]]
     for name in sorted(named):
         address = os.environ[name]
@@ -42,22 +49,22 @@ def check_proxies() -> None:
             # Without the address, which may hold a password.
             reason = "expected http://HOST:PORT"
             if isinstance(error, ImportError):
-                reason = "a proxy of SOCKS needs the package socksio: pip install socksio"
+                reason = "SOCKS needs the package socksio: pip install socksio"
             raise SettingsError(
                 f"{name} cannot be used ({reason}): correct it or unset it"
             ) from None
 
 
 def check_places(root: Path) -> None:
-    """See that the artifacts, Prefect's state and temporary files have a place; and the proxies.
+    """See that the artifacts, Prefect's state and temporary files have a place.
 
     Prefect itself would try for minutes.
 
     Raises:
         RunError: one of them cannot be written.
-        SettingsError: see `check_proxies`.
+        SettingsError: see `check_connections`.
     """
-    check_proxies()
+    check_connections()
     check_writable(artifacts_folder(root), "make it writable, or work in a copy of the project")
     try:
         tempfile.gettempdir()

@@ -209,7 +209,7 @@ def test_prefects_own_settings_may_name_another_home(
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("socks5://127.0.0.1:1080", "needs the package socksio: pip install socksio"),
+        ("socks5://127.0.0.1:1080", "SOCKS needs the package socksio: pip install socksio"),
         ("::::", "expected http://HOST:PORT"),
         ("ftp://user:hunter2@host", "expected http://HOST:PORT"),
         ("http://user:hunter2@host:port", "expected http://HOST:PORT"),
@@ -224,6 +224,17 @@ def test_a_proxy_that_is_none(
     assert "hunter2" not in str(raised.value)
     for fine in ("http://127.0.0.1:9", "127.0.0.1:9", ""):
         monkeypatch.setenv("ALL_PROXY", fine)
+        check_places(project)
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_certificates_that_are_none(
+    project: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    if content:
+        (project / "ca.pem").write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(project / "ca.pem"))
+    with pytest.raises(SettingsError, match=r"SSL_CERT_FILE is .*ca.pem, which cannot be used"):
         check_places(project)
 
 
