@@ -45,7 +45,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            return super().construct_object(node, deep)
         except (LookupError, TypeError, AttributeError):
             # Of a tag that PyYAML takes at its word, as !!bool 1.
             raise yaml.MarkedYAMLError(

@@ -183,6 +183,11 @@ def pascal_voc(root: Path) -> None:
     lists(root / "ImageSets/Segmentation", train="a b", val="c d")
 
 
+def by_split(root: Path) -> None:
+    for split in ("train", "val"):
+        pairs(root, f"{split}/images", f"{split}/masks", f"{split}1", f"{split}2")
+
+
 def in_two(root: Path) -> None:
     pairs(root, "images", "masks", "a", "b", "c", "d")
 
@@ -201,6 +206,8 @@ def lists(folder: Path, **names: str) -> None:
 @pytest.mark.parametrize(
     ("layout", "more", "problem"),
     [
+        (by_split, lambda root: pairs(root, "", "", "x", suffix="_mask"),
+         "x_mask.png: lies beside"),
         (by_kind, lambda root: pairs(root, "images/night", "masks/night", "x"),
          "images/night/: lies beside the splits and is none of train, val, test"),
         (by_kind, lambda root: pairs(root, "images", "masks", "x"),
