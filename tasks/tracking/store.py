@@ -23,7 +23,7 @@ from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas_core.base.addresses import encoded_part, redacted, without_credentials
-from nas_core.base.errors import ServiceError, UnavailableError
+from nas_core.base.errors import ServiceError, UnavailableError, first_line
 from nas_core.base.files import write_atomically
 from nas_core.base.http import answers_in_time
 from nas_core.base.locks import exclusive
@@ -155,6 +155,10 @@ def service_errors(uri: str) -> Iterator[None]:
         kind = UnavailableError if _may_pass(error) else ServiceError
         # Without the cause: its text may hold the credentials.
         raise kind(f"MLflow at {redacted(uri)}: {reason[:400]}; {WHERE_SET}") from None
+    except ValueError as error:
+        if not str(error).startswith("Failed to convert"):  # what MLflow says of its variables
+            raise
+        raise ServiceError(f"{first_line(error)}: correct it in the environment") from None
 
 
 def patiently(call: Callable[[], T], logger: Logger) -> T:

@@ -108,6 +108,15 @@ def test_an_address_that_refuses(closed_port: int, scheme: str) -> None:
     assert "secret" not in str(error.value)
 
 
+def test_a_variable_of_mlflow_that_is_malformed(
+    closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "soon")
+    message = r"'soon' for MLFLOW_HTTP_REQUEST_TIMEOUT.*: correct it"
+    with pytest.raises(ServiceError, match=message):
+        connect(f"http://127.0.0.1:{closed_port}")
+
+
 def test_a_server_that_never_answers(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert store.SECONDS_TO_ANSWER <= 10
     monkeypatch.setattr(store, "SECONDS_TO_ANSWER", 1)
