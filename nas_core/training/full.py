@@ -318,7 +318,10 @@ class _Training:
             ) from None
         if not isinstance(content, dict) or not _is(content.get("format"), CHECKPOINT_FORMAT):
             raise RunError(f"{path} is not a checkpoint of this program; move it away")
-        here = {"architecture": self.architecture, "num_classes": self.data.num_classes}
+        here: dict[str, int | str] = {
+            "architecture": self.architecture,
+            "num_classes": self.data.num_classes,
+        }
         for key, value in here.items():
             if not _is(content.get(key), value):
                 raise RunError(
@@ -389,7 +392,7 @@ def _check_row(row: dict[str, float], number: int) -> None:
         raise ValueError(f"epoch {number} is not as it was written")
 
 
-def _check_moments(moments: dict[str, Any], parameter: Tensor, taken: int) -> None:
+def _check_moments(moments: dict[str, Any], parameter: Tensor, taken: float) -> None:
     """Raise one of `DAMAGED` unless it is AdamW's state of a parameter after so many steps."""
     for name in ("exp_avg", "exp_avg_sq"):
         check_tensor(name, moments[name], parameter)
