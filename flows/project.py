@@ -6,7 +6,6 @@ setup.py reads `FILES` without anything that this module would import, and puts 
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def lay_out(folder: Path) -> bool:
     with tempfile.TemporaryDirectory(prefix=".nas-init-", dir=around) as temporary:
         made = Path(temporary) / "project"
         _write_files(made)
-        in_git = _is_in_git(around) or _git("init", "--quiet", str(made))
+        in_git = _is_in_git(around) or _git(made, "init", "--quiet")
         if is_new:
             made.rename(folder)
         else:  # it stays the folder that a shell may be in
@@ -86,11 +85,13 @@ def _source() -> Path:
 
 
 def _is_in_git(folder: Path) -> bool:
-    return _git("-C", str(folder), "rev-parse", "--is-inside-work-tree")
+    return _git(folder, "rev-parse", "--is-inside-work-tree")
 
 
-def _git(*arguments: str) -> bool:
+def _git(folder: Path, *arguments: str) -> bool:
+    from nas_core.base.git import git  # not there yet when setup.py runs this file
+
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
+        return git(folder, *arguments).returncode == 0
+    except OSError:
         return False

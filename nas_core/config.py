@@ -25,6 +25,7 @@ from pydantic import (
 
 from nas_core.base.addresses import has_credentials, redacted
 from nas_core.base.errors import SettingsError, shown, some_of
+from nas_core.base.files import resolved
 from nas_core.base.yaml_files import parse_yaml, read_yaml
 
 # Where this code lies; without a params.yaml if it is installed.
@@ -579,7 +580,7 @@ def find_project() -> Path | None:
     if named := os.environ.get("NAS_PROJECT_DIR"):
         if not (Path(named) / "params.yaml").is_file():
             raise SettingsError(f"NAS_PROJECT_DIR is {named}, which has no params.yaml")
-        return with_text(Path(named).resolve())
+        return with_text(resolved(Path(named)))
     here = Path.cwd()
     for folder in (here, *here.parents, CHECKOUT):
         if (folder / "params.yaml").is_file():

@@ -12,13 +12,12 @@ import typer
 import yaml
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from flows.cli.model_commands import check_output
 from nas_core.base.errors import DataError, SettingsError, printable
-from nas_core.base.files import digest_of, read_text, write_atomically, write_bytes
+from nas_core.base.files import digest_of, read_text, resolved, write_atomically, write_bytes
 from nas_core.base.paths import artifacts_folder
 from nas_core.base.times import duration
 from nas_core.config import (
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 _HELP = "Make a dataset of what an annotation tool wrote, and look at it before a search."
 app = typer.Typer(name="data", help=_HELP, no_args_is_help=True)
-console = Console()
+console = Console(markup=False)
 
 _SHOWN_SIZES = 5
 _SHOWN_UNUSED = 5
@@ -87,7 +86,7 @@ def check(
     from nas_core.data.listing import report as all_of
 
     root = project_dir()
-    source = path.resolve()
+    source = resolved(path)
     if kind is not None and kind not in KINDS:
         raise SettingsError(f"--kind {kind}: there are {', '.join(KINDS)}")
     cut = _tile(tile, overlap)
@@ -99,7 +98,7 @@ def check(
         load_settings(sections={"name": profile}, root=root)  # a name that is not valid is refused
     if picture is not None:
         check_output("--picture", picture, (".png", ".jpg"))
-    if picture is not None and picture.resolve().is_relative_to(source):
+    if picture is not None and resolved(picture).is_relative_to(source):
         raise DataError(f"--picture {picture} lies in the dataset: choose another place")
     if chosen == "folder" and (places := undescribed(source)) is not None:
         raise _drafted(source, places, root)
@@ -231,7 +230,7 @@ def progress_bar(total: int) -> Iterator[Callable[[], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=Console(stderr=True, markup=False), transient=True) as progress:
         bar = progress.add_task("", total=total)
         yield lambda: progress.advance(bar)
 
@@ -253,7 +252,7 @@ def _print(report: DatasetReport, kind: str) -> None:
     listing = report.listing
     table = Table(
         "class",
-        title=f"{escape(printable(listing.root.name))} ({kind}): share of the labelled pixels",
+        title=f"{printable(listing.root.name)} ({kind}): share of the labelled pixels",
     )
     for split, count in report.counts.items():
         table.add_column(f"{split} ({count})", justify="right")

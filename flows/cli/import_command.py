@@ -9,6 +9,7 @@ import typer
 
 from flows.cli.data_commands import console, progress_bar
 from nas_core.base.errors import printable, some_of
+from nas_core.base.files import resolved
 from nas_core.data.importing import Format, Unlabelled
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def import_annotations(
     with progress_bar(2 * len(plan.pictures)) as on_done:  # each is drawn, then written
         done = import_dataset(
             plan,
-            out.resolve(),
+            resolved(out),
             unlabelled=unlabelled,
             skip_bad_shapes=skip_bad_shapes,
             copy=copy,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from os.path import lexists
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from nas_core.base.addresses import encoded_part
 from nas_core.base.errors import SettingsError
+from nas_core.base.files import resolved
 from nas_core.config import with_text
 
-console = Console()
+console = Console(markup=False)
 
 
 def init(
@@ -22,18 +26,22 @@ def init(
     """Make a project of your own: settings, profiles, stages of DVC, deployments of Prefect."""
     from flows.project import lay_out
 
-    place = with_text(folder.resolve())
-    if place.exists() and not place.is_dir():
-        raise SettingsError(f"{folder} is a file: give a new or an empty folder")
+    place = with_text(resolved(folder))
+    if encoded := encoded_part(str(place)):
+        raise SettingsError(
+            f"{place} holds {encoded}, which MLflow would not find again: choose another name"
+        )
+    if lexists(place) and not place.is_dir():
+        raise SettingsError(f"{folder} is no folder: give a new or an empty one")
     if place.is_dir() and any(place.iterdir()):
         raise SettingsError(f"{folder} is not empty: give a new or an empty folder")
     in_git = lay_out(place)
     console.print(
         f"written: {folder}; its README.md says how to begin, as with\n"
-        f"    cd {folder} && nas search -p synthetic",
+        f"    cd {quote(str(folder))} && nas search -p synthetic",
         soft_wrap=True,
         markup=False,
         highlight=False,
     )
     if not in_git:
-        console.print("git is not here: `dvc repro` wants `git init` in the folder first")
+        console.print("git made no repository: `dvc repro` wants `git init` in the folder first")

@@ -19,6 +19,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.text import Text
 
 from flows.cli import completion, overview, tables
 from flows.cli import data_commands as data
@@ -26,7 +27,7 @@ from flows.cli import model_commands as models
 from flows.cli.import_command import import_annotations
 from flows.cli.init_command import init
 from flows.cli.pick_command import pick
-from flows.cli.places import check_places
+from flows.cli.places import check_connections, check_current_folder, check_places
 from nas_core.base.errors import NasError, SettingsError, first_line, shown
 from nas_core.base.files import distinct
 from nas_core.base.paths import results_folder
@@ -51,8 +52,8 @@ app = typer.Typer(
 )
 data.app.command("import")(import_annotations)
 app.add_typer(data.app)
-console = Console()
-errors = Console(stderr=True)
+console = Console(markup=False)
+errors = Console(stderr=True, markup=False)
 
 Profile = Annotated[
     str,
@@ -316,7 +317,7 @@ def describe(
         print(json.dumps(values))
         return
     height, width = cost.output_size
-    console.print(f"[bold]{name}[/bold] · id {architecture.id}")
+    console.print(Text.assemble((name, "bold"), f" · id {architecture.id}"))
     console.print(f"parameters   {cost.num_parameters:,}")
     console.print(f"MACs         {cost.macs / 1e9:.3f} G for an image of {input_size}")
     console.print(f"output size  {height}x{width}, resized to the image")
@@ -396,6 +397,7 @@ def up(
 @app.command()
 def down() -> None:
     """End what `nas up` started."""
+    check_connections()
     from flows.servers import services
 
     services.down(project_dir(), console)
@@ -451,6 +453,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        check_current_folder()
         if "" in sys.argv[1:]:  # of a variable of the shell that is not set
             raise SettingsError("an argument is empty: give a value, or leave its option out")
         app()
@@ -483,7 +486,7 @@ def _settings(profile: str, overrides: list[str] | None) -> Settings:
 def _fail(kind: str, message: str) -> NoReturn:
     # Of a line that is longer than anybody reads, the beginning and the reason at its end.
     lines = (f"{x[:500]} ... {x[-400:]}" if len(x) > 1000 else x for x in message.splitlines())
-    errors.print(f"[red]error:[/red] {kind}:", end=" ")
+    errors.print(Text.assemble(("error:", "red"), f" {kind}:"), end=" ")
     errors.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     sys.exit(1)
 

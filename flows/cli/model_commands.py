@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from nas_core.models.checkpoint import NetworkCard
     from nas_core.models.segmenter import Segmenter
 
-console = Console()
-errors = Console(stderr=True)
+console = Console(markup=False)
+errors = Console(stderr=True, markup=False)
 
 SHOWN_PROBLEMS = 20
 MODEL_HELP = (

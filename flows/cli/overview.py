@@ -8,7 +8,9 @@ import time
 import webbrowser
 from collections.abc import Iterator
 from contextlib import suppress
+from os.path import lexists
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import psutil
@@ -32,7 +34,7 @@ from nas_core.training.record import EPOCHS_FILE, EpochsDone
 
 # pandas, plotly and torch take seconds to import: commands import what they need themselves.
 
-console = Console()
+console = Console(markup=False)
 
 
 def report(
@@ -112,7 +114,7 @@ def _search(folder: Path) -> Iterator[tuple[str, str]]:
     else:
         yield "best", "no candidate has a score yet"
     path = folder / "report.html"
-    yield "report", str(path) if path.exists() else f"`nas report {folder.name}` writes it"
+    yield "report", str(path) if path.exists() else f"`nas report {quote(folder.name)}` writes it"
 
 
 def _progress(state: str, done: list[Record], planned: int, settings: dict[str, Any]) -> str:
@@ -138,9 +140,13 @@ def _trainings(root: Path) -> Iterator[tuple[str, str]]:
     for lock in sorted(trainings_folder(root).glob("*/.lock")):
         if held_by := holder(lock.parent):
             words = f"{lock.parent.name} runs, {_since(held_by)}"
-            with suppress(RunError):  # before its first epoch there is none
-                epochs = EpochsDone.read(lock.parent / EPOCHS_FILE)
-                words += f"; epoch {epochs.done} of {epochs.planned}"
+            path = lock.parent / EPOCHS_FILE
+            if lexists(path):  # it is not before the end of the first epoch
+                try:
+                    epochs = EpochsDone.read(path)
+                    words += f"; epoch {epochs.done} of {epochs.planned}"
+                except RunError as error:
+                    words += f"; {error}"
             yield "training", words
 
 

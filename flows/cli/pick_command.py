@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -16,7 +17,7 @@ from nas_core.base.errors import SettingsError, printable, some_of
 from nas_core.base.paths import searches_folder, trainings_folder
 from nas_core.config import check_distinct, profiles, project_dir
 
-console = Console()
+console = Console(markup=False)
 
 
 def pick(
@@ -111,7 +112,8 @@ def _gaps(network: Network, is_trained: bool) -> str:
 def _missing(root: Path, group: Group) -> list[str]:
     """What makes the evidence for the best of a group stronger."""
     first = group.networks[0]
-    profile = f" -p {group.data}" if group.data in profiles(root) and group.data != "camvid" else ""
+    is_profile = group.data in profiles(root) and group.data != "camvid"
+    profile = f" -p {quote(group.data)}" if is_profile else ""
     if group.evidence == "proxy":
         where = f"from {some_of(group.sources, most=2)}"
         return [f"{where}; only proxy: `nas train {first.id}{profile}`"]

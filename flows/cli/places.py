@@ -7,9 +7,52 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from nas_core.base.errors import RunError
-from nas_core.base.files import check_writable
+from nas_core.base.errors import RunError, SettingsError, first_line
+from nas_core.base.files import check_writable, expanded
 from nas_core.base.paths import artifacts_folder
+
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+def check_current_folder() -> None:
+    """Raises a RunError where it is gone: nothing could be found from there."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise RunError(
+            f"the current folder cannot be found ({error.strerror}): change to one that is there"
+        ) from None
+
+
+def check_connections() -> None:
+    """See that the environment's proxies and certificates are some: httpx reads all, used or not.
+
+    Raises:
+        SettingsError: one cannot be used.
+    """
+    import httpx
+
+    try:
+        httpx.create_ssl_context()
+    except OSError as error:
+        raise SettingsError(
+            f"SSL_CERT_FILE is {os.environ.get('SSL_CERT_FILE')}, which cannot be used "
+            f"({error.strerror or first_line(error)}): correct it or unset it"
+        ) from None
+    named = [name for name in os.environ if name.lower() in _PROXIES and os.environ[name]]
+    for name in sorted(named):
+        address = os.environ[name]
+        url = address if "://" in address else f"http://{address}"
+        try:
+            httpx.HTTPTransport(proxy=url, verify=False).close()
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            # Without the address, which may hold a password.
+            reason = "expected http://HOST:PORT"
+            if isinstance(error, ImportError):
+                reason = "SOCKS needs the package socksio: pip install socksio"
+            raise SettingsError(
+                f"{name} cannot be used ({reason}): correct it or unset it"
+            ) from None
 
 
 def check_places(root: Path) -> None:
@@ -19,7 +62,9 @@ def check_places(root: Path) -> None:
 
     Raises:
         RunError: one of them cannot be written.
+        SettingsError: see `check_connections`.
     """
+    check_connections()
     check_writable(artifacts_folder(root), "make it writable, or work in a copy of the project")
     try:
         tempfile.gettempdir()
@@ -28,8 +73,11 @@ def check_places(root: Path) -> None:
             "there is no folder for temporary files: set TMPDIR to one that can be written"
         ) from None
     remedy = "set PREFECT_HOME (or HOME) to a folder that can be written"
+    named = os.environ.get("PREFECT_HOME", "")
+    if named.startswith("~") and str(expanded(named)) == named:
+        raise RunError(f"PREFECT_HOME is {named}, and there is no such user: {remedy}")
     try:
-        check_writable(Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser(), remedy)
+        check_writable(expanded(os.environ.get("PREFECT_HOME") or "~/.prefect"), remedy)
     except RunError:
         # Prefect's files of settings may name another one; to read them takes seconds.
         with warnings.catch_warnings():

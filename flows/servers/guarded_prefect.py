@@ -6,12 +6,16 @@ the temporary server of a command.
 
 from __future__ import annotations
 
+import logging
+import os
+import re
 import socket
 import sys
 import threading
 
 import uvicorn
 
+from nas_core.base.errors import first_line
 from tasks.guard import guarded
 
 SECONDS_FOR_CONNECTIONS = 2  # at the end of the temporary server
@@ -47,15 +51,29 @@ def serve_temporarily(listener: socket.socket) -> None:
     )
 
     def end_with_command() -> None:
-        sys.stdin.buffer.read()
+        # Not by sys.stdin, whose lock Python would want at the end.
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
         server.should_exit = True
 
+    logging.getLogger("uvicorn.error").addFilter(_shorten)
     threading.Thread(target=end_with_command, daemon=True).start()
     server.run(sockets=[listener])
 
 
+def _shorten(record: logging.LogRecord) -> bool:
+    """Leaves of a traceback, as of a database that does not answer, the reason."""
+    lines = record.getMessage().strip().splitlines()
+    if lines and lines[0].startswith("Traceback"):
+        reason = next((line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)), "")
+        record.msg, record.args = f"Prefect: {first_line(reason)}", ()
+    return "startup failed" not in record.getMessage()
+
+
 if __name__ == "__main__":
     if len(sys.argv) == 2:
+        # What a person set wrong in Prefect's environment.
+        sys.excepthook = lambda _, error, __: sys.stderr.write(f"Prefect: {first_line(error)}\n")
         serve_temporarily(socket.socket(fileno=int(sys.argv[1])))
     else:
         serve_prefect(sys.argv[1], int(sys.argv[2]))

@@ -114,8 +114,9 @@ def up(root: Path, options: Options, console: Console) -> None:
         record = Services.read(path)
         if options.bound not in LOOPBACK:
             console.print(
-                f"[yellow]The servers listen on {options.bound} without a password: "
-                "whoever reaches this machine there can start runs."
+                f"The servers listen on {options.bound} without a password: "
+                "whoever reaches this machine there can start runs.",
+                style="yellow",
             )
         url = _start_prefect(root, record, options, console)
         if answers(url):

@@ -83,7 +83,8 @@ def serve_deployments(
     with api(url) as client:
         found = {name: _find(client, name) for name in names}
         for run in (*crash_orphans(client, _ours(client, root)), *crash_runs(client)):
-            console.print(f"[yellow]Run {run.name} had lost its process: now marked as Crashed")
+            words = f"Run {run.name} had lost its process: now marked as Crashed"
+            console.print(words, style="yellow")
         service = start_service(
             "Deployments",
             [sys.executable, "-m", MODULE],

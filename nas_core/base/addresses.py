@@ -19,6 +19,7 @@ _SECRET = re.compile(
 _KNOWN = {"http", "https", "postgres", "postgresql", "mysql", "mariadb", "mssql", "oracle"}
 _PATHS = {"sqlite", "file"}
 _SCHEME = re.compile(r"\s*(?:([a-z][a-z0-9.-]*)(?:\+\w*)?:(?=/))?/*", re.I)
+_ENCODED = re.compile("%[0-9A-Fa-f]{2}")
 _PLACE = re.compile(r"(?:\[[0-9a-f:.]*\]|[^\s:@%/?#\[\]]*)(?::\d*)?(?:[/?#].*)?", re.I | re.S)
 
 
@@ -29,6 +30,12 @@ def bypass_proxies(environment: MutableMapping[str, str]) -> None:
         hosts = [host.strip() for host in environment.get(name, "").split(",") if host.strip()]
         if hosts != ["*"]:  # no proxy at all; only where it stands alone
             environment[name] = ",".join(dict.fromkeys([*hosts, *LOOPBACK]))
+
+
+def encoded_part(path: str) -> str | None:
+    """What programs that take a path for an address would read as another character, as %2F."""
+    found = _ENCODED.search(path)
+    return found[0] if found else None
 
 
 def redacted(uri: str) -> str:

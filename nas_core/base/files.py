@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def check_writable(folder: Path, remedy: str) -> None:
         RunError: they cannot.
     """
     try:
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        existing = next(path for path in (folder, *folder.parents) if lexists(path))
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
         raise RunError(f"{folder} cannot be written ({error.strerror}): {remedy}") from None
@@ -208,6 +209,11 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def resolved(path: Path) -> Path:
+    """A full path without links. Of links in a circle some stay: who opens it gets an OSError."""
+    return Path(os.path.realpath(path))  # Path.resolve raises a RuntimeError before Python 3.13
+
+
 def inside(folder: Path, name: str) -> Path:
     """The path of `name` in `folder`; links are followed.
 
@@ -215,7 +221,7 @@ def inside(folder: Path, name: str) -> Path:
         ValueError: that lies outside of `folder`.
     """
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not resolved(path).is_relative_to(resolved(folder)):
         raise ValueError(f"{name!r} leads out of {folder}")
     return path
 

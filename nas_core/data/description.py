@@ -201,9 +201,14 @@ def description_file(root: Path) -> Path | None:
 
 def check_name(root: Path) -> None:
     """Raises DataError: a file without effect has nearly the name that is read."""
+    is_there = lexists(root / DESCRIPTION)
     for path in sorted(root.iterdir()) if root.is_dir() else []:
         if path.name != DESCRIPTION and path.name.lower() in (DESCRIPTION, "dataset.yml"):
-            raise DataError(f"{path}: rename it to {DESCRIPTION}, which is what is read")
+            raise DataError(
+                f"{path}: only {DESCRIPTION} is read: leave one of the two"
+                if is_there
+                else f"{path}: rename it to {DESCRIPTION}, which is what is read"
+            )
 
 
 def read_description(root: Path) -> Description:
@@ -213,8 +218,8 @@ def read_description(root: Path) -> Description:
         DataError: it is missing, unreadable or not valid.
     """
     path = description_file(root)
+    check_name(root)
     if path is None:
-        check_name(root)
         raise DataError(
             f"{root / DESCRIPTION} does not exist: it names the classes (docs/your_data.md); "
             "`nas data check` writes a draft"
@@ -244,8 +249,8 @@ def undescribed(root: Path) -> Places | None:
         DataError: see `check_name`.
     """
     path = description_file(root)
+    check_name(root)
     if path is None:
-        check_name(root)
         return Places()
     if path.name == LABELMAP:
         return None

@@ -97,9 +97,12 @@ def other_lists(root: Path, pairs: Collection[Pair], assigned: Mapping[str, str]
             lines = read_text(path, _MAX_LIST_BYTES).splitlines()
         except (OSError, ValueError):
             continue  # no list
-        entries = (unicodedata.normalize("NFC", line.strip()) for line in lines)
+        entries = [unicodedata.normalize("NFC", line.strip()) for line in lines]
         left_out = [entry for entry in entries if entry in names and names[entry] not in assigned]
-        if left_out:
+        split = SPLIT_NAMES.get(path.stem.lower(), "")
+        if split in find_lists(root) and any(entry in names for entry in entries):
+            problems.append(f"{split}.txt and {path.name} are both lists of {split}: leave one")
+        elif left_out:
             problems.append(
                 f"{path.name}: names {left_out[0]}, which no list has; the lists are train.txt, "
                 "val.txt and test.txt: rename it, or move it away"

@@ -6,9 +6,11 @@ labels or colours. docs/your_data.md shows each layout.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
-from nas_core.base.errors import DataError
+from nas_core.base.errors import DataError, printable
 from nas_core.data.arrangement import Arrangement
 from nas_core.data.description import (
     DESCRIPTION,
@@ -24,6 +26,8 @@ from nas_core.data.listing import SPLITS, Listing, Sample, hash_files, sample_na
 from nas_core.data.masks import MaskReader
 from nas_core.data.patterned import by_patterns
 from nas_core.data.voc import pascal_voc
+
+CAMVID_MASKS = "trainannot"
 
 
 def list_dataset(root: Path) -> Listing:
@@ -64,7 +68,34 @@ def arrange(root: Path, places: Places) -> Arrangement:
         others = "list files in two folders" if found.lists else "folders of splits, list files"
         problem = f"divided in 2 ways ({others}): leave one"
         return Arrangement(found.layout, "", (), (problem,))
-    return found
+    return found if found.problems else replace(found, problems=_others(root, places, found))
+
+
+def _others(root: Path, places: Places, found: Arrangement) -> tuple[str, ...]:
+    """What other layouts would find in the folder, and this one leaves out."""
+    if places.images is not None or places.mask_suffix is not None:
+        return ()  # dataset.yaml says which it is
+    used = {pair.image for pair in found.pairs}
+    layouts = [by_kind(root, places), side_by_side(root, places)]
+    if (root / "images").is_dir() and not find_lists(root):
+        layouts.append(in_two(root, places))
+    problems = [
+        f"{left_out[0]}: lies there as of {other.layout}, and others as of {found.layout}: "
+        "leave one"
+        for other in layouts
+        if other and other.layout != found.layout and (left_out := _left_out(root, other, used))
+    ]
+    if (root / CAMVID_MASKS).is_dir():
+        problems.append(
+            f"{CAMVID_MASKS}/: lies there as of CamVid, and others as of {found.layout}: leave one"
+        )
+    return tuple(problems[:1])
+
+
+def _left_out(root: Path, other: Arrangement, used: Collection[Path]) -> list[str]:
+    """The images of another layout that are not used, listed or not."""
+    images = [pair.image for pair in other.pairs if pair.image not in used]
+    return [*(printable(path.relative_to(root).as_posix()) for path in images), *other.unused]
 
 
 def _arrange(root: Path, places: Places) -> Arrangement:

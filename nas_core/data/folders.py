@@ -52,7 +52,8 @@ def by_split(root: Path, places: Places) -> Arrangement | None:
     found = _of_splits(root, layout, folders, ("{}/images", "{}/masks"), places)
     homes = [root / names[0] for names in splits.values()]
     strays = [problem for home in homes if home.is_dir() for problem in _strays(home)]
-    return replace(found, problems=(*_other_splits(root), *strays, *found.problems))
+    beside = [*_other_splits(root), *_beside_splits(root, "", MASK_SUFFIX)]
+    return replace(found, problems=(*beside, *strays, *found.problems))
 
 
 def _strays(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from nas_core.base.errors import DataError, shown, some_of
 from nas_core.base.files import digest_of
 from nas_core.config import DatasetKind, DatasetSettings
 from nas_core.data import camvid, cityscapes, folder, synthetic
-from nas_core.data.description import check_name, description_file
+from nas_core.data.description import Places, check_name, description_file
 from nas_core.data.listing import SPLITS, Listing
 
 _SHOWN_GROUPS = 8
@@ -85,7 +85,12 @@ def find_kind(root: Path) -> DatasetKind:
         return "cityscapes"
     if description_file(root) is not None:
         return "folder"
-    if (root / "trainannot").is_dir():
+    if (root / folder.CAMVID_MASKS).is_dir():
+        if folder.has_layout(root):
+            raise DataError(
+                f"{root}: {folder.arrange(root, Places()).layout}, and {folder.CAMVID_MASKS}/ of "
+                "CamVid: leave one, or choose by --kind"
+            )
         return "camvid"
     if not root.is_dir():
         raise DataError(f"{root} is no folder")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas_core.base.errors import DataError, printable
-from nas_core.base.files import file_digest
+from nas_core.base.files import file_digest, resolved
 from nas_core.data.containers import MAX_BYTES
 
 SPLITS = ("train", "val", "test")
@@ -166,7 +166,7 @@ def list_files(folder: Path) -> list[tuple[str, Path]]:
     folders, seen = [folder], set()
     while folders:
         place = folders.pop()
-        if (real := place.resolve()) in seen:  # a link back would have no end
+        if (real := resolved(place)) in seen:  # a link back would have no end
             continue
         seen.add(real)
         for path in place.iterdir():

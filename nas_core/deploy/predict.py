@@ -20,7 +20,7 @@ from PIL import Image
 
 from nas_core.base.documents import Document
 from nas_core.base.errors import DataError, shown
-from nas_core.base.files import write_atomically
+from nas_core.base.files import resolved, write_atomically
 from nas_core.data.description import description_file, read_description
 from nas_core.data.images import read_image, read_mask
 from nas_core.data.labels import IGNORED
@@ -28,7 +28,13 @@ from nas_core.data.masks import MaskReader
 from nas_core.data.overlay import overlay
 from nas_core.deploy.shipping import find_weights
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
-from nas_core.models.labelling import batch_size_for, check_memory, predict_batch, predict_labels
+from nas_core.models.labelling import (
+    batch_size_for,
+    check_array,
+    check_memory,
+    predict_batch,
+    predict_labels,
+)
 from nas_core.models.segmenter import Segmenter
 from nas_core.training.metrics import ConfusionMatrix
 
@@ -64,11 +70,20 @@ class Predictor:
         A network that was trained on tiles labels a larger picture by tiles, see `predict_labels`.
 
         Raises:
-            DataError: the file cannot be read as a picture.
-            ValueError: the array has another shape or type, or no pixels.
+            DataError: the file cannot be read as a picture, or is too large for the memory.
+            ValueError: it is neither, or the array has another shape or type, or no pixels.
             WeightsError: the network's output is not finite.
         """
-        array = image if isinstance(image, np.ndarray) else read_image(Path(image), upright=True)
+        if isinstance(image, str | Path):
+            array = read_image(Path(image), upright=True)
+        elif isinstance(image, np.ndarray):
+            array = image
+        else:
+            found = type(image).__name__
+            raise ValueError(f"expected the path of a picture or a numpy array, found {found}")
+        check_array(array)
+        size = (array.shape[0], array.shape[1])
+        check_memory("the picture", size, self.card.tile, len(self.card.classes))
         return predict_labels(self.segmenter, array, self.card.tile)
 
 
@@ -260,9 +275,9 @@ def _batches(
 def _check_outputs(
     pictures: Sequence[Path], out: Path, masks: Path | None, suffixes: Sequence[str]
 ) -> None:
-    sources = {path.resolve() for path in pictures}
+    sources = {resolved(path) for path in pictures}
     if masks is not None:
-        sources |= {_mask_of(path, masks).resolve() for path in pictures}
+        sources |= {resolved(_mask_of(path, masks)) for path in pictures}
     written: dict[str, Path] = {}
     for path in pictures:
         for name in (path.stem + suffix for suffix in suffixes):
@@ -272,7 +287,7 @@ def _check_outputs(
                     "predict them into two folders"
                 )
             written[name] = path
-            if (out / name).resolve() in sources:
+            if resolved(out / name) in sources:
                 raise DataError(
                     f"{out / name} would be overwritten: give a folder of its own for the output"
                 )

@@ -116,6 +116,10 @@ def find_weights(model: str | Path) -> Path:
     if reference in shipped:
         return shipped[reference]
     path = expanded(reference)
+    try:
+        is_there = path.exists()
+    except OSError as error:  # a name that is too long
+        raise WeightsError(f"{shown(reference)} cannot be read: {error.strerror}") from None
     if path.is_dir():
         if (path / TRAINED).is_file():
             return path / TRAINED
@@ -124,7 +128,7 @@ def find_weights(model: str | Path) -> Path:
             return inside[0]
         found = "several .safetensors files" if inside else "no .safetensors file"
         raise WeightsError(f"{path} holds {found}: give the path of one")
-    if path.exists():
+    if is_there:
         return path
     raise WeightsError(
         f"unknown model {shown(reference)}: there are {some_of(shipped)}; or give the path of a "

@@ -177,7 +177,9 @@ class Search(Closing):
     @cached_property
     def rounds(self) -> Rounds:
         settings = self.settings
-        return Rounds(self.folder, settings.search, settings.seed, self.costs, self.start)
+        rounds = Rounds(self.folder, settings.search, settings.seed, self.costs, self.start)
+        rounds.check_recorded(self.journal.records)
+        return rounds
 
     @property
     def meta_val(self) -> MetaVal:

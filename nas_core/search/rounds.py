@@ -63,6 +63,16 @@ class Rounds:
         self.strategy.start_from(self._start)
         self.diagnostics, self._size = _read_rounds(self.path, self.current)
 
+    def check_recorded(self, records: Sequence[Record]) -> None:
+        """Raise a RunError if the strategy has learned from rounds that the journal lacks."""
+        known = records[-1].round + 1 if records else 0
+        if self.current > known:
+            raise RunError(
+                f"{self._state_path} has learned from {self.current} rounds, and the journal has "
+                f"{known}: restore the journal from a copy, or remove the run's folder to "
+                "begin again"
+            )
+
     def propose(self, number: int) -> list[Proposal]:
         """The proposals of round `number`, the current one or one of `rounds_ahead` after it.
 

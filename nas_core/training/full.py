@@ -18,7 +18,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from nas_core.base.code import TRAINING, code_digest
-from nas_core.base.errors import RunError, first_line, shown
+from nas_core.base.errors import RunError, first_line, printable, shown
 from nas_core.base.files import digest_of, write_bytes
 from nas_core.base.seeds import seeded
 from nas_core.config import NetworkSettings, TrainSettings
@@ -291,7 +291,6 @@ class _Training:
             "segmenter": self.segmenter.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
         }
 
     def save(self, path: Path) -> None:
@@ -317,36 +316,90 @@ class _Training:
                 f"{path} is not a readable checkpoint ({first_line(error)}); delete it to train "
                 "from the start"
             ) from None
-        if not isinstance(content, dict) or content.get("format") != CHECKPOINT_FORMAT:
+        if not isinstance(content, dict) or not _is(content.get("format"), CHECKPOINT_FORMAT):
             raise RunError(f"{path} is not a checkpoint of this program; move it away")
-        here = {"architecture": self.architecture, "num_classes": self.data.num_classes}
+        here: dict[str, int | str] = {
+            "architecture": self.architecture,
+            "num_classes": self.data.num_classes,
+        }
         for key, value in here.items():
-            if content.get(key) != value:
+            if not _is(content.get(key), value):
                 raise RunError(
-                    f"{path} has {key} {shown(content.get(key))}, this training has {value!r}"
+                    f"{path} has {key} {shown(content.get(key))}, this training has {value!r}; "
+                    "move it away to train from the start"
                 )
-        if content.get("identity") != self.identity:
+        if not _is(content.get("identity"), self.identity):
             raise RunError(
                 f"{path} was made with other settings, data or seed; delete it to train anew"
             )
         try:
             self._restore(content["history"], content["state"])
-            self.devices = [str(device) for device in content["devices"]]
+            if not isinstance(content["devices"], list):
+                raise ValueError("devices are no list")
+            self.devices = [printable(device) for device in content["devices"]]
         except DAMAGED as error:
             raise RunError(
                 f"{path} is malformed ({first_line(error)}); delete it to train from the start"
             ) from None
 
     def _restore(self, history: list[dict[str, float]], state: dict[str, Any]) -> None:
-        if len(history) > self.settings.epochs:
+        """Take what the training has computed; what follows from its settings stays as it is.
+
+        Raises:
+            `DAMAGED`: something is missing, or no state of this training after these epochs.
+        """
+        if not 1 <= len(history) <= self.settings.epochs:
             raise ValueError(f"{len(history)} epochs of {self.settings.epochs}")
-        self.history = [{str(key): float(value) for key, value in row.items()} for row in history]
+        for number, row in enumerate(history, start=1):
+            _check_row(row, number)
+        steps = len(history) * self.steps_per_epoch
+        taken = steps - sum(row["skipped_steps"] for row in history)
         for key, network in (("segmenter", self.segmenter), ("average", self.average)):
             for name, wanted in network.state_dict().items():
                 check_tensor(name, state[key][name], wanted)
             network.load_state_dict(state[key])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        if int(self.average.n_averaged) != taken:
+            raise ValueError(f"an average of {int(self.average.n_averaged)} steps, not {taken}")
+        moments, own = state["optimizer"]["state"], self.optimizer.state_dict()
+        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
+        if {*moments} != {*range(len(parameters))}:
+            raise ValueError("the optimizer's state is not of the network's parameters")
+        for number, parameter in enumerate(parameters):
+            _check_moments(moments[number], parameter, taken)
+        self.optimizer.load_state_dict({**own, "state": moments})
+        factor = learning_rate_factor(self.settings, self.num_steps)
+        rates = [rate * factor(steps) for rate in self.schedule.base_lrs]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self.schedule.load_state_dict(
+            {**self.schedule.state_dict(), "last_epoch": steps, "_last_lr": rates}
+        )
+        self.history = [dict(row) for row in history]
+
+
+def _is(found: Any, wanted: int | str) -> bool:
+    """Whether they are equal and of one type: a tensor would answer with a tensor."""
+    return type(found) is type(wanted) and bool(found == wanted)
+
+
+def _check_row(row: dict[str, float], number: int) -> None:
+    """Raise a ValueError, TypeError or LookupError unless it is the `number`th of a history."""
+    if any(type(value) not in (int, float) or not math.isfinite(value) for value in row.values()):
+        raise ValueError(f"a value of epoch {number} is no finite number")
+    if not all(isinstance(name, str) and name.isidentifier() for name in row):
+        raise ValueError(f"a name of epoch {number} is none")
+    if row["epoch"] != number or row["skipped_steps"] < 0 or not {"loss", "seconds"} <= row.keys():
+        raise ValueError(f"epoch {number} is not as it was written")
+
+
+def _check_moments(moments: dict[str, Any], parameter: Tensor, taken: float) -> None:
+    """Raise one of `DAMAGED` unless it is AdamW's state of a parameter after so many steps."""
+    for name in ("exp_avg", "exp_avg_sq"):
+        check_tensor(name, moments[name], parameter)
+    if (moments["exp_avg_sq"] < 0).any() or float(moments["step"]) != taken:
+        raise ValueError(f"the optimizer's state is not that after {taken} steps")
+    if {*moments} != {"exp_avg", "exp_avg_sq", "step"}:
+        raise ValueError("the optimizer's state is not that of AdamW")
 
 
 def _optimizer(segmenter: Segmenter, settings: TrainSettings, device: torch.device) -> Optimizer:

@@ -5,9 +5,9 @@ They are handed from stage to stage, and by `dvc pull` from machine to machine.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field, JsonValue, RootModel
+from pydantic import ConfigDict, Field, JsonValue, RootModel, model_validator
 
 from nas_core.base.documents import Document, Number
 
@@ -16,6 +16,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 # Seconds since the epoch, as far as MLflow takes them.
 Moment = Annotated[float, Field(ge=0, le=1e11)]
+# From 0 to 1, but for the last digit of a sum.
+Score = Annotated[float, Field(ge=0, le=1 + 1e-6)]
 EPOCHS_FILE = "epochs.json"
 Size = Annotated[tuple[Count, Count], Field(strict=False)]
 """Height and width of an image."""
@@ -31,8 +33,16 @@ class Recipe(Document):
 class EpochsDone(Document):
     """epochs.json: how far a full training is."""
 
+    remedy = "the next epoch writes it anew"
+
     done: Count
     planned: Count
+
+    @model_validator(mode="after")
+    def is_within(self) -> Self:
+        if self.done > self.planned:
+            raise ValueError(f"{self.done} epochs of {self.planned}")
+        return self
 
 
 class Training(Document):
@@ -45,7 +55,7 @@ class Training(Document):
     identity: Name
     started: Moment
     commit: str | None = None
-    id: str
+    id: Name
     """Of the architecture."""
     num_parameters: Count
     macs: Count
@@ -53,13 +63,13 @@ class Training(Document):
     """That of CamVid's images, where it is not said."""
     seed: Count
     splits: str
-    data: str | None = None
+    data: Name | None = None
     """The name of the data set."""
     data_hash: str | None = None
     recipe: Recipe | None = None
     device: str
     finished: Moment
-    val: dict[str, float]
+    val: dict[str, Score]
     """Scores by name; empty if it was trained on val."""
     history: list[dict[str, Number]]
     """See `FullResult.history`."""
@@ -75,7 +85,7 @@ class TrainedNetwork(Document):
     num_parameters: Count
     macs: Count
     epochs: Count
-    val: dict[str, float]
+    val: dict[str, Score]
 
 
 class TrainMetrics(Document, RootModel[dict[Name, TrainedNetwork]]):
@@ -85,10 +95,10 @@ class TrainMetrics(Document, RootModel[dict[Name, TrainedNetwork]]):
 class Scores(Document):
     """Scores over a whole split, from 0 to 1; see `ConfusionMatrix`."""
 
-    mean_iou: float
-    frequency_weighted_iou: float
-    mean_accuracy: float
-    reward: float
+    mean_iou: Score
+    frequency_weighted_iou: Score
+    mean_accuracy: Score
+    reward: Score
 
 
 class EvaluateMetrics(Document, RootModel[dict[Name, Scores]]):
@@ -102,11 +112,11 @@ class FinalScores(Document):
 
     label: str
     id: str
-    mean_iou: float
-    frequency_weighted_iou: float
-    mean_accuracy: float
-    reward: float
-    class_iou: dict[str, float]
+    mean_iou: Score
+    frequency_weighted_iou: Score
+    mean_accuracy: Score
+    reward: Score
+    class_iou: dict[str, Score]
     """By class, without those that the split lacks."""
 
     @property

@@ -157,11 +157,11 @@ def free_memory() -> int:
     try:
         limit = int((CGROUP / "memory.max").read_text())
         used = int((CGROUP / "memory.current").read_text())
-        lines = (CGROUP / "memory.stat").read_text().splitlines()
-    except (OSError, ValueError):  # no such group, or one without a limit
+        counts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        # What is cached of files is given up where it is needed.
+        cached = int(counts["active_file"]) + int(counts["inactive_file"])
+    except (OSError, ValueError, KeyError):  # no such group, or one without a limit
         return free
-    # What is cached of files is given up where it is needed.
-    cached = sum(int(line.split()[1]) for line in lines if line.split()[0].endswith("active_file"))
     return max(0, min(free, limit - used + cached))
 
 

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 
 from nas_core.base.addresses import redacted
 from nas_core.base.errors import ServiceError
+from nas_core.base.files import resolved
 from nas_core.base.locks import exclusive
 from tasks.tracking.store import SECONDS_TO_ANSWER, artifact_location, database_file
 
@@ -44,7 +45,7 @@ def adopt_artifacts(uri: str, root: Path) -> None:
     database = database_file(uri)
     if here is None or database is None:
         return
-    if not database.resolve().is_relative_to(root.resolve()):
+    if not resolved(database).is_relative_to(resolved(root)):
         return
     try:
         with (
@@ -92,7 +93,7 @@ def _is_foreign(location: str | None, here: str) -> bool:
     if old.parts[-2:] != new.parts[-2:]:
         return False  # somebody chose it
     same = old.exists() and new.exists() and old.samefile(new)
-    return not same and old.resolve() != new.resolve()
+    return not same and resolved(old) != resolved(new)
 
 
 def _check_copied(tables: sqlite3.Connection, old: str, here: str, database: Path) -> None:

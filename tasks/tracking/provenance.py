@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import subprocess
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 
 from nas_core.base.errors import first_line
+from nas_core.base.git import git
 
 # What git says where there is nothing wrong.
 _NO_COMMIT = ("not a git repository", "Needed a single revision")
@@ -53,7 +54,7 @@ def git_commit(root: Path) -> str:
         head = _git(root, "rev-parse", "--verify", "HEAD")
         but_lock = ("--", ":/", ":(exclude)dvc.lock")
         changes = _git(root, "status", "--porcelain", "--untracked-files=no", *but_lock)
-    except FileNotFoundError:
+    except OSError:
         return "unknown"
     except subprocess.CalledProcessError as error:
         reason = first_line(error.stderr)
@@ -67,21 +68,16 @@ def git_commit(root: Path) -> str:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    process = subprocess.run(
-        ["git", "-C", str(root), *arguments],
-        capture_output=True,
-        text=True,
-        errors="backslashreplace",
-        check=True,
-        env={**os.environ, "LC_ALL": "C"},  # messages in English
-    )
+    process = git(root, *arguments)
+    process.check_returncode()
     return process.stdout.strip()
 
 
 def _advice(reason: str, root: Path) -> str:
     if "dubious ownership" not in reason:
         return reason
-    return f"{reason}; if you trust it, run: git config --global --add safe.directory {root}"
+    command = f"git config --global --add safe.directory {quote(str(root))}"
+    return f"{reason}; if you trust it, run: {command}"
 
 
 @lru_cache

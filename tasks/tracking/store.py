@@ -22,8 +22,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from nas_core.base.addresses import redacted, without_credentials
-from nas_core.base.errors import ServiceError, UnavailableError
+from nas_core.base.addresses import encoded_part, redacted, without_credentials
+from nas_core.base.errors import ServiceError, UnavailableError, first_line
 from nas_core.base.files import write_atomically
 from nas_core.base.http import answers_in_time
 from nas_core.base.locks import exclusive
@@ -47,8 +47,9 @@ logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 
 PATIENCE = 600.0  # seconds
 SECONDS_BETWEEN_TRIES = 5.0
+# It stands before the reason, and concerns only who writes MLflow.
+_ADVICE_OF_SQLALCHEMY = re.compile(r"\(raised as a result of Query-invoked autoflush;[^)]*\)")
 WHERE_SET = "the address comes from tracking.uri in params.yaml or from MLFLOW_TRACKING_URI"
-_ENCODED = re.compile("%[0-9A-Fa-f]{2}")
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -63,10 +64,10 @@ def tracking_uri(setting: str, root: Path) -> str:
     uri = setting or os.environ.get("MLFLOW_TRACKING_URI", "")
     if uri:
         _check_form(uri)
-    if artifact_location(uri, root) and (encoded := _ENCODED.search(str(root.absolute()))):
+    if artifact_location(uri, root) and (encoded := encoded_part(str(root.absolute()))):
         raise ServiceError(
-            f"the project's folder {root.absolute()} holds {encoded[0]}, which MLflow reads as "
-            f"{unquote(encoded[0])!r} when it loads a model: rename the folder"
+            f"the project's folder {root.absolute()} holds {encoded}, which MLflow reads as "
+            f"{unquote(encoded)!r} when it loads a model: rename the folder"
         )
     if not uri:
         return _sqlite_uri(artifacts_folder(root).absolute() / "mlflow.db")
@@ -142,7 +143,8 @@ def service_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-        reason = without_credentials(str(error), uri).strip().partition("\n")[0].rstrip(".")
+        said = _ADVICE_OF_SQLALCHEMY.sub("", without_credentials(str(error), uri))
+        reason = said.strip().partition("\n")[0].rstrip(".")
         if cause := re.search(r"Max retries exceeded .*\(Caused by .*?: (.*?)\"?\)\)$", reason):
             reason = f"it does not answer ({cause[1]})"
         if "failed with error code 401" in reason:
@@ -153,6 +155,10 @@ def service_errors(uri: str) -> Iterator[None]:
         kind = UnavailableError if _may_pass(error) else ServiceError
         # Without the cause: its text may hold the credentials.
         raise kind(f"MLflow at {redacted(uri)}: {reason[:400]}; {WHERE_SET}") from None
+    except ValueError as error:
+        if not str(error).startswith("Failed to convert"):  # what MLflow says of its variables
+            raise
+        raise ServiceError(f"{first_line(error)}: correct it in the environment") from None
 
 
 def patiently(call: Callable[[], T], logger: Logger) -> T:
@@ -191,7 +197,8 @@ def _check_form(uri: str) -> None:
         raise ServiceError(
             f"tracking URI {shown!r} is malformed: {without_credentials(str(error), uri)}"
         ) from None
-    if parts.scheme.split("+")[0] not in ("http", "https", "sqlite", *DATABASE_PORTS):
+    is_database = parts.scheme.split("+")[0] in ("sqlite", *DATABASE_PORTS)
+    if not is_database and parts.scheme not in ("http", "https"):
         raise ServiceError(
             f"tracking URI {shown!r} is an unsupported URI: expected https://host, "
             "sqlite:///path.db or postgresql://host/database"
@@ -204,6 +211,11 @@ def _check_form(uri: str) -> None:
         raise ServiceError(
             f"tracking URI {shown!r} names no file; expected sqlite:///relative/path.db or "
             "sqlite:////absolute/path.db"
+        )
+    if uri.startswith(SQLITE) and "?" in uri:
+        raise ServiceError(
+            f"tracking URI {shown!r}: options after a ? have no effect; leave them out, or write "
+            "%3F for a ? in the name of the file"
         )
 
 

@@ -25,6 +25,7 @@ from prefect.settings import PREFECT_API_URL, Settings, temporary_settings
 from flows.cli import main as cli
 from flows.cli import overview
 from flows.cli.places import check_places
+from nas_core.base.errors import RunError, SettingsError
 from nas_core.base.locks import RunLock
 from nas_core.search.about import write_about
 from nas_core.search.journal import Header, Journal, Record
@@ -203,6 +204,44 @@ def test_prefects_own_settings_may_name_another_home(
     monkeypatch.setenv("HOME", str(project / "file"))
     monkeypatch.chdir(project)
     check_places(project)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("socks5://127.0.0.1:1080", "SOCKS needs the package socksio: pip install socksio"),
+        ("::::", "expected http://HOST:PORT"),
+        ("ftp://user:hunter2@host", "expected http://HOST:PORT"),
+        ("http://user:hunter2@host:port", "expected http://HOST:PORT"),
+    ],
+)
+def test_a_proxy_that_is_none(
+    project: Path, monkeypatch: pytest.MonkeyPatch, address: str, message: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", address)
+    with pytest.raises(SettingsError, match=rf"ALL_PROXY cannot be used \({message}") as raised:
+        check_places(project)
+    assert "hunter2" not in str(raised.value)
+    for fine in ("http://127.0.0.1:9", "127.0.0.1:9", ""):
+        monkeypatch.setenv("ALL_PROXY", fine)
+        check_places(project)
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_certificates_that_are_none(
+    project: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    if content:
+        (project / "ca.pem").write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(project / "ca.pem"))
+    with pytest.raises(SettingsError, match=r"SSL_CERT_FILE is .*ca.pem, which cannot be used"):
+        check_places(project)
+
+
+def test_the_home_of_nobody(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_HOME", "~nobody-of-that-name/prefect")
+    with pytest.raises(RunError, match="there is no such user: set PREFECT_HOME"):
+        check_places(project)
 
 
 @pytest.mark.parametrize("name", ["arch0", "arch1"])

@@ -86,14 +86,47 @@ def test_a_folder_that_a_shell_is_in_is_filled(nas, tmp_path: Path) -> None:
 def test_only_a_new_or_empty_folder_is_taken(nas, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").touch()
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
     for place, message in (
         ("full", "full is not empty: give a new"),
-        ("full/thesis.txt", "is a file: give a new"),
+        ("full/thesis.txt", "is no folder: give a new"),
         ("caf\udce9", "no text"),
+        ("a", "is no folder: give a new"),
+        ("a/c", "Too many levels of symbolic links"),
+        ("x%2Fy", "holds %2F, which MLflow would not find again"),
     ):
         code, _, err = nas("init", place)
-        assert code == 1 and message in err
-    assert [path.name for path in tmp_path.rglob("*")] == ["full", "thesis.txt"]
+        assert code == 1 and message in err and err.count("\n") == 1, place
+    assert {path.name for path in tmp_path.rglob("*")} == {"full", "thesis.txt", "a", "b"}
+
+
+def test_the_next_command_can_be_copied_whatever_the_name(nas, tmp_path: Path) -> None:
+    name = "$(touch hacked) [red]'s"
+    code, out, _ = nas("init", name)
+    assert code == 0
+    command = out.splitlines()[1].partition(" && nas ")[0]
+    done = subprocess.run(
+        ["sh", "-c", f"{command} && pwd"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(tmp_path / name)
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_a_folder_that_is_gone(nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for command in ("init x", "status", "predict a.png --model arch0-camvid --out o"):
+        code, _, err = nas(*command.split())
+        assert code == 1 and err.startswith("error: RunError: the current folder cannot be found")
+
+
+def test_git_of_another_repository(nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook of git, and what it runs, has the other one in its environment."""
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    assert nas("init", "mine")[0] == 0
+    assert (tmp_path / "mine" / ".git").is_dir() and not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -116,10 +149,15 @@ def test_nothing_is_left_of_a_project_that_cannot_be_written(
     assert list(tmp_path.rglob("*")) == ([made] if exists else [])
 
 
+@pytest.mark.parametrize("mode", [None, 0o644, 0o755])
 def test_without_git_it_says_what_dvc_wants(
-    nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int | None
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "bin").mkdir()
+    if mode:  # it cannot be run, or is no program
+        (tmp_path / "bin" / "git").write_bytes(b"\x7fELF and nothing more")
+        (tmp_path / "bin" / "git").chmod(mode)
     code, out, _ = nas("init", "mine")
     assert code == 0 and "git init" in out
     assert (tmp_path / "mine" / "params.yaml").is_file()

@@ -3,9 +3,11 @@
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from nas_core.search.journal import Header, Journal
 from tests.command_line import run_nas
 from tests.nas_core.analysis.test_picking import IDS, confirm, write_search, write_training
 
@@ -53,6 +55,47 @@ def test_what_a_limit_leaves_out_is_counted(nas, tmp_path: Path) -> None:
     assert code == 0 and "camvid: proxy task, by reward; 1 within the limits" in out
     assert "4 networks have a score; over a limit: 1; without a latency" in out
     assert f"only proxy: `nas train {IDS[0]}`" in out
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"val": {"mean_iou": 7.0}},
+        {"val": {"mean_iou": -1e-9}},
+        {"val": {"mean_iou": 1e300}},
+        {"id": ""},
+        {"id": "../../x"},
+        {"id": "[red]x[/bold]"},
+        {"id": "\x1b[2J"},
+        {"data": "[/red]"},
+        {"data": "-S x=1"},
+    ],
+)
+def test_a_training_that_cannot_be_is_left_out(
+    nas, tmp_path: Path, changes: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_search(tmp_path / "artifacts", "camvid-1")
+    path = write_training(tmp_path / "artifacts", 0, 0, 0.6) / "training.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    code, out, _ = nas()
+    assert code == 0 and "4 networks have a score" in out and "proxy task" in out
+    key = next(iter(changes))
+    assert f"training.json: {key}" in caplog.text and "is left out" in caplog.text
+
+
+def test_a_name_that_looks_like_markup_is_shown_as_it_is(nas, tmp_path: Path) -> None:
+    folder = write_search(tmp_path / "artifacts", "camvid-1")
+    named = folder.with_name("[red]-1")
+    folder.rename(named)
+    journal = named / "journal.jsonl"
+    records = Journal.read(journal).records
+    journal.unlink()
+    header = Header(format=1, settings={"name": "[/red]"}, identity={})
+    with Journal.create(journal, header) as opened:
+        for record in records:
+            opened.append(record)
+    code, out, _ = nas()
+    assert code == 0 and out.startswith("[/red]: proxy task") and "from [red]-1; only" in out
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+
+from tasks.guard import HOSTS_VARIABLE
 
 PROGRAM = """
 import time
@@ -106,3 +109,29 @@ def test_a_server_that_is_gone_does_not_keep_the_command(home: Path, number: int
         assert command.returncode == 128 + number, output
         assert f"{STOPPED}. The Prefect server is gone" in output
         assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("database", ["sqlite+aiosqlite:////nowhere/x.db", "hunter2"])
+def test_a_server_that_does_not_start_says_so_in_a_line(home: Path, database: str) -> None:
+    open_end, other_end = os.pipe()  # which a command would hold
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.servers.guarded_prefect", str(listener.fileno())],
+            env={
+                **os.environ,
+                HOSTS_VARIABLE: "127.0.0.1",
+                "PREFECT_HOME": str(home),
+                "PREFECT_API_DATABASE_CONNECTION_URL": database,
+            },
+            pass_fds=[listener.fileno()],
+            stdin=open_end,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+    os.close(open_end)
+    os.close(other_end)
+    assert done.returncode != 0
+    (line,) = done.stderr.splitlines()
+    assert "Prefect: " in line and "hunter2" not in line

@@ -19,6 +19,7 @@ from nas_core.data.folder import list_dataset
 from nas_core.data.importing import Format
 from nas_core.data.importing.dataset import Imported, check_target, import_dataset, read_plan
 from nas_core.data.importing.shapes import ShapeError, labelme_mask, labelme_polygon
+from nas_core.data.layouts import find_kind
 from tests.robustness.cases import refused
 from tests.robustness.conftest import draw
 
@@ -182,8 +183,18 @@ def pascal_voc(root: Path) -> None:
     lists(root / "ImageSets/Segmentation", train="a b", val="c d")
 
 
+def by_split(root: Path) -> None:
+    for split in ("train", "val"):
+        pairs(root, f"{split}/images", f"{split}/masks", f"{split}1", f"{split}2")
+
+
 def in_two(root: Path) -> None:
     pairs(root, "images", "masks", "a", "b", "c", "d")
+
+
+def in_two_with_lists(root: Path) -> None:
+    in_two(root)
+    lists(root, train="a b", val="c d")
 
 
 def lists(folder: Path, **names: str) -> None:
@@ -195,6 +206,8 @@ def lists(folder: Path, **names: str) -> None:
 @pytest.mark.parametrize(
     ("layout", "more", "problem"),
     [
+        (by_split, lambda root: pairs(root, "", "", "x", suffix="_mask"),
+         "x_mask.png: lies beside"),
         (by_kind, lambda root: pairs(root, "images/night", "masks/night", "x"),
          "images/night/: lies beside the splits and is none of train, val, test"),
         (by_kind, lambda root: pairs(root, "images", "masks", "x"),
@@ -208,6 +221,20 @@ def lists(folder: Path, **names: str) -> None:
         (pascal_voc, lambda root: lists(root, train="a b", val="c d"), "divided in 2 ways"),
         (pascal_voc, lambda root: pairs(root, "train/images", "train/masks", "x"),
          "divided in 2 ways"),
+        *(
+            (layout, lambda root: pairs(root, "", "", "x", suffix="_mask"), "x")
+            for layout in (in_two_with_lists, pascal_voc, by_kind)
+        ),
+        (pascal_voc, lambda root: pairs(root, "images", "masks", "x"),
+         "images/x.png: lies there as"),
+        (pascal_voc, lambda root: pairs(root, "images/train", "masks/train", "x"),
+         "images/train/x.png: lies there as"),
+        *(
+            (layout, lambda root: pairs(root, "train", "trainannot", "x"), "trainannot/: lies")
+            for layout in (in_two_with_lists, pascal_voc)
+        ),
+        (in_two_with_lists, lambda root: lists(root, valid="a"),
+         "val.txt and valid.txt are both lists of val: leave one"),
         (pascal_voc, lambda root: lists(root / "ImageSets/Segmentation", valid="d"),
          "val.txt and valid.txt are both lists of val: leave one"),
         (pascal_voc, lambda root: lists(root / "ImageSets/Segmentation", TRAIN="d"),
@@ -223,6 +250,22 @@ def test_what_a_layout_would_leave_out_is_named(
     more(tmp_path)
     found = list_dataset(tmp_path).problems
     assert any(line.startswith(problem) for line in found), found
+
+
+def test_two_descriptions(tmp_path: Path) -> None:
+    in_two_with_lists(tmp_path)
+    describe(tmp_path)
+    (tmp_path / "dataset.yml").write_text("classes: [road, car]")
+    with refused("dataset.yml: only dataset.yaml is read: leave one", of_dataset=True):
+        list_dataset(tmp_path)
+
+
+def test_camvid_and_a_dataset_of_ones_own_in_one_folder(tmp_path: Path) -> None:
+    pairs(tmp_path, "train", "trainannot", "x")
+    assert find_kind(tmp_path) == "camvid"
+    in_two_with_lists(tmp_path)
+    with refused("trainannot/ of CamVid: leave one", of_dataset=True):
+        find_kind(tmp_path)
 
 
 def test_lists_beside_patterns_that_name_splits(tmp_path: Path) -> None:

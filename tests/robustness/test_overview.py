@@ -16,6 +16,7 @@ from nas_core.base.errors import RunError
 from nas_core.base.locks import LOCK_FILE, RunLock, holder
 from nas_core.search.about import ABOUT_FILE
 from nas_core.search.journal import Header, Journal
+from nas_core.training.record import EPOCHS_FILE
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -63,6 +64,35 @@ def test_planned_candidates_that_are_no_count(project: Path, planned: Any, where
         (project / SEARCH / ABOUT_FILE).write_text(json.dumps(about))
     with held(project / SEARCH):
         assert "candidate 5 of 5:" in status()
+
+
+TRAINING = "artifacts/trainings/arch1-0123"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"[]", b"\xff", b"\0" * 9, b"[" * 10**5, b'{"done": 1, "pla', b'{"done": 1}',
+        b'{"done": 9, "planned": 3}', b'{"done": true, "planned": 3}',
+        b'{"done": 1.0, "planned": 3}', b'{"done": -1, "planned": 3}',
+        b'{"done": 1, "done": 2, "planned": 3}',
+        b'{"done": 1, "planned": ' + b"9" * 6000 + b"}",
+    ],
+)  # fmt: skip
+def test_epochs_that_are_damaged_are_said_to_be(project: Path, content: bytes) -> None:
+    (project / TRAINING / EPOCHS_FILE).write_bytes(content)
+    with held(project / TRAINING):
+        said = " ".join(status().split())
+    assert "arch1-0123 runs, process 0 on x; " in said and "the next epoch writes it anew" in said
+
+
+def test_epochs_that_are_no_file(project: Path) -> None:
+    os.mkfifo(project / TRAINING / EPOCHS_FILE)
+    with held(project / TRAINING):
+        assert "epochs.json cannot be read: not a regular file" in " ".join(status().split())
+    (project / TRAINING / EPOCHS_FILE).unlink()
+    with held(project / TRAINING):  # before the end of the first
+        assert EPOCHS_FILE not in status()
 
 
 def test_a_lock_that_is_a_pipe(project: Path) -> None:

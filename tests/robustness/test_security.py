@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
@@ -105,6 +106,22 @@ def test_the_loader_of_yaml_is_a_safe_one() -> None:
     assert parse_yaml("a: [1, {b: 2001-01-01}]", "here") == yaml.safe_load(
         "a: [1, {b: 2001-01-01}]"
     )
+
+
+@pytest.mark.parametrize("value", ["x", "''", "1", "[1]", "{a: 1}", "é", "''\n"])
+@pytest.mark.parametrize(
+    "tag",
+    ["bool", "int", "float", "null", "str", "binary", "timestamp", "omap", "pairs", "set", "seq",
+     "map", "merge", "value", "python/none", "python/object:os.system"],
+)  # fmt: skip
+def test_a_tag_of_yaml_and_a_value_of_another_kind(tag: str, value: str) -> None:
+    with suppress(ValueError):
+        parse_yaml(f"seed: !!{tag} {value}", "here")
+
+
+def test_a_tag_of_yaml_is_named() -> None:
+    with pytest.raises(ValueError, match=r"here, line 2: not valid YAML \(it is no bool\)"):
+        parse_yaml("seed: 1\na: !!bool 1", "here")
 
 
 def test_weights_only_is_the_default_even_where_the_environment_says_otherwise(

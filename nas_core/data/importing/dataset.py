@@ -23,7 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from nas_core.base.errors import DataError, RunError
-from nas_core.base.files import check_writable, read_limited
+from nas_core.base.files import check_writable, read_limited, resolved
 from nas_core.data.containers import MAX_BYTES, PNG
 from nas_core.data.description import DESCRIPTION, seen_name
 from nas_core.data.images import IMAGE_SUFFIXES, decode_image
@@ -328,7 +328,7 @@ def _store(drawn: Drawn, path: Path, copy: bool) -> bool:
     else:
         if not copy:
             with suppress(OSError):  # another disk, or a kind of disk that has no links
-                os.link(picture.source.resolve(), path)
+                os.link(resolved(picture.source), path)
                 return False
         shutil.copyfile(picture.source, path)
         return True

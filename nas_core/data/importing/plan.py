@@ -16,7 +16,7 @@ import regex
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nas_core.base.errors import DataError, shown, some_of
-from nas_core.base.files import distinct, open_limited
+from nas_core.base.files import distinct, open_limited, resolved
 from nas_core.data.description import seen_name
 from nas_core.data.importing.shapes import Region
 from nas_core.data.inspection import Size
@@ -246,5 +246,5 @@ def found_source(source: Path) -> Path:
     """Its full path; raises a DataError if it is no file and no folder."""
     with suppress(OSError):  # a name that is too long
         if source.is_file() or source.is_dir():
-            return source.resolve()
+            return resolved(source)
     raise DataError(f"{source} does not exist, or is no file or folder: give what the tool wrote")

@@ -8,6 +8,7 @@ import pytest
 
 from nas_core.base.errors import RunError
 from nas_core.base.files import (
+    check_writable,
     digest_of,
     file_digest,
     fill_folder,
@@ -126,3 +127,11 @@ def test_text_that_is_not_utf_8_is_written_as_json(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == value
     assert "café" in (tmp_path / "a.json").read_text(encoding="utf-8")
     assert digest_of(value) != digest_of({**value, "name": "caf\udce8"})
+
+
+@pytest.mark.parametrize("target", ["folder", "nowhere"])
+def test_a_link_that_leads_nowhere_is_no_place_to_write(tmp_path: Path, target: str) -> None:
+    (tmp_path / "folder").symlink_to(target)  # itself, or what is not there
+    for folder in (tmp_path / "folder", tmp_path / "folder" / "below"):
+        with pytest.raises(RunError, match=r"folder.* cannot be written \(.*\): move it"):
+            check_writable(folder, "move it")

@@ -3,6 +3,7 @@ import json
 import os
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nas_core.base.errors import DataError
+from nas_core.base.errors import DataError, WeightsError
 from nas_core.base.seeds import seeded
 from nas_core.config import TileSettings
 from nas_core.data.labels import MAX_CLASSES
@@ -147,6 +148,24 @@ def test_any_layout_in_memory(segmenter: Segmenter, recwarn: pytest.WarningsReco
 def test_what_is_no_image(segmenter: Segmenter, image: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected uint8"):
         predict_labels(segmenter, image)
+
+
+@pytest.mark.parametrize("image", [None, 3, b"abc", [[[0, 0, 0]]], torch.zeros(8, 8, 3)])
+def test_what_is_neither_a_path_nor_an_array(image: Any) -> None:
+    predictor = Predictor(seeded(0, CARD.build), CARD)
+    with pytest.raises(ValueError, match="expected the path of a picture or a numpy array, found"):
+        predictor(image)
+
+
+def test_an_array_that_memory_has_no_room_for() -> None:
+    huge = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (10**6, 10**6, 3))
+    with pytest.raises(DataError, match="the picture: 1000000x1000000 pixels need about"):
+        Predictor(seeded(0, CARD.build), CARD)(huge)
+
+
+def test_a_model_whose_name_is_too_long() -> None:
+    with pytest.raises(WeightsError, match="x' cannot be read: File name too long"):
+        Predictor.load("x" * 5000)
 
 
 CARD = NetworkCard(

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.load import PARAMS, stand_in
 from nas_core.base.errors import CandidateError, RunError
-from nas_core.base.paths import prepared_folder
+from nas_core.base.paths import prepared_folder, searches_folder
 from nas_core.config import Settings, validate_settings
 from nas_core.data.prepared import PreparedData
 from nas_core.search import loop
@@ -125,6 +125,20 @@ def test_a_search_killed_before_its_last_update_makes_it(root: Path) -> None:
     # Both rounds are learned from again, from the journal alone.
     run(root, settings)
     assert files_of(root) == learned
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_journal_that_is_behind_its_strategy_is_refused(root: Path, kept: int) -> None:
+    """As where it was deleted, or an older copy of it put back."""
+    run(root, settings_of())
+    (path,) = searches_folder(root).glob("*/journal.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:kept]))
+    if not kept:
+        path.unlink()
+    message = r"strategy.pt has learned from \d+ rounds, and the journal has 0"
+    with pytest.raises(RunError, match=message):
+        run(root, settings_of())
 
 
 def test_lost_diagnostics_are_made_again_with_a_word(

@@ -1,5 +1,10 @@
+import io
+import math
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -267,6 +272,92 @@ def test_a_checkpoint_of_another_training_is_refused(
         _train(scenes, compute, path, genotype=ARCH1)
     with pytest.raises(RunError, match="other settings, data or seed"):
         _train(scenes, compute, path, seed=9)
+
+
+@pytest.fixture(scope="module")
+def after_one_epoch(scenes: PreparedData, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A checkpoint with two epochs to go."""
+    path = tmp_path_factory.mktemp("checkpoint") / "c.pt"
+    with pytest.raises(InterruptionError):
+        _train(scenes, Compute(CPU, bf16=False), path, stop_after=1)
+    return path.read_bytes()
+
+
+def _change(keys: str, value: Any) -> Callable[[Any], None]:
+    """Sets the entry below these keys, or takes it away where `value` is None."""
+
+    def change(content: Any) -> None:
+        *above, last = (int(key) if key.isdecimal() else key for key in keys.split())
+        for key in above:
+            content = content[key]
+        if value is None:
+            del content[last]
+        else:
+            content[last] = value
+
+    return change
+
+
+FIRST = "state optimizer state 0"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_change("format", True), "not a checkpoint of this program"),
+        (_change("format", torch.tensor([1, 1])), "not a checkpoint of this program"),
+        (_change("num_classes", torch.tensor([1, 1])), "num_classes"),
+        (_change("num_classes", 11.0), "num_classes 11.0"),
+        (_change("identity", torch.zeros(2)), "other settings, data or seed"),
+        (_change("devices", "cpu"), "devices"),
+        (_change("devices", None), "devices"),
+        (_change("history", []), "0 epochs of 3"),
+        (_change("history 0 epoch", 5), "epoch 1"),
+        (_change("history 0 epoch", None), "epoch"),
+        (_change("history 0 loss", math.nan), "epoch 1 is no finite number"),
+        (_change("history 0 loss", "0.5"), "epoch 1 is no finite number"),
+        (_change("history 0 loss", None), "epoch 1"),
+        (_change("history 0 x.y", 1.0), "a name of epoch 1"),
+        (_change("history 0 skipped_steps", 1), "an average of"),
+        (_change("state average n_averaged", torch.tensor(-3)), "an average of -3 steps"),
+        (_change("state optimizer state", {}), "optimizer"),
+        (_change(FIRST, None), "optimizer"),
+        (_change(f"{FIRST} exp_avg", None), "exp_avg"),
+        (_change(f"{FIRST} exp_avg", torch.zeros(3)), "exp_avg is torch.float32 [3]"),
+        (_change(f"{FIRST} exp_avg", torch.full((32, 3, 3, 3), math.nan)), "not finite"),
+        (_change(f"{FIRST} exp_avg_sq", torch.full((32, 3, 3, 3), -1.0)), "optimizer"),
+        (_change(f"{FIRST} step", torch.tensor(-5.0)), "optimizer"),
+        (_change(f"{FIRST} step", "x"), "could not convert"),
+        (_change(f"{FIRST} max_exp_avg_sq", 1), "AdamW"),
+    ],
+)
+def test_a_checkpoint_that_is_none_of_this_training_is_refused(
+    scenes: PreparedData,
+    compute: Compute,
+    tmp_path: Path,
+    after_one_epoch: bytes,
+    change: Callable[[Any], None],
+    message: str,
+) -> None:
+    content = torch.load(io.BytesIO(after_one_epoch), weights_only=True)
+    change(content)
+    path = tmp_path / "c.pt"
+    torch.save(content, path)
+    with pytest.raises(RunError, match=r"c\.pt .*" + re.escape(message)):
+        _train(scenes, compute, path)
+
+
+def test_what_settings_decide_is_not_taken_from_a_checkpoint(
+    scenes: PreparedData, compute: Compute, tmp_path: Path, after_one_epoch: bytes
+) -> None:
+    content = torch.load(io.BytesIO(after_one_epoch), weights_only=True)
+    for group in content["state"]["optimizer"]["param_groups"]:
+        group |= {"lr": 9.0, "betas": None, "weight_decay": 1e9, "amsgrad": True}
+    torch.save(content, tmp_path / "c.pt")
+    gone_on = _train(scenes, compute, tmp_path / "c.pt")
+    whole = _train(scenes, compute, tmp_path / "whole.pt")
+    assert _states_equal(gone_on, whole)
+    assert repr(_without_seconds(gone_on)) == repr(_without_seconds(whole))
 
 
 def test_identity_follows_what_decides_the_outcome(scenes: PreparedData, compute: Compute) -> None:

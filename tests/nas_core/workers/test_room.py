@@ -87,6 +87,9 @@ def test_memory_of_a_container_counts(monkeypatch: pytest.MonkeyPatch, tmp_path)
     assert free_memory() == pytest.approx(whole, rel=0.2)
     (tmp_path / "memory.max").write_text("5000\n")
     assert free_memory() == 4000
+    for strange in ("", "\nactive_file 5\n", "active_file\n", "active_file x\ninactive_file 1\n"):
+        (tmp_path / "memory.stat").write_text(strange)
+        assert free_memory() == pytest.approx(whole, rel=0.2)
 
 
 def test_a_larger_batch_takes_more() -> None:

@@ -52,6 +52,19 @@ def test_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert git_commit(tmp_path) == "unknown"
     monkeypatch.setenv("PATH", "")
     assert git_commit(tmp_path) == "unknown"
+    (tmp_path / "git").touch(mode=0o644)  # it cannot be run
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_commit(tmp_path) == "unknown"
+
+
+def test_the_commit_of_the_checkout_and_of_no_other_repository(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = git_commit(checkout)
+    subprocess.run(["git", "init", "-q", str(tmp_path / "other")], check=True)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "other"))
+    assert git_commit(checkout) == commit
 
 
 def test_a_checkout_that_git_does_not_trust(

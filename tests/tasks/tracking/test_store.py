@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from nas_core.base.errors import ServiceError
 from tasks.tracking import store
@@ -46,6 +47,19 @@ def test_sqlite_paths_start_at_the_project(tmp_path: Path) -> None:
     assert tracking_uri("", Path("relative")).startswith(f"sqlite:///{Path.cwd()}/relative/")
 
 
+def test_the_reason_of_a_database_is_told_and_not_what_stands_before_it() -> None:
+    said = (
+        "(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush "
+        "block if this flush is occurring prematurely)\n"
+        "(sqlite3.OperationalError) database is locked\n[SQL: INSERT ...]"
+    )
+    with (
+        pytest.raises(ServiceError, match=r"m\.db: \(sqlite3.OperationalError\) database is lock"),
+        store.service_errors("sqlite:///m.db"),
+    ):
+        raise MlflowException(said)
+
+
 def test_a_folder_with_an_odd_name(tmp_path: Path) -> None:
     root = tmp_path / "100% ünï ?"
     Tracker.check(tracking_uri("", root))
@@ -70,6 +84,9 @@ def test_a_folder_whose_models_could_not_be_loaded_is_refused(tmp_path: Path) ->
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
         ("htp://host", "unsupported URI"),
+        ("http+unix://host", "unsupported URI"),
+        ("http://xn--/", "http://xn--/: "),
+        ("sqlite:///m.db?mode=ro", "have no effect; leave them out"),
         ("mlruns", "mlruns"),
         ("file:///tmp/mlruns", "sqlite"),
     ],
@@ -89,6 +106,15 @@ def test_an_address_that_refuses(closed_port: int, scheme: str) -> None:
     assert f"{scheme}://127.0.0.1:{closed_port}/db: it does not answer" in str(error.value)
     assert "tracking.uri" in str(error.value)
     assert "secret" not in str(error.value)
+
+
+def test_a_variable_of_mlflow_that_is_malformed(
+    closed_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "soon")
+    message = r"'soon' for MLFLOW_HTTP_REQUEST_TIMEOUT.*: correct it"
+    with pytest.raises(ServiceError, match=message):
+        connect(f"http://127.0.0.1:{closed_port}")
 
 
 def test_a_server_that_never_answers(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
