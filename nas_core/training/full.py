@@ -354,18 +354,16 @@ class _Training:
             _check_row(row, number)
         steps = len(history) * self.steps_per_epoch
         taken = steps - sum(row["skipped_steps"] for row in history)
-        for key, network in (("segmenter", self.segmenter), ("average", self.average)):
+        networks = {"segmenter": self.segmenter, "average": self.average}
+        for key, network in networks.items():
             for name, wanted in network.state_dict().items():
                 check_tensor(name, state[key][name], wanted)
-            network.load_state_dict(state[key])
-        if int(self.average.n_averaged) != taken:
-            raise ValueError(f"an average of {int(self.average.n_averaged)} steps, not {taken}")
+        if (averaged := int(state["average"]["n_averaged"])) != taken:
+            raise ValueError(f"an average of {averaged} steps, not {taken}")
         moments, own = state["optimizer"]["state"], self.optimizer.state_dict()
-        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
-        if {*moments} != {*range(len(parameters))}:
-            raise ValueError("the optimizer's state is not of the network's parameters")
-        for number, parameter in enumerate(parameters):
-            _check_moments(moments[number], parameter, taken)
+        self._check_optimizer(moments, state["segmenter"], taken)
+        for key, network in networks.items():
+            network.load_state_dict(state[key])
         self.optimizer.load_state_dict({**own, "state": moments})
         factor = learning_rate_factor(self.settings, self.num_steps)
         rates = [rate * factor(steps) for rate in self.schedule.base_lrs]
@@ -375,6 +373,22 @@ class _Training:
             {**self.schedule.state_dict(), "last_epoch": steps, "_last_lr": rates}
         )
         self.history = [dict(row) for row in history]
+
+    def _check_optimizer(
+        self, moments: dict[int, dict[str, Any]], weights: dict[str, Tensor], taken: float
+    ) -> None:
+        """Raise one of `DAMAGED` unless the moments go with the weights, after so many steps."""
+        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
+        if not {*moments} <= {*range(len(parameters))}:
+            raise ValueError("the optimizer's state is not of the network's parameters")
+        names = {parameter: name for name, parameter in self.segmenter.named_parameters()}
+        for number, parameter in enumerate(parameters):
+            name = names[parameter]
+            if number in moments:
+                _check_moments(moments[number], parameter, taken)
+            # Blocks of the encoder behind the last one that is used are never trained.
+            elif not torch.equal(weights[name].cpu(), parameter.cpu()):
+                raise ValueError(f"the optimizer's state lacks {name}")
 
 
 def _is(found: Any, wanted: int | str) -> bool:

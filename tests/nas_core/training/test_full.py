@@ -321,7 +321,8 @@ FIRST = "state optimizer state 0"
         (_change("history 0 skipped_steps", 1), "an average of"),
         (_change("state average n_averaged", torch.tensor(-3)), "an average of -3 steps"),
         (_change("state optimizer state", {}), "optimizer"),
-        (_change(FIRST, None), "optimizer"),
+        (_change(FIRST, None), "optimizer's state lacks encoder.features.0.0.weight"),
+        (_change("state optimizer state 10000", {}), "optimizer"),
         (_change(f"{FIRST} exp_avg", None), "exp_avg"),
         (_change(f"{FIRST} exp_avg", torch.zeros(3)), "exp_avg is torch.float32 [3]"),
         (_change(f"{FIRST} exp_avg", torch.full((32, 3, 3, 3), math.nan)), "not finite"),
@@ -345,6 +346,27 @@ def test_a_checkpoint_that_is_none_of_this_training_is_refused(
     torch.save(content, path)
     with pytest.raises(RunError, match=r"c\.pt .*" + re.escape(message)):
         _train(scenes, compute, path)
+
+
+def test_a_network_that_leaves_encoder_blocks_unused_goes_on(
+    scenes: PreparedData, compute: Compute, tmp_path: Path
+) -> None:
+    unused = Genotype.from_dict(
+        {
+            "templates": [[1, 2, 0], [1, 5, 1], [0, 5, 1]],
+            "structure": [
+                [0, 0, 1, 2, 0], [0, 2, 2, 0, 1], [2, 0, 1, 2, 0], [4, 3, 0, 0, 0],
+                [0, 4, 0, 2, 0], [6, 6, 0, 0, 0], [3, 6, 1, 0, 0],
+            ],
+        }
+    )  # fmt: skip
+    with pytest.raises(InterruptionError):
+        _train(scenes, compute, tmp_path / "c.pt", stop_after=1, genotype=unused)
+    moments = torch.load(tmp_path / "c.pt")["state"]["optimizer"]["state"]
+    gone_on = _train(scenes, compute, tmp_path / "c.pt", genotype=unused)
+    whole = _train(scenes, compute, tmp_path / "whole.pt", genotype=unused)
+    assert len(moments) < len(list(whole.segmenter.parameters()))
+    assert _states_equal(gone_on, whole)
 
 
 def test_what_settings_decide_is_not_taken_from_a_checkpoint(
