@@ -38,8 +38,8 @@ class SearchReport(LiveReport):
         Args:
             mlflow: address of MLflow's pages, None if there is none.
         """
-        about = {key: value for key, value in tracker.tags.items() if "mlflow" not in key[:6]}
-        super().__init__(logger, about | {EXPERIMENT: tracker.experiment_id})
+        origin = {key: value for key, value in tracker.tags.items() if "mlflow" not in key[:6]}
+        super().__init__(logger, origin | {EXPERIMENT: tracker.experiment_id})
         self.tracker, self.mlflow = tracker, mlflow
         self._told = False
         self._courier = Courier(logger, "Prefect has no link to the page of the search")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from nas_core.base.files import read_json, write_json
+from pydantic import ConfigDict, Field
+
+from nas_core.base.documents import Document, Number
+from nas_core.base.errors import RunError
 from nas_core.base.locks import holder
 from nas_core.search.journal import Journal
 from nas_core.search.racing import Race
@@ -18,38 +20,47 @@ _MAX_COUNT = 10**9
 State = Literal["running", "complete", "stopped"]
 
 
+class About(Document):
+    """about.json. What else it tells of a search's origin, as the commit, is `origin`.
+
+    Attributes:
+        began: seconds since the epoch.
+        num_candidates: that it is to train.
+        race: that confirms the best of them; None: they are not confirmed.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    began: Annotated[Number, Field(ge=0, lt=1e11)]
+    num_candidates: Annotated[int, Field(gt=0, le=_MAX_COUNT)]
+    race: Race | None = None
+
+    @property
+    def origin(self) -> dict[str, str]:
+        extra = self.model_extra or {}
+        return {key: value for key, value in extra.items() if isinstance(value, str)}
+
+
 def write_about(
     folder: Path,
     began: float,
     num_candidates: int,
-    more: Mapping[str, Any],
+    origin: Mapping[str, str],
     race: Race | None = None,
 ) -> None:
-    """Keep what a search's journal does not tell; the time of its first beginning stays.
-
-    Args:
-        began: seconds since the epoch.
-        num_candidates: that it is to train.
-        more: as the commit of the code.
-        race: that confirms the best of them; None: they are not confirmed.
-    """
-    first = read_about(folder).get("began", began)
-    written = {**more, "began": first, "num_candidates": num_candidates}
-    write_json(folder / ABOUT_FILE, written | ({"race": asdict(race)} if race else {}))
+    """Keep what a search's journal does not tell, see `About`; the time of its beginning stays."""
+    if before := read_about(folder):
+        began = before.began
+    about = {**origin, "began": began, "num_candidates": num_candidates, "race": race}
+    About.model_validate(about).write(folder / ABOUT_FILE)
 
 
-def read_about(folder: Path) -> dict[str, Any]:
-    """See `write_about`; empty if there is none, or it is damaged."""
+def read_about(folder: Path) -> About | None:
+    """None if there is none, or it is damaged: what it tells is not needed to go on."""
     try:
-        about = read_json(folder / ABOUT_FILE)
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(about, dict):
-        return {}
-    began = about.get("began")
-    if not isinstance(began, int | float) or isinstance(began, bool) or not 0 <= began < 1e11:
-        return {}
-    return about if count_in(about, "num_candidates") else {}
+        return About.read(folder / ABOUT_FILE)
+    except RunError:
+        return None
 
 
 def count_in(section: Any, key: str) -> int | None:
@@ -61,19 +72,16 @@ def count_in(section: Any, key: str) -> int | None:
 def is_confirming(folder: Path, journal: Journal) -> bool:
     """Whether the search has all its candidates, and its best are not confirmed yet."""
     about, done = read_about(folder), journal.candidates
-    planned, values = about.get("num_candidates"), about.get("race")
-    if not planned or len(done) < planned or not isinstance(values, dict):
+    if about is None or about.race is None or len(done) < about.num_candidates:
         return False
-    if {*values} != {*Race.__annotations__} or any(type(one) is not int for one in values.values()):
-        return False
-    return bool(Race(**values).open_runs(done[:planned], journal.confirmations))
+    return bool(about.race.open_runs(done[: about.num_candidates], journal.confirmations))
 
 
 def search_state(folder: Path, journal: Journal) -> tuple[State, str | None, int]:
     """State, the process that works on it, and the number of candidates that it is to train."""
     about, done = read_about(folder), len(journal.candidates)
     begun = count_in(journal.header.settings.get("search"), "num_candidates")
-    planned = about.get("num_candidates") or begun or done
+    planned = about.num_candidates if about else begun or done
     held_by = holder(folder)
     if done >= planned and not is_confirming(folder, journal):
         return "complete", held_by, planned

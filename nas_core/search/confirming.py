@@ -51,7 +51,11 @@ def race_of(settings: Settings) -> Race:
     """The race at the end of a search; the best by it are those that are trained fully."""
     search = settings.search
     entrants = min(search.confirm.candidates, int(MOST_ENTRANTS * search.num_candidates))
-    return Race(entrants, search.confirm.max_seeds, max(1, settings.train.top))
+    return Race(
+        candidates=entrants,
+        max_seeds=search.confirm.max_seeds,
+        top=max(1, settings.train.top),
+    )
 
 
 def confirm_best(

@@ -10,7 +10,8 @@ spent. Such races are those of Maron and Moore (Hoeffding races, NIPS 1993) and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
 
 from nas_core.search.journal import Confirmation, Record
 
@@ -18,9 +19,10 @@ from nas_core.search.journal import Confirmation, Record
 LEVEL = 0.1
 
 
-@dataclass(frozen=True)
-class Race:
+class Race(BaseModel):
     """Who races, for what, and how long."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     candidates: int
     """The best by their first reward. 0 or 1: there is no race."""

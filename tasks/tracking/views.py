@@ -96,8 +96,9 @@ def run_path(experiment_id: str, run_id: str, artifact: str = "") -> str:
 
 def search_view(folder: Path) -> str | None:
     """`view_path` of the search in `folder`, None before it is in MLflow."""
-    experiment = read_about(folder).get(EXPERIMENT)
-    return view_path(str(experiment), folder.name) if experiment else None
+    about = read_about(folder)
+    experiment = about and about.origin.get(EXPERIMENT)
+    return view_path(experiment, folder.name) if experiment else None
 
 
 def latest_search_view(searches: Path) -> str | None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from jinja2 import TemplateError
 
@@ -32,20 +31,20 @@ class LiveReport(Observer):
     A page that cannot be written is told of, and the search goes on.
     """
 
-    def __init__(self, logger: Logger = log, about: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, logger: Logger = log, origin: Mapping[str, str] | None = None) -> None:
         """
         Args:
-            about: what the page tells of the search's origin: `commit`, `device`, `data_hash`, and
-                `version.NAME` of packages; see `about.write_about`.
+            origin: what the page tells of the search's origin: `commit`, `device`, `data_hash`, and
+                `version.NAME` of packages; see `about.About`.
         """
-        self.logger, self.about = logger, dict(about or {})
+        self.logger, self.origin = logger, dict(origin or {})
         self._not_before = 0.0
 
     def on_begin(self, search: Search) -> None:
         self.search = search
         planned, race = search.settings.search.num_candidates, race_of(search.settings)
         with self._telling():
-            write_about(search.folder, time.time(), planned, self.about, race)
+            write_about(search.folder, time.time(), planned, self.origin, race)
         self.write(search.root, search.folder)
 
     def on_round(self, number: int, diagnostics: dict[str, float]) -> None:

@@ -422,7 +422,7 @@ def _failures(facts: SearchFacts) -> list[tuple[str, str, str]]:
 
 def _origin(facts: SearchFacts) -> list[tuple[str, str]]:
     """Data, commit, versions and time, as name and value."""
-    about, identity = facts.about, facts.identity
+    identity, origin = facts.identity, facts.about.origin if facts.about else {}
     dataset = _part(facts.settings, "dataset")
     rows = [("data", f"{dataset.get('kind', 'unknown')}, {dataset.get('path', '')}")]
     if data := facts.data:
@@ -434,19 +434,19 @@ def _origin(facts: SearchFacts) -> list[tuple[str, str]]:
     else:
         rows.append(("images", "the prepared data are gone, or of another search by now"))
     rows += [
-        ("digest of the data", str(about.get("data_hash") or identity.get("data", "unknown"))),
+        ("digest of the data", str(origin.get("data_hash") or identity.get("data", "unknown"))),
         ("seed", str(identity.get("seed", "unknown"))),
-        ("commit", str(about.get("commit", "not recorded"))),
-        ("device", str(about.get("device") or identity.get("device", "unknown"))),
+        ("commit", origin.get("commit", "not recorded")),
+        ("device", str(origin.get("device") or identity.get("device", "unknown"))),
     ]
     versions = {
         key.removeprefix("version."): value
-        for key, value in about.items()
+        for key, value in origin.items()
         if key.startswith("version.")
     } or {"torch": identity.get("torch", "unknown")}
     rows.append(("versions", ", ".join(f"{name} {value}" for name, value in versions.items())))
-    if began := about.get("began"):
-        rows.append(("begun", moment(began)))
+    if facts.about:
+        rows.append(("begun", moment(facts.about.began)))
     parts: dict[str, float] = {}
     for run in facts.trainings:
         for part, seconds in run.seconds.items():

@@ -21,7 +21,7 @@ from nas_core.base.files import read_limited, write_bytes
 from nas_core.base.paths import artifacts_folder, trainings_folder
 from nas_core.config import validate_settings
 from nas_core.data.prepared import PreparedData
-from nas_core.search.about import State, is_confirming, read_about, search_state
+from nas_core.search.about import About, State, is_confirming, read_about, search_state
 from nas_core.search.candidate_files import Losses, candidate_files, drawing_file
 from nas_core.search.journal import Confirmation, Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, read_latencies, with_latencies
@@ -77,7 +77,7 @@ class SearchFacts:
         held_by: the process that works on it.
         num_planned: the candidates that it is to train.
         is_confirming: it has them all, and its best are not confirmed yet.
-        about: the content of the search's about.json; empty if it never did.
+        about: what the search's about.json tells; None if there is none.
         table: its candidates as `leaderboard` has them.
         data: the prepared dataset, if it is still the one of this search.
         losses: by id, then by stage, a value an epoch.
@@ -92,7 +92,7 @@ class SearchFacts:
     num_planned: int
     settings: Mapping[str, Any]
     identity: Mapping[str, Any]
-    about: Mapping[str, Any]
+    about: About | None
     records: Sequence[Record]
     table: pd.DataFrame
     data: PreparedData | None

@@ -108,7 +108,8 @@ def test_the_best_that_finished_race_in_the_order_of_their_rewards() -> None:
     assert [(record.index, n) for record, n in race.open_runs(records, all_of_them)] == [
         (2, 2), (5, 2),
     ]  # fmt: skip
-    assert Race(0, 2, 1).open_runs(records, []) == Race(1, 2, 1).open_runs(records, []) == []
+    for number in (0, 1):
+        assert Race(candidates=number, max_seeds=2, top=1).open_runs(records, []) == []
 
 
 def test_confirmations_of_others_do_not_matter() -> None:
