@@ -141,7 +141,7 @@ def test_the_status_of_a_search_that_runs(
     assert f"best {best.id}: reward 0.5000, mIoU 40.0 %, 1K parameters, 1.00 GMACs" in text
     arch0, arch1, camvid0 = text.partition(" servers ")[0].split(" training ")[1:]
     assert arch0.startswith("arch0-0123 runs, since 20") and arch0.endswith("; epoch 3 of 16")
-    assert "epoch" not in arch1 and "epoch" not in camvid0
+    assert "epoch" not in arch1 and "epochs.json: not a JSON file" in camvid0
     assert "`nas report small-1234` writes it" in text and "`nas up` starts Prefect" in text
 
 

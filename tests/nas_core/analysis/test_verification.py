@@ -38,12 +38,12 @@ def model(
 ) -> ScoredModel:
     """With as many images as let the split vary by `noise` around a score."""
     training = Training(
-        label=name, identity="0", started=0.0, commit="abc", id=f"id of {name}",
+        label=name, identity="0", started=0.0, commit="abc", id=f"id-of-{name}",
         num_parameters=274_443, macs=1_040_000_000, seed=seed, splits="train+val",
         device="a processor", finished=1.0, val={}, history=[{}, {}],
     )  # fmt: skip
     test = FinalScores(
-        label=name, id=f"id of {name}", mean_iou=mean_iou, frequency_weighted_iou=0.5,
+        label=name, id=f"id-of-{name}", mean_iou=mean_iou, frequency_weighted_iou=0.5,
         mean_accuracy=0.5, reward=0.5, class_iou=class_iou,
     )  # fmt: skip
     # IoU is hits of 10,000 where nothing else is taken for the class.
