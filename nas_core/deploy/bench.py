@@ -121,10 +121,10 @@ def _exported(
     path: Path, sizes: Sequence[tuple[int, int]], threads: int, num_classes: int
 ) -> tuple[Runtime, tuple[int, int] | None]:
     """A file ready to run, and the height and width that it takes alone."""
-    if path.suffix not in (".onnx", ".xml"):  # the others are called as no file is
-        raise WeightsError(f"--file {path}: expected a file of nas export, .onnx or .xml")
     try:
         check_regular(path)
+        if path.suffix not in (".onnx", ".xml"):  # "pytorch" is what is measured without a file
+            raise ValueError("its name ends in another way")
         if path.suffix == ".xml":
             _check_ir(path)
             check_packages(quantised=False)
