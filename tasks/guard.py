@@ -42,7 +42,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
         self._app = app
-        self._hosts = frozenset(map(_plain, hosts))
+        self._hosts = frozenset(map(_plain, hosts)) - {""}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_unframed(message: Message) -> None:
@@ -72,8 +72,8 @@ class Guard:
         own = (f"http://{hosts[0]}", f"https://{hosts[0]}")
         if not all(_plain(origin) in own for origin in headers.getlist("origin")):
             return "it comes from a page of another origin"
-        site = headers.get("sec-fetch-site", "none")
-        if site not in ("none", "same-origin") and not _follows_a_link(scope, headers):
+        sites = {*headers.getlist("sec-fetch-site")}
+        if not sites <= {"none", "same-origin"} and not _follows_a_link(scope, headers):
             return "it comes from a page of another site or port"
         return None
 

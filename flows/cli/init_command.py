@@ -36,9 +36,10 @@ def init(
     if place.is_dir() and any(place.iterdir()):
         raise SettingsError(f"{folder} is not empty: give a new or an empty folder")
     in_git = lay_out(place)
+    named = str(folder) if not str(folder).startswith("-") else f"./{folder}"  # no option of cd
     console.print(
         f"written: {folder}; its README.md says how to begin, as with\n"
-        f"    cd {quote(str(folder))} && nas search -p synthetic",
+        f"    cd {quote(named)} && nas search -p synthetic",
         soft_wrap=True,
         markup=False,
         highlight=False,

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nas_core.base.errors import RunError
 from nas_core.config import Settings
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def artifacts_folder(root: Path) -> Path:
-    """Everything that runs produce."""
-    return root / "artifacts"
+    """Everything that runs produce.
+
+    Raises:
+        RunError: a file has its name; so do those below.
+    """
+    return _folder(root / "artifacts")
 
 
 def prepared_folder(root: Path, settings: Settings) -> Path:
@@ -21,12 +26,12 @@ def prepared_folder(root: Path, settings: Settings) -> Path:
 
 def searches_folder(root: Path) -> Path:
     """One folder a search, with its journal and candidates."""
-    return artifacts_folder(root) / "searches"
+    return _folder(artifacts_folder(root) / "searches")
 
 
 def trainings_folder(root: Path) -> Path:
     """One folder a full training, with its checkpoint, weights and figures."""
-    return artifacts_folder(root) / "trainings"
+    return _folder(artifacts_folder(root) / "trainings")
 
 
 def fidelity_folder(root: Path) -> Path:
@@ -62,3 +67,9 @@ def shipped_models(root: Path | None) -> dict[str, Path]:
         folders.append(models_folder(root))
     found = {path.stem: path for folder in folders for path in folder.glob("*.safetensors")}
     return dict(sorted(found.items()))
+
+
+def _folder(path: Path) -> Path:
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is no folder: move it away")
+    return path

@@ -11,7 +11,7 @@ import re
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -42,8 +42,15 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _BETWEEN = rb"\s(?:\s|#[^\r\n]*[\r\n])*"
-_PPM_HEADER = re.compile(rb"P(?:[14](?:%b\d+){2}|[2356](?:%b\d+){3})\s" % (_BETWEEN, _BETWEEN))
+_PPM_HEADER = re.compile(
+    rb"P(?:[14](?:%b\d+){2}|[2356](?:%b\d+){2}%b(\d+))\s" % (_BETWEEN, _BETWEEN, _BETWEEN)
+)
 _PPM_HEADER_BYTES = 2**16
+# Of interlaced PNGs: the first column and row of a pass, and the distance of its columns and rows
+# (https://www.w3.org/TR/png-3/#8Interlace).
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
+           (0, 1, 1, 2))  # fmt: skip
+_PIECE = 2**16
 _TIFF_PARTS = (273, 324)  # StripOffsets, TileOffsets
 _TIFF_SIZES = {279: "strips", 325: "tiles"}  # StripByteCounts, TileByteCounts
 _TIFF_TYPES = {3: "u2", 4: "u4", 16: "u8"}
@@ -84,26 +91,56 @@ def _check_png(content: bytes, name: str) -> None:
     """What the chunks say together; Pillow would ask for none of it."""
     place, kind = len(PNG), b""
     num_chunks: Counter[bytes] = Counter()
-    num_pixel_bytes = 0
+    pixels: list[memoryview] = []
     while kind != b"IEND":
         kind, end = _png_chunk(content, place, name)
         if (kind == b"IHDR") == bool(num_chunks) or (kind == b"IHDR" and end - place != 25):
             raise _damaged(name, "PNG", "not one header at its beginning")
         num_chunks[kind] += 1
-        num_pixel_bytes += end - place if kind == b"IDAT" else 0
+        if kind == b"IDAT":
+            pixels.append(memoryview(content)[place + 8 : end - 4])
         num_others = num_chunks.total() - num_chunks[b"IDAT"]
         if num_chunks[b"IDAT"] > MAX_PARTS or num_others > MAX_EXTRAS:
             raise _costly(name, "PNG of too many chunks")
         place = end
-    width, height, depth, colour = struct.unpack_from(">IIBB", content, 16)
+    width, height, depth, colour, interlaced = struct.unpack_from(">IIBBxxB", content, 16)
     check_pixels(width, height, name)
     if colour not in _COLOUR_TYPES:
         raise _damaged(name, "PNG", f"unknown kind of colour {colour}")
     if colour == 3 and b"PLTE" not in num_chunks:
         raise _damaged(name, "PNG", "its palette is missing")
     # A row has a byte for its filter; interlaced rows of a pixel each have one as well.
-    if num_pixel_bytes > 2 * (width * depth * _CHANNELS[colour] // 8 + 2) * height + 2**16:
+    bits = depth * _CHANNELS[colour]
+    num_compressed = sum(12 + len(part) for part in pixels)
+    if num_compressed > 2 * (width * bits // 8 + 2) * height + 2**16:
         raise _costly(name, "PNG of more compressed bytes than pixels")
+    passes = _PASSES if interlaced else ((0, 0, 1, 1),)
+    expected = sum(_num_bytes(width, height, bits, *one) for one in passes)
+    if _ends_early(pixels, expected):
+        raise _damaged(name, "PNG", f"it has pixels for a part of its {height} rows")
+
+
+def _num_bytes(width: int, height: int, bits: int, x: int, y: int, dx: int, dy: int) -> int:
+    """Of a pass over a PNG, whose rows have a byte for their filter each."""
+    columns, rows = (width - x + dx - 1) // dx, (height - y + dy - 1) // dy
+    return rows * (1 + (columns * bits + 7) // 8) if columns else 0
+
+
+def _ends_early(parts: Sequence[memoryview], expected: int) -> bool:
+    """Whether compressed pixels end before there are `expected` bytes: Pillow calls the rest 0.
+
+    What cannot be decompressed is left to Pillow, which says so.
+    """
+    stream = zlib.decompressobj()
+    for piece in (part[at : at + _PIECE] for part in parts for at in range(0, len(part), _PIECE)):
+        rest: bytes | memoryview = piece
+        while rest and expected > 0:
+            try:
+                expected -= len(stream.decompress(rest, 16 * _PIECE))
+            except zlib.error:
+                return False
+            rest = stream.unconsumed_tail
+    return expected > 0 and stream.eof
 
 
 def _png_chunk(content: bytes, place: int, name: str) -> tuple[bytes, int]:
@@ -138,8 +175,17 @@ def _check_jpeg(content: bytes, name: str) -> None:
 
 
 def _check_ppm(content: bytes, name: str) -> None:
-    if not _PPM_HEADER.match(content[:_PPM_HEADER_BYTES]):
+    header = _PPM_HEADER.match(content[:_PPM_HEADER_BYTES])
+    if not header:
         raise _damaged(name, "PPM", "no header of width, height and greatest value")
+    if content[:2] not in (b"P5", b"P6"):
+        return  # of values in digits Pillow sees to it
+    greatest = int(header[1][:6])
+    dtype = np.dtype(">u2" if greatest > 255 else "u1")
+    raster = memoryview(content)[header.end() :]
+    values = np.frombuffer(raster[: len(raster) // dtype.itemsize * dtype.itemsize], dtype)
+    if values.size and values.max() > greatest:
+        raise _damaged(name, "PPM", f"a value above {greatest}, its greatest one")
 
 
 def _check_tiff(content: bytes, name: str) -> None:

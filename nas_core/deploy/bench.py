@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -72,12 +73,13 @@ def bench(
     cores = os.cpu_count() or 1
     if threads is not None and threads > cores:
         raise SettingsError(f"--threads {threads}: this machine has {cores} CPU cores; give fewer")
+    for size in sizes:
+        check_memory("--size", size)
     with _threads(threads or torch.get_num_threads()) as number:
-        exports = {str(path): _exported(path, sizes, number) for path in files}
+        exports = {str(path): _exported(path, sizes, number, len(card.classes)) for path in files}
         runtime = session(onnx_model(segmenter, card), number)
         segmenter = segmenter.to(memory_format=torch.channels_last).eval()
         for height, width in sizes:
-            check_memory("--size", (height, width))
             generator = torch.Generator().manual_seed(0)
             image = torch.randn(1, 3, height, width, generator=generator)
             inputs = {INPUT: image.numpy()}
@@ -116,20 +118,25 @@ def bench(
 
 
 def _exported(
-    path: Path, sizes: Sequence[tuple[int, int]], threads: int
+    path: Path, sizes: Sequence[tuple[int, int]], threads: int, num_classes: int
 ) -> tuple[Runtime, tuple[int, int] | None]:
     """A file ready to run, and the height and width that it takes alone."""
     try:
         check_regular(path)
+        if path.suffix not in (".onnx", ".xml"):  # "pytorch" is what is measured without a file
+            raise ValueError("its name ends in another way")
         if path.suffix == ".xml":
+            _check_ir(path)
             check_packages(quantised=False)
             runtime: Runtime = OpenVinoSession(str(path), threads)
         else:
             runtime = session(path.read_bytes(), threads)
         fixed = input_size(runtime)
+        for size in sizes if fixed is None else [fixed]:
+            _try(runtime, size, num_classes)
     except OSError as error:
         raise WeightsError(f"--file {path} cannot be read: {error.strerror}") from None
-    except (RuntimeError, ValueError, *NOT_ONNX) as error:
+    except (RuntimeError, ValueError, LookupError, *NOT_ONNX) as error:
         raise WeightsError(
             f"--file {path} is no file of nas export (.onnx or .xml): {first_line(error)}"
         ) from None
@@ -139,6 +146,25 @@ def _exported(
             f"--file {path} takes images of {width}x{height} alone: add --size {width}x{height}"
         )
     return runtime, fixed
+
+
+def _check_ir(path: Path) -> None:
+    """Raises ValueError where it is no OpenVINO IR: other readers of OpenVINO would try it, aloud.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        beginning = file.read(2**10)
+    if not re.match(rb"\s*(<\?xml[^>]*\?>)?\s*<net\s[^>]*version=", beginning):
+        raise ValueError("no graph of OpenVINO begins there")
+
+
+def _try(runtime: Runtime, size: tuple[int, int], num_classes: int) -> None:
+    """Raises ValueError, or what the runtime does, unless it labels as the network does."""
+    (logits,) = runtime.run([OUTPUT], {INPUT: np.zeros((1, 3, *size), np.float32)})
+    if logits.shape != (1, num_classes, *size):
+        raise ValueError(f"its output is {list(logits.shape)}, of {num_classes} classes expected")
 
 
 def _measure(runs: dict[str, Callable[[], object]]) -> dict[str, list[float]]:

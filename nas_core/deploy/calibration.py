@@ -82,6 +82,8 @@ def checked_pictures(
             return Pictures([_read(path) for path in paths])
         read = mask_reader(masks, card.classes)
         truth = [read(path) for path in paths]
+        if all((mask >= len(card.classes)).all() for mask in truth):
+            raise DataError(f"--masks {masks}: no pixel of any mask has a class; check the masks")
         pictures = Pictures([_read(path) for path in paths], truth)
         for path, image, mask in zip(paths, pictures.images, truth, strict=True):
             if image.shape[:2] != mask.shape:

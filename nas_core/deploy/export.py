@@ -178,10 +178,10 @@ def input_size(runtime: Runtime) -> tuple[int, int] | None:
     Raises:
         ValueError: it is no network of `onnx_model`'s input.
     """
-    first, *others = runtime.get_inputs()
-    if others or first.name != INPUT or len(first.shape) != 4:
+    inputs = runtime.get_inputs()
+    if [one.name for one in inputs] != [INPUT] or len(inputs[0].shape) != 4:
         raise ValueError("its input is not that of a network")
-    height, width = first.shape[2:]
+    height, width = inputs[0].shape[2:]
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 

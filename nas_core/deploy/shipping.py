@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from os.path import lexists
 from pathlib import Path
 
 from pydantic import Field
@@ -152,7 +153,8 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
 
     Raises:
         SettingsError: the name or the licence cannot be used.
-        RunError: the folder is no finished training, or a file cannot be written.
+        RunError: the folder is no finished training, its files are not of one network, or a file
+            cannot be written.
         WeightsError: its weights cannot be read.
     """
     if not re.fullmatch(_NAME, name):
@@ -166,12 +168,15 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
     weights = training / TRAINED
     record = Training.read(training / "training.json")
     test_file = training / "test.json"
-    test = FinalScores.read(test_file) if test_file.exists() else None
+    test = FinalScores.read(test_file) if lexists(test_file) else None
     if not all(32 <= side <= 16384 for side in record.input_size):
         raise RunError(
             f"{training / 'training.json'}: input_size is {shown(record.input_size)}: train again"
         )
-    _, network = load_segmenter(weights)
+    segmenter, network = load_segmenter(weights)
+    num_parameters = sum(one.numel() for one in segmenter.parameters())
+    _check_record(training, record, test, network, num_parameters)
+    _check_targets(folder, name)
     card = model_card(name, network, file_digest(weights), licence, record, test)
     drawing = _drawing(network, record.input_size)
     try:
@@ -182,6 +187,42 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
     except OSError as error:
         raise RunError(f"{folder} cannot be written: {error.strerror}") from None
     return folder / f"{name}.safetensors"
+
+
+def _check_record(
+    training: Path,
+    record: Training,
+    test: FinalScores | None,
+    network: NetworkCard,
+    num_parameters: int,
+) -> None:
+    """Raise a RunError if what a training says of its network is not so."""
+    path, found = training / "training.json", network.genotype.id
+    named = ARCHITECTURES.get(record.label)
+    if record.id != found:
+        raise RunError(f"{path}: id is {record.id}, and {TRAINED} there is {found}: train again")
+    if named is not None and named.id != found:
+        raise RunError(f"{path}: label is {record.label}, and {TRAINED} is another: train again")
+    if record.num_parameters != num_parameters:
+        raise RunError(
+            f"{path}: num_parameters is {record.num_parameters}, and {TRAINED} has "
+            f"{num_parameters}: train again"
+        )
+    if not record.history:
+        raise RunError(f"{path}: history is empty, without any epoch: train again")
+    if test is not None and test.id != found:
+        raise RunError(
+            f"{training / 'test.json'}: id is {shown(test.id)}, and {TRAINED} is {found}: delete "
+            "it to test again"
+        )
+
+
+def _check_targets(folder: Path, name: str) -> None:
+    """Raise a RunError where a file cannot be written, before any is."""
+    for suffix in ("json", "md", "svg", "safetensors"):
+        path = folder / f"{name}.{suffix}"
+        if path.exists() and not path.is_file():
+            raise RunError(f"{path} is no file: remove it, or choose another name")
 
 
 def _drawing(network: NetworkCard, input_size: tuple[int, int]) -> bytes:

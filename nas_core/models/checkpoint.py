@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from nas_core.base.errors import GenotypeError, WeightsError, first_line, shown
-from nas_core.base.files import check_regular, file_digest, read_json, write_bytes
+from nas_core.base.files import check_regular, distinct, file_digest, read_json, write_bytes
 from nas_core.config import NetworkSettings, TileSettings
 from nas_core.data.labels import MAX_CLASSES
 from nas_core.models.segmenter import Segmenter
@@ -75,6 +75,9 @@ class NetworkCard:
         """
         if type(value["format"]) is not int or value["format"] != FORMAT:
             raise ValueError(f"format {shown(value['format'])}, expected {FORMAT}")
+        known = {"format", "genotype", "classes", "palette", "agg_size", "sep_repeats", "tile"}
+        if unknown := value.keys() - known - {DIGEST_KEY}:
+            raise ValueError(f"unknown key {shown(min(unknown))}")
         palette = tuple((red, green, blue) for red, green, blue in value["palette"])
         channels = [channel for colour in palette for channel in colour]
         if not all(type(channel) is int and 0 <= channel <= 255 for channel in channels):
@@ -146,7 +149,7 @@ def load_segmenter(path: Path) -> tuple[Segmenter, NetworkCard]:
     if METADATA_KEY not in metadata:
         raise WeightsError(f"{path} holds weights, but not of a network of this program")
     try:
-        described = json.loads(metadata[METADATA_KEY])
+        described = json.loads(metadata[METADATA_KEY], object_pairs_hook=distinct)
         card = NetworkCard.from_dict(described)
     except (*_MALFORMED, GenotypeError) as error:
         raise WeightsError(f"{path}: its description is malformed: {first_line(error)}") from None

@@ -498,3 +498,9 @@ def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(
     assert code == 143, output
     assert "the same command goes on" in output and "Traceback" not in output
     assert candidates()[: len(done)] == done and len(done) < len(candidates()) < 40
+
+
+def test_a_backend_of_matplotlib_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a notebook leaves it to the commands that it starts."""
+    monkeypatch.setenv("MPLBACKEND", "nowhere")
+    subprocess.run([sys.executable, "-c", "import flows, matplotlib"], timeout=60, check=True)

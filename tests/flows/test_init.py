@@ -29,6 +29,11 @@ def nas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     return partial(run_nas, monkeypatch, capsys)
 
 
+def test_a_name_that_looks_like_an_option(nas, tmp_path: Path) -> None:
+    code, out, _ = nas("init", "--", "-x")
+    assert code == 0 and "cd ./-x && nas search" in out and (tmp_path / "-x").is_dir()
+
+
 def test_a_new_project_has_the_files_of_the_checkout(nas, tmp_path: Path) -> None:
     code, out, _ = nas("init", "mine")
     assert code == 0 and "written: mine" in out

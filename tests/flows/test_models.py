@@ -46,7 +46,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     training = tmp_path / "artifacts" / "trainings" / "arch1-0123"
     training.mkdir(parents=True)
     card = NetworkCard(ARCHITECTURES["arch1"], camvid.CLASSES, camvid.PALETTE, 8, 1)
-    save_segmenter(training / "model.safetensors", seeded(1, card.build), card)
+    network = seeded(1, card.build)
+    save_segmenter(training / "model.safetensors", network, card)
     write_json(
         training / "training.json",
         {
@@ -54,7 +55,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "identity": "0123",
             "started": 1.0,
             "id": ARCHITECTURES["arch1"].id,
-            "num_parameters": 123456,
+            "num_parameters": sum(one.numel() for one in network.parameters()),
             "macs": 10**9,
             "seed": 3,
             "splits": "train",
@@ -76,7 +77,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "reward": 0.5,
         "class_iou": {"sky": 0.9, "road": 0.8},
     }
-    write_json(training / "test.json", {"label": "arch1", "id": "x", **scores})
+    write_json(
+        training / "test.json", {"label": "arch1", "id": ARCHITECTURES["arch1"].id, **scores}
+    )
     (tmp_path / "images").mkdir()
     for name in ("a", "b"):
         Image.effect_noise((40, 24), 60).convert("RGB").save(tmp_path / "images" / f"{name}.jpg")
@@ -111,7 +114,8 @@ def test_a_shipped_model_is_known_by_its_name(nas: Nas, project: Path, training:
     assert card["val"] == {"mean_iou": 0.5} and card["test"]["class_iou"]["sky"] == 0.9
     assert card["weights"]["sha256"] == file_digest(models / "arch1-small.safetensors")
     text = (models / "arch1-small.md").read_text()
-    for part in ("123,456", r"academic use \| only", "| mean_iou | 0.5000 | 0.4000 |", "#808080"):
+    size = sum(one.numel() for one in Predictor.load(training).segmenter.parameters())
+    for part in (f"{size:,}", r"academic use \| only", "| mean_iou | 0.5000 | 0.4000 |", "#808080"):
         assert part in text
 
     drawing = (models / "arch1-small.svg").read_text()
@@ -149,6 +153,42 @@ def test_a_training_of_no_size_is_not_shipped(
     code, _, err = nas("ship", training, "odd", "--data-licence", "none")
     assert code == 1 and "training.json: input_size" in err
     assert not (project / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("training.json", {"id": "ffffffffffff"}, "id is ffffffffffff, and model.safetensors"),
+        ("training.json", {"label": "arch0"}, "label is arch0, and model.safetensors is another"),
+        ("training.json", {"num_parameters": 5}, "num_parameters is 5, and model.safetensors has"),
+        ("training.json", {"history": []}, "history is empty"),
+        ("test.json", {"id": "ffffffffffff"}, "id is 'ffffffffffff', and model.safetensors"),
+    ],
+)
+def test_files_of_two_trainings_are_not_shipped(
+    nas: Nas, project: Path, training: Path, file: str, changes: dict[str, object], message: str
+) -> None:
+    record = json.loads((training / file).read_text())
+    write_json(training / file, {**record, **changes})
+    code, _, err = nas("ship", training, "odd", "--data-licence", "none")
+    assert code == 1 and f"{file}: {message}" in err
+    assert not (project / "models").exists()
+
+
+def test_a_link_to_no_scores_is_no_network_without_scores(nas: Nas, training: Path) -> None:
+    (training / "test.json").unlink()
+    (training / "test.json").symlink_to("nowhere")
+    code, _, err = nas("ship", training, "odd", "--data-licence", "none")
+    assert code == 1 and "test.json cannot be read" in err
+
+
+def test_a_folder_in_the_place_of_a_file_leaves_no_half_of_a_model(
+    nas: Nas, project: Path, training: Path
+) -> None:
+    (project / "models" / "a.safetensors").mkdir(parents=True)
+    code, _, err = nas("ship", training, "a", "--data-licence", "none")
+    assert code == 1 and "a.safetensors is no file: remove it" in err
+    assert [path.name for path in (project / "models").iterdir()] == ["a.safetensors"]
 
 
 def test_masks_give_metrics(nas: Nas, project: Path, training: Path) -> None:

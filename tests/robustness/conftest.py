@@ -65,8 +65,10 @@ def whole_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
     training = root / "artifacts" / "trainings" / "arch1-0123"
     card = NetworkCard(ARCHITECTURES["arch1"], camvid.CLASSES, camvid.PALETTE, 8, 1)
-    save_segmenter(training / "model.safetensors", seeded(1, card.build), card)
-    write_json(training / "training.json", TRAINING)
+    network = seeded(1, card.build)
+    save_segmenter(training / "model.safetensors", network, card)
+    size = {"num_parameters": sum(one.numel() for one in network.parameters())}
+    write_json(training / "training.json", TRAINING | size)
     own_dataset(root / "own")
     for name in ("images", "empty"):
         (root / name).mkdir()

@@ -39,6 +39,8 @@ def pixels(width: int, height: int) -> bytes:
 END = chunk(b"IEND", b"")
 GOOD = SIGNATURE + header(4, 3) + pixels(4, 3) + END
 ZEROS = zlib.compress(bytes(10_000_000))  # 10 MB in 10 KB
+# Of 4x3 pixels: the passes have rows of 1; none; none; 1; 2; 2 and 2; 4, each after a filter.
+INTERLACED = bytes(2 + 2 + 3 + 2 * 3 + 5)
 
 
 def picture(
@@ -77,6 +79,11 @@ BAD_PNG: dict[str, bytes] = {
     "no width": SIGNATURE + header(0, 3) + pixels(0, 3) + END,
     "no height": SIGNATURE + header(4, 0) + pixels(4, 0) + END,
     "too few pixels": SIGNATURE + header(40, 30) + pixels(4, 3) + END,
+    "whole rows too few": SIGNATURE + header(4, 3) + pixels(4, 2) + END,
+    "interlaced, a row of the last pass too few": SIGNATURE
+    + header(4, 3, interlace=1)
+    + chunk(b"IDAT", zlib.compress(INTERLACED[:-5]))
+    + END,
     "pixels are no zlib": SIGNATURE + header(4, 3) + chunk(b"IDAT", b"no zlib at all") + END,
     "depth 3": SIGNATURE + header(4, 3, depth=3) + pixels(4, 3) + END,
     "colour 5": SIGNATURE + header(4, 3, colour=5) + pixels(4, 3) + END,
@@ -122,6 +129,8 @@ BAD_PICTURES: dict[str, tuple[str, bytes]] = {
     "half a PPM": ("ppm", picture("PPM")[:60]),
     "a PPM of billions": ("ppm", b"P6 99999 99999 255\n" + bytes(100)),
     "a PPM without numbers": ("ppm", b"P6 a b c\n"),
+    "a PPM with a value above its greatest": ("ppm", b"P6 1 1 100\n" + bytes([0, 100, 101])),
+    "a PGM with a value of 16 bits above it": ("ppm", b"P5 2 1 1023\n\x03\xff\x04\x00"),
     "PostScript": ("png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"),
     "a GIF": ("png", picture("GIF", "P")),
     "several": (
@@ -139,6 +148,12 @@ def test_images_and_masks_that_are_no_png(tmp_path: Path, name: str) -> None:
         with refused("a.png"):
             read(path)
     accepted_or_refused(lambda: image_size(path))
+
+
+def test_an_interlaced_png_that_is_whole(tmp_path: Path) -> None:
+    content = chunk(b"IDAT", zlib.compress(INTERLACED))
+    (tmp_path / "a.png").write_bytes(SIGNATURE + header(4, 3, interlace=1) + content + END)
+    assert read_image(tmp_path / "a.png").shape == (3, 4, 3)
 
 
 @pytest.mark.parametrize("name", BAD_JPEG)

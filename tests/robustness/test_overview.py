@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from nas_core.base.locks import LOCK_FILE, RunLock, holder
 from nas_core.search.about import ABOUT_FILE
 from nas_core.search.journal import Header, Journal
 from nas_core.training.record import EPOCHS_FILE
+from tests.robustness.cases import refused
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -106,3 +108,13 @@ def test_a_lock_that_says_anything(project: Path) -> None:
         with pytest.raises(RunError, match="is in use by"):
             RunLock(project / SEARCH)
     assert "\x1b" not in said and "\\x1b[2J" in said and len(said) < 3000
+
+
+@pytest.mark.parametrize("folder", ["artifacts", "artifacts/searches", "artifacts/trainings"])
+def test_a_file_in_the_place_of_a_folder_is_not_called_an_empty_one(
+    project: Path, folder: str
+) -> None:
+    shutil.rmtree(project / folder)
+    (project / folder).write_text("x")
+    with refused(f"{folder} is no folder: move it away"):
+        CliRunner().invoke(app, ["status"], catch_exceptions=False)

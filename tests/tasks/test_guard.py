@@ -97,6 +97,17 @@ def test_others_do_not(headers: list[tuple[str, str]], method: str, kind: str) -
         assert sent[1]["body"].startswith(b"Refused: ")
 
 
+def test_no_name_is_no_host() -> None:
+    asked, _ = ask(("host", ""), hosts=("",))
+    assert not asked
+
+
+def test_a_second_site_counts() -> None:
+    sites = [("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")]
+    asked, _ = ask(HOST, *sites)
+    assert not asked
+
+
 def test_a_link_does_not_write() -> None:
     passed, _ = ask(HOST, *LINK, ("sec-fetch-dest", "document"), method="POST")
     assert not passed

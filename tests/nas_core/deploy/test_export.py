@@ -6,7 +6,7 @@ import onnx
 import pytest
 import torch
 
-from nas_core.base.errors import RunError
+from nas_core.base.errors import RunError, WeightsError
 from nas_core.base.seeds import seeded
 from nas_core.data import camvid
 from nas_core.deploy import export
@@ -139,3 +139,53 @@ def test_latencies(network: tuple[Segmenter, NetworkCard], monkeypatch: pytest.M
         assert runtime.speedup == pytest.approx(eager.median_ms / runtime.median_ms)
         assert 0 < runtime.p10_ms <= runtime.median_ms <= runtime.p90_ms
     assert torch.get_num_threads() == before
+
+
+def _other(
+    input_shape: list[int | str], output: str = "logits", kind: int = onnx.TensorProto.FLOAT
+) -> bytes:
+    """An ONNX model of another make, which hands on what it is given."""
+    ends = [
+        onnx.helper.make_tensor_value_info(name, kind, input_shape) for name in ("image", output)
+    ]
+    node = onnx.helper.make_node("Identity", ["image"], [output])
+    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
+    opset = [onnx.helper.make_opsetid("", export.OPSET)]
+    made: bytes = onnx.helper.make_model(
+        graph, opset_imports=opset, ir_version=9
+    ).SerializeToString()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.onnx", _other([1, 3, "h", "w"]), r"its output is \[1, 3, 32, 64\], of 11 classes"),
+        ("a.onnx", _other([1, 3, "h", "w"], "y"), "is no file of nas export"),
+        ("a.onnx", _other([1, "h", "w", 3]), "is no file of nas export"),
+        ("a.onnx", _other([4, 3, "h", "w"]), "is no file of nas export"),
+        ("a.onnx", _other([1, 1, 32, 64]), "is no file of nas export"),
+        (
+            "a.onnx",
+            _other([1, 3, "h", "w"], kind=onnx.TensorProto.FLOAT16),
+            "is no file of nas export",
+        ),
+        ("pytorch", _other([1, 3, "h", "w"]), "its name ends in another way"),
+        ("a.xml", b"<net/>", "no graph of OpenVINO begins there"),
+        ("a.xml", b'<?xml version="1.0"?><!DOCTYPE l []><net/>', "no graph of OpenVINO begins"),
+        ("a.xml", b'<net name="x" version="11"><layers/><edges/></net>', "is no file of nas exp"),
+    ],
+)
+def test_files_that_are_not_of_the_network_are_not_measured(
+    network: tuple[Segmenter, NetworkCard],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+    content: bytes,
+    message: str,
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=message) as raised:
+        list(bench(*network, [(32, 64)], 1, [tmp_path / name]))
+    assert str(tmp_path / name) in str(raised.value)
+    assert capfd.readouterr().err == ""

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
-from nas_core.base.errors import RunError, SettingsError
+from nas_core.base.errors import DataError, RunError, SettingsError
 from nas_core.data.transforms import normalise
 from nas_core.deploy import int8, onnx_int8, openvino_ir
+from nas_core.deploy.calibration import checked_pictures
 from nas_core.deploy.export import OUTPUT, onnx_model, session, synthetic
 from nas_core.deploy.int8 import Pictures, Quantise, Quantised, block_of, check, evenly, export_int8
 from nas_core.deploy.shipping import find_weights
@@ -193,3 +195,14 @@ def test_blocks(node: str, block: str | None) -> None:
 def test_no_images_are_refused(trained: tuple[Segmenter, NetworkCard], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no images"):
         int8.export_int8(*trained, tmp_path / "a.onnx", onnx_int8.quantise, [], Pictures([]), 1.0)
+
+
+def test_masks_without_a_class_are_named_before_any_work(
+    trained: tuple[Segmenter, NetworkCard], tmp_path: Path
+) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (40, 32)).save(tmp_path / "images" / "a.png")
+    Image.new("L", (40, 32), len(trained[1].classes)).save(tmp_path / "masks" / "a.png")
+    with pytest.raises(DataError, match="masks: no pixel of any mask has a class"):
+        checked_pictures([tmp_path / "images"], tmp_path / "masks", None, trained[1])

@@ -111,6 +111,7 @@ def test_foreign_weights(tmp_path: Path) -> None:
         ({"palette": [[0, 0, 0]]}, "1 colours for 3 classes"),
         ({"palette": [[0, 0], [0, 0], [0, 0]]}, "malformed"),
         ({"agg_size": None}, "malformed"),
+        ({"normalisation": {"mean": [0, 0, 0]}}, "unknown key 'normalisation'"),
         ({"classes": ["road", "sky"], "palette": [[0, 0, 0]] * 2}, "decoder.classify"),
         ({"agg_size": 9}, r"decoder\.gather.* expected torch.float32 \[9"),
         ({"sep_repeats": 2}, "missing"),
@@ -132,6 +133,13 @@ def test_a_description_that_is_none(path: Path, description: str) -> None:
     tensors = load_file(path)
     save_file(tensors, path, {METADATA_KEY: description})
     with pytest.raises(WeightsError, match="description is malformed"):
+        load_segmenter(path)
+
+
+def test_a_description_with_a_key_twice(path: Path) -> None:
+    description = json.dumps(CARD.to_dict())[:-1] + ', "agg_size": 8}'
+    _rewrite(path, load_file(path), description)
+    with pytest.raises(WeightsError, match="key 'agg_size' is given twice"):
         load_segmenter(path)
 
 
