@@ -31,8 +31,10 @@ def init(
         raise SettingsError(
             f"{place} holds {encoded}, which MLflow would not find again: choose another name"
         )
-    if lexists(place) and not place.is_dir():
-        raise SettingsError(f"{folder} is no folder: give a new or an empty one")
+    nearest = next(path for path in (place, *place.parents) if lexists(path))
+    if not nearest.is_dir():
+        name = folder if nearest == place else nearest
+        raise SettingsError(f"{name} is no folder: give a new or an empty one")
     if place.is_dir() and any(place.iterdir()):
         raise SettingsError(f"{folder} is not empty: give a new or an empty folder")
     in_git = lay_out(place)
