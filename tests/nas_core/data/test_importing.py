@@ -464,6 +464,7 @@ def test_boxes_alone_are_no_shapes(place: Path) -> None:
 HUGE = [[0, 0, 1e7, 0, 1e7, 1e7]]
 BAD_SHAPES: list[tuple[Any, str]] = [
     ([[1, 1, 4, 4]], "polygons of fewer than 3 points"),
+    ([[0.1, 0.1, 0.9, 0.1, 0.9, 0.8]], "shares of the size in place of pixels"),
     ([[1, 1, 4, 4, 5]], "polygons that are no list x, y, x, y"),
     ([[20, 1, 30, 1, 30, 4]], "shapes outside of their image"),
     ([[1, -9, 3, -9, 3, -2]], "shapes outside of their image"),
