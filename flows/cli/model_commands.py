@@ -14,6 +14,7 @@ from rich.console import Console
 from flows.cli import tables
 from flows.cli.completion import model_names
 from nas_core.base.errors import DataError, RunError, SettingsError
+from nas_core.base.files import check_writable
 from nas_core.config import find_project, project_dir
 
 if TYPE_CHECKING:
@@ -290,12 +291,13 @@ def bench(
 
 
 def check_output(option: str, path: Path, suffixes: tuple[str, ...]) -> None:
-    """Refuse a file to write that has another suffix or lies in no folder."""
+    """Refuse a file to write that has another suffix or lies in no folder that takes it."""
     if path.suffix not in suffixes or path.is_dir():
         expected = " or ".join(suffixes)
         raise SettingsError(f"{option} {path}: expected the path of a file that ends in {expected}")
     if not path.absolute().parent.is_dir():
         raise RunError(f"{option} {path}: the folder {path.parent} does not exist")
+    check_writable(path.absolute().parent, f"give {option} another place")
 
 
 def _size(text: str) -> tuple[int, int]:

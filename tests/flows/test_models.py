@@ -331,6 +331,7 @@ def test_label_ids_for_the_server_of_cityscapes(nas: Nas, project: Path) -> None
         (["predict", "--model", "T", "images", "--out", "o", "--label-ids"], "classes of Citysc"),
         (["export", "T", "--out", "a.pt"], "ends in .onnx"),
         (["export", "T", "--out", "nowhere/a.onnx"], "the folder nowhere does not exist"),
+        (["export", "T", "--out", "/proc/a.onnx"], "/proc cannot be written"),
         (["export", "nothing", "--out", "a.onnx"], "unknown model 'nothing'"),
         (["export", "T", "--out", "a.onnx", "--size", "480"], "expected WIDTHxHEIGHT"),
         (["export", "T", "--out", "a.onnx", "--format", "openvino"], "ends in .xml"),

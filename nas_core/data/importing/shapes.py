@@ -180,7 +180,7 @@ def _polygon(points: Points, size: Size) -> Points:
         raise ShapeError("polygons of fewer than 3 points")
     _check_outline(points)
     _check_inside(points, size)
-    if size != (1, 1) and 0 <= points.min() and points.max() <= 1:
+    if size != (1, 1) and points.min() >= 0 and points.max() <= 1:
         raise ShapeError("polygons within one pixel, as of shares of the size in place of pixels")
     return points
 
