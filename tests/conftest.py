@@ -21,6 +21,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Read when Ray is imported, and inherited by its nodes. Without, Ray keeps a token in ~/.ray.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+# MLflow would start ten processes for work that nobody asks for.
+os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 # What no test looks at, and what a server would ask its database for every five seconds.
 os.environ.update(
     {

@@ -43,7 +43,6 @@ def mlflow(
         home,
         {
             "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{home}/mlflow.db",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         },
     )
     server.start()

@@ -84,7 +84,7 @@ def server(root: Path) -> Iterator[str]:
         yield address
     finally:
         os.killpg(process.pid, 15)
-        process.wait(20)
+        process.wait(120)
 
 
 def _wait_for(address: str, process: "subprocess.Popen[bytes]") -> None:
