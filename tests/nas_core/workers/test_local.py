@@ -134,7 +134,9 @@ def test_closing_ends_a_worker_that_is_about_to_start(tmp_path: Path) -> None:
             working.result(120)
         with pytest.raises(RunError, match="stopped with all others"):
             workers.call(calls.pid)
-    assert not mark.exists()
+    # On a busy machine it may have begun before it was ended.
+    begun = mark.read_text() if mark.exists() else ""
+    assert not begun or not psutil.pid_exists(int(begun))
 
 
 def test_a_worker_ends_with_its_parent_however_that_ends(tmp_path: Path) -> None:
