@@ -20,10 +20,9 @@ from rich.table import Table
 
 from nas_core.data.images import read_image, read_mask
 from nas_core.data.pictures import find_pictures
-from nas_core.data.transforms import normalise
 from nas_core.deploy import int8, onnx_int8, openvino_ir
 from nas_core.deploy.calibration import calibration_images
-from nas_core.deploy.export import INPUT, OUTPUT, Runtime, onnx_model, session
+from nas_core.deploy.export import INPUT, OUTPUT, Runtime, network_input, onnx_model, session
 from nas_core.deploy.shipping import find_weights
 from nas_core.models.checkpoint import load_segmenter
 
@@ -45,10 +44,9 @@ def measure(camvid: Path, model: str, runs: int, part: int = 4) -> list[dict[str
     images = [read_image(path) for path in names]
     num_classes = len(card.classes)
     masks = [read_mask(camvid / "valannot" / path.name, num_classes + 1) for path in names]
-    inputs = [normalise(image[None].copy()).contiguous().numpy() for image in images]
+    inputs = [network_input(image[None]) for image in images]
     calibrating = [
-        normalise(image[None].copy()).contiguous().numpy()
-        for image in calibration_images([camvid / "train"], None, card)
+        network_input(image[None]) for image in calibration_images([camvid / "train"], None, card)
     ]
     openvino_ir.check_packages(quantised=True)
     runtimes: dict[str, Runtime] = {}
@@ -75,8 +73,7 @@ def measure(camvid: Path, model: str, runs: int, part: int = 4) -> list[dict[str
         name: [runtime.run([OUTPUT], {INPUT: image})[0][0].argmax(0) for image in inputs]
         for name, runtime in runtimes.items()
     }
-    int8.NUM_TIMED = runs
-    times = int8.cpu_milliseconds(runtimes, inputs[0])
+    times = int8.cpu_milliseconds(runtimes, inputs[0], runs)
     rows = []
     for name in runtimes:
         checked = int8.check(labels[BASE], labels[name], masks, num_classes)

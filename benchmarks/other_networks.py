@@ -19,11 +19,11 @@ import time
 import types
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import onnxruntime
 import torch
 import typer
 from rich.console import Console
@@ -33,7 +33,9 @@ from torch import nn
 from nas_core.base.errors import NasError, SettingsError
 from nas_core.deploy.export import INPUT, OPSET, onnx_model, session
 from nas_core.deploy.shipping import find_weights
+from nas_core.deploy.turns import by_turns
 from nas_core.models.checkpoint import load_segmenter
+from nas_core.models.cost import num_parameters
 
 # The first is what the others are compared with.
 OWN = ("arch0-camvid", "arch1-camvid", "camvid0-camvid")
@@ -42,7 +44,6 @@ OTHERS: Mapping[str, Mapping[str, int]] = {
     "ESPNet": {"p": 2, "q": 8}, "CGNet": {}, "EDANet": {}, "DABNet": {}, "FPENet": {},
 }  # fmt: skip
 NUM_CLASSES = 11
-NUM_WARM_UPS = 2
 
 
 def load_other(code: Path, name: str) -> nn.Module:
@@ -82,10 +83,6 @@ def own_onnx(name: str, size: tuple[int, int]) -> tuple[bytes, int]:
     return onnx_model(segmenter, card, size), num_parameters(segmenter)
 
 
-def num_parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def measure(code: Path, size: tuple[int, int], num_rounds: int) -> list[dict[str, Any]]:
     """Of each network its parameters, its CPU time, and that relative to the first one's."""
     others = {name: load_other(code, name) for name in OTHERS}
@@ -94,12 +91,11 @@ def measure(code: Path, size: tuple[int, int], num_rounds: int) -> list[dict[str
         models[name] = other_onnx(network, size), num_parameters(network)
     sessions = {name: session(model, threads=1) for name, (model, _) in models.items()}
     image = np.random.default_rng(0).standard_normal((1, 3, *size), np.float32)
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    for number in range(NUM_WARM_UPS + num_rounds):
-        for name, runtime in sessions.items():
-            milliseconds = _run(runtime, image, size)
-            if number >= NUM_WARM_UPS:
-                times[name].append(milliseconds)
+    for runtime in sessions.values():
+        (logits,) = runtime.run(None, {INPUT: image})
+        assert logits.shape == (1, NUM_CLASSES, *size)
+    runs = {name: partial(one.run, None, {INPUT: image}) for name, one in sessions.items()}
+    times = by_turns(runs, num_rounds, warm_ups=1, clock=time.process_time)
     first = np.array(times[OWN[0]])
     return [
         {
@@ -110,14 +106,6 @@ def measure(code: Path, size: tuple[int, int], num_rounds: int) -> list[dict[str
         }
         for name, values in times.items()
     ]
-
-
-def _run(runtime: onnxruntime.InferenceSession, image: np.ndarray, size: tuple[int, int]) -> float:
-    started = time.process_time()
-    (logits,) = runtime.run(None, {INPUT: image})
-    milliseconds = 1000 * (time.process_time() - started)
-    assert logits.shape == (1, NUM_CLASSES, *size)
-    return milliseconds
 
 
 def main(

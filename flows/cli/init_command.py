@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os.path import lexists
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from nas_core.base.addresses import encoded_part
 from nas_core.base.errors import SettingsError
-from nas_core.base.files import resolved
+from nas_core.base.files import nearest, resolved
 from nas_core.config import with_text
 
 console = Console(markup=False)
@@ -31,9 +30,8 @@ def init(
         raise SettingsError(
             f"{place} holds {encoded}, which MLflow would not find again: choose another name"
         )
-    nearest = next(path for path in (place, *place.parents) if lexists(path))
-    if not nearest.is_dir():
-        name = folder if nearest == place else nearest
+    if not (found := nearest(place)).is_dir():
+        name = folder if found == place else found
         raise SettingsError(f"{name} is no folder: give a new or an empty one")
     if place.is_dir() and any(place.iterdir()):
         raise SettingsError(f"{folder} is not empty: give a new or an empty folder")

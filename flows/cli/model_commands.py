@@ -196,15 +196,10 @@ def export(
     if to.is_int8:
         _export_int8(segmenter, card, out, images or [], to, fixed, calibration, masks, max_loss)
         return
-    from nas_core.data.images import read_image
     from nas_core.data.pictures import find_pictures
-    from nas_core.models.labelling import check_memory
+    from nas_core.deploy.export import read_picture
 
-    pictures = []
-    for path in find_pictures(images or []):
-        pictures.append(read_image(path, upright=True))
-        height, width = pictures[-1].shape[:2]
-        check_memory(path, (height, width))
+    pictures = [read_picture(path) for path in find_pictures(images or [])]
     if to is Format.onnx:
         from nas_core.deploy.export import export_onnx as write
     else:

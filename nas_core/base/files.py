@@ -55,6 +55,11 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         raise RunError(f"{path} cannot be written: {reason}") from error
 
 
+def nearest(path: Path) -> Path:
+    """What is there of a path: itself, or the first above it; a link to nowhere is."""
+    return next(place for place in (path, *path.parents) if lexists(place))
+
+
 def check_writable(folder: Path, remedy: str) -> None:
     """See that files can be made in a folder, or the folder itself; nothing is left there.
 
@@ -65,8 +70,7 @@ def check_writable(folder: Path, remedy: str) -> None:
         RunError: they cannot.
     """
     try:
-        existing = next(path for path in (folder, *folder.parents) if lexists(path))
-        tempfile.TemporaryFile(dir=existing).close()
+        tempfile.TemporaryFile(dir=nearest(folder)).close()
     except OSError as error:
         raise RunError(f"{folder} cannot be written ({error.strerror}): {remedy}") from None
 

@@ -18,6 +18,7 @@ from nas_core.base.errors import SettingsError, WeightsError, first_line
 from nas_core.base.files import check_regular
 from nas_core.deploy.export import INPUT, NOT_ONNX, OUTPUT, Runtime, input_size, onnx_model, session
 from nas_core.deploy.openvino_ir import OpenVinoSession, check_packages
+from nas_core.deploy.turns import by_turns
 from nas_core.models.checkpoint import NetworkCard
 from nas_core.models.labelling import check_memory
 from nas_core.models.segmenter import Segmenter
@@ -99,7 +100,7 @@ def bench(
             for name, (exported, fixed) in exports.items():
                 if fixed in (None, (height, width)):
                     runs[name] = partial(exported.run, [OUTPUT], inputs)
-            times = _measure(runs)
+            times = by_turns(runs, NUM_RUNS, warm_ups=NUM_WARM_UPS, clock=time.perf_counter)
             baseline = float(np.median(times["pytorch"]))
             yield [
                 Latency(
@@ -165,17 +166,6 @@ def _try(runtime: Runtime, size: tuple[int, int], num_classes: int) -> None:
     (logits,) = runtime.run([OUTPUT], {INPUT: np.zeros((1, 3, *size), np.float32)})
     if logits.shape != (1, num_classes, *size):
         raise ValueError(f"its output is {list(logits.shape)}, of {num_classes} classes expected")
-
-
-def _measure(runs: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {backend: [] for backend in runs}
-    for index in range(NUM_WARM_UPS + NUM_RUNS):
-        for backend, run in runs.items():
-            started = time.perf_counter()
-            run()
-            if index >= NUM_WARM_UPS:
-                times[backend].append(1000 * (time.perf_counter() - started))
-    return times
 
 
 @contextmanager

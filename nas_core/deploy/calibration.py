@@ -10,13 +10,12 @@ import numpy.typing as npt
 
 from nas_core.base.errors import DataError, SettingsError
 from nas_core.base.paths import artifacts_folder
-from nas_core.data.images import read_image
 from nas_core.data.pictures import find_pictures
 from nas_core.data.prepared import PreparedData
+from nas_core.deploy.export import read_picture
 from nas_core.deploy.int8 import Pictures, evenly
 from nas_core.deploy.predict import mask_reader
 from nas_core.models.checkpoint import NetworkCard
-from nas_core.models.labelling import check_memory
 
 NUM_CALIBRATION = 24
 NUM_CHECKED = 100
@@ -60,7 +59,7 @@ def calibration_images(
     """
     if places:
         paths = find_pictures(places)
-        return [_read(paths[row]) for row in evenly(len(paths), NUM_CALIBRATION)]
+        return [read_picture(paths[row]) for row in evenly(len(paths), NUM_CALIBRATION)]
     train = prepared_data(root, card).split("train")
     return [np.array(train.images[row]) for row in evenly(len(train), NUM_CALIBRATION)]
 
@@ -79,12 +78,12 @@ def checked_pictures(
         paths = find_pictures(images)
         paths = [paths[row] for row in evenly(len(paths), NUM_CHECKED)]
         if masks is None:
-            return Pictures([_read(path) for path in paths])
+            return Pictures([read_picture(path) for path in paths])
         read = mask_reader(masks, card.classes)
         truth = [read(path) for path in paths]
         if all((mask >= len(card.classes)).all() for mask in truth):
             raise DataError(f"--masks {masks}: no pixel of any mask has a class; check the masks")
-        pictures = Pictures([_read(path) for path in paths], truth)
+        pictures = Pictures([read_picture(path) for path in paths], truth)
         for path, image, mask in zip(paths, pictures.images, truth, strict=True):
             if image.shape[:2] != mask.shape:
                 raise DataError(
@@ -103,10 +102,3 @@ def checked_pictures(
     for mask in truth:
         mask[mask == data.ignore_index] = unlabelled
     return Pictures([np.array(val.images[row]) for row in rows], truth)
-
-
-def _read(path: Path) -> npt.NDArray[np.uint8]:
-    image = read_image(path, upright=True)
-    height, width = image.shape[:2]
-    check_memory(path, (height, width))
-    return image

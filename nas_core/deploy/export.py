@@ -30,13 +30,14 @@ from torch import nn
 
 from nas_core.base.errors import RunError
 from nas_core.base.files import write_bytes
+from nas_core.data.images import read_image
 from nas_core.data.street_scene import draw_scene
 from nas_core.data.transforms import normalise
 from nas_core.deploy.folding import fold_batch_norms
 from nas_core.deploy.shipping import normalisation
 from nas_core.models.checkpoint import NetworkCard
 from nas_core.models.depthwise import DepthwiseConv2d
-from nas_core.models.labelling import check_array
+from nas_core.models.labelling import check_array, check_memory
 from nas_core.models.segmenter import Segmenter, most_likely
 
 INPUT, OUTPUT = "image", "logits"
@@ -92,23 +93,29 @@ def export_onnx(
         WeightsError: PyTorch's logits are not finite. Then there is none either.
         ValueError: an image has another shape or type, or no pixels.
     """
-    for image in images:
-        check_array(image)
+    pictures = batches(images, size)
     model = onnx_model(segmenter, card, size)
-    agreement = compare(segmenter, session(model), batches(images, size))
-    check_agreement(path, "ONNX Runtime", agreement)
+    agreement = agreed(path, "ONNX Runtime", segmenter, session(model), pictures)
     write_bytes(path, model)
     return agreement
 
 
-def check_agreement(path: Path, runtime: str, agreement: Agreement) -> None:
-    """Raise a RunError if a runtime is too far from PyTorch for `path` to be written."""
+def agreed(
+    path: Path,
+    name: str,
+    segmenter: Segmenter,
+    runtime: Runtime,
+    pictures: Sequence[npt.NDArray[np.uint8]],
+) -> Agreement:
+    """See `compare`. Raises a RunError if it is too far from PyTorch for `path` to be written."""
+    agreement = compare(segmenter, runtime, pictures)
     if not agreement.logits <= MAX_LOGIT_DIFFERENCE or agreement.labels > MAX_LABEL_SHARE:
         raise RunError(
-            f"{path} is not written: {runtime} differs from PyTorch by {agreement.logits:.2g} "
+            f"{path} is not written: {name} differs from PyTorch by {agreement.logits:.2g} "
             f"in a logit (at most {MAX_LOGIT_DIFFERENCE:g}) and in {agreement.labels:.2%} of the "
             f"pixels (at most {MAX_LABEL_SHARE:.1%})"
         )
+    return agreement
 
 
 def onnx_model(
@@ -221,10 +228,34 @@ def compare(
 def batches(
     images: Sequence[npt.NDArray[np.uint8]], size: tuple[int, int] | None
 ) -> list[npt.NDArray[np.uint8]]:
-    """Images (1, H, W, 3), of this size if there is one; synthetic ones if there are none."""
+    """Images (1, H, W, 3), of this size if there is one; synthetic ones if there are none.
+
+    Raises:
+        ValueError: an image is not RGB (H, W, 3) of uint8, or has no pixels.
+    """
+    for image in images:
+        check_array(image)
     if not images:
         return synthetic(((1, *size),) if size else _SYNTHETIC_SIZES)
     return [resized(image, size)[None] for image in images]
+
+
+def network_input(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """RGB (N, H, W, 3) as a runtime takes them."""
+    inputs: npt.NDArray[np.float32] = normalise(images.copy()).contiguous().numpy()
+    return inputs
+
+
+def read_picture(path: Path) -> npt.NDArray[np.uint8]:
+    """An upright image, RGB (H, W, 3), that a network is to be checked on.
+
+    Raises:
+        DataError: it cannot be read, or needs more memory than is free.
+    """
+    image = read_image(path, upright=True)
+    height, width = image.shape[:2]
+    check_memory(path, (height, width))
+    return image
 
 
 def resized(picture: npt.NDArray[np.uint8], size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:

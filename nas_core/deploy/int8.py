@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +21,17 @@ import torch
 from nas_core.base.errors import RunError
 from nas_core.base.files import write_bytes
 from nas_core.data.transforms import normalise
-from nas_core.deploy.export import INPUT, OUTPUT, Runtime, batches, onnx_model, resized, session
+from nas_core.deploy.export import (
+    INPUT,
+    OUTPUT,
+    Runtime,
+    batches,
+    network_input,
+    onnx_model,
+    resized,
+    session,
+)
+from nas_core.deploy.turns import by_turns
 from nas_core.models.checkpoint import NetworkCard
 from nas_core.models.labelling import check_array
 from nas_core.models.segmenter import Segmenter, most_likely
@@ -133,12 +144,13 @@ def export_int8(
     """
     if not calibration or not pictures.images:
         raise ValueError("there are no images")
-    for image in (*calibration, *pictures.images):
+    for image in pictures.images:
         check_array(image)
+    calibrating = batches(calibration, size)
     pictures = pictures.at(size)
     expected = [_labels(segmenter, image) for image in pictures.images]  # or it has no finite ones
     plain = onnx_model(segmenter, card, size)
-    quantised = quantise(plain, card, [_inputs(image) for image in batches(calibration, size)])
+    quantised = quantise(plain, card, list(map(network_input, calibrating)))
     runtime = quantised.session(1)
     found = [_run(runtime, image) for image in pictures.images]
     checked = check(expected, found, pictures.masks, len(card.classes))
@@ -152,7 +164,7 @@ def export_int8(
             + ". Give other calibration images, or raise --max-loss"
         )
     times = cpu_milliseconds(
-        {"plain": session(plain, 1), "int8": runtime}, _inputs(pictures.images[0][None])
+        {"plain": session(plain, 1), "int8": runtime}, network_input(pictures.images[0][None])
     )
     write_files(path, quantised.files)
     return Checked(
@@ -197,16 +209,11 @@ def costliest(
 
 
 def cpu_milliseconds(
-    runtimes: Mapping[str, Runtime], inputs: npt.NDArray[np.float32]
+    runtimes: Mapping[str, Runtime], inputs: npt.NDArray[np.float32], num: int = NUM_TIMED
 ) -> dict[str, float]:
-    """Median CPU time of one image (1, 3, H, W) in each, by turns, so that other work slows all."""
-    times: dict[str, list[float]] = {name: [] for name in runtimes}
-    for index in range(NUM_TIMED + 2):
-        for name, runtime in runtimes.items():
-            started = time.process_time()
-            runtime.run([OUTPUT], {INPUT: inputs})
-            if index >= 2:
-                times[name].append(1000 * (time.process_time() - started))
+    """Median CPU time of one image (1, 3, H, W) in each, over `num` runs by turns."""
+    runs = {name: partial(one.run, [OUTPUT], {INPUT: inputs}) for name, one in runtimes.items()}
+    times = by_turns(runs, num, warm_ups=2, clock=time.process_time)
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
@@ -225,11 +232,6 @@ def evenly(number: int, most: int) -> Iterator[int]:
     return (index * number // taken for index in range(taken))
 
 
-def _inputs(images: Array) -> npt.NDArray[np.float32]:
-    inputs: npt.NDArray[np.float32] = normalise(images.copy()).contiguous().numpy()
-    return inputs
-
-
 @torch.inference_mode()
 def _labels(segmenter: Segmenter, image: Array) -> npt.NDArray[np.int64]:
     logits = segmenter(normalise(image[None].copy()))
@@ -238,7 +240,7 @@ def _labels(segmenter: Segmenter, image: Array) -> npt.NDArray[np.int64]:
 
 
 def _run(runtime: Runtime, image: Array) -> npt.NDArray[np.int64]:
-    (logits,) = runtime.run([OUTPUT], {INPUT: _inputs(image[None])})
+    (logits,) = runtime.run([OUTPUT], {INPUT: network_input(image[None])})
     labels: npt.NDArray[np.int64] = logits[0].argmax(0)
     return labels
 

@@ -23,15 +23,13 @@ from nas_core.base.errors import SettingsError
 from nas_core.deploy.export import (
     Agreement,
     Runtime,
+    agreed,
     batches,
-    check_agreement,
-    compare,
     metadata,
     onnx_model,
 )
 from nas_core.deploy.int8 import KEPT_BLOCKS, block_of, write_files
 from nas_core.models.checkpoint import NetworkCard
-from nas_core.models.labelling import check_array
 from nas_core.models.segmenter import Segmenter
 
 
@@ -64,11 +62,9 @@ def export_openvino(
         SettingsError: the package openvino is missing.
     """
     check_packages(quantised=False)
-    for image in images:
-        check_array(image)
+    pictures = batches(images, size)
     model = converted(onnx_model(segmenter, card, size))
-    agreement = compare(segmenter, OpenVinoSession(model), batches(images, size))
-    check_agreement(path, "OpenVINO", agreement)
+    agreement = agreed(path, "OpenVINO", segmenter, OpenVinoSession(model), pictures)
     write_files(path, serialised(model, card))
     return agreement
 

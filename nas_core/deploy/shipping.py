@@ -19,6 +19,7 @@ from nas_core.base.markdown import table
 from nas_core.base.paths import shipped_models
 from nas_core.config import TileSettings, find_project
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
+from nas_core.models.cost import num_parameters
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training.record import FinalScores, Recipe, Training
@@ -174,8 +175,7 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
             f"{training / 'training.json'}: input_size is {shown(record.input_size)}: train again"
         )
     segmenter, network = load_segmenter(weights)
-    num_parameters = sum(one.numel() for one in segmenter.parameters())
-    _check_record(training, record, test, network, num_parameters)
+    _check_record(training, record, test, network, num_parameters(segmenter))
     _check_targets(folder, name)
     card = model_card(name, network, file_digest(weights), licence, record, test)
     drawing = _drawing(network, record.input_size)

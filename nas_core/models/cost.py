@@ -75,7 +75,7 @@ def _measure(
     macs, logits = _count_macs(decoder, [torch.empty(shape, device="meta") for shape in taps])
     _, _, height, width = logits.shape
     return Cost(
-        encoder_parameters + _num_parameters(decoder),
+        encoder_parameters + num_parameters(decoder),
         encoder_macs + macs,
         (height, width),
         tuple((channels, high, wide) for _, channels, high, wide in pool),
@@ -88,7 +88,7 @@ def count_parameters(
     """`Cost.num_parameters` alone, in a fraction of the time."""
     with torch.device("meta"):
         decoder = Decoder(genotype, num_classes, agg_size, sep_repeats)
-    return _num_encoder_parameters() + _num_parameters(decoder)
+    return _num_encoder_parameters() + num_parameters(decoder)
 
 
 def encoder_cost(input_size: tuple[int, int]) -> tuple[int, int]:
@@ -103,16 +103,17 @@ def _encoder_cost(input_size: tuple[int, int]) -> tuple[int, int, list[torch.Siz
         encoder = Encoder().eval()
         image = torch.empty(1, 3, *input_size)
     macs, taps = _count_macs(encoder, image)
-    return _num_parameters(encoder), macs, [tap.shape for tap in taps]
+    return num_parameters(encoder), macs, [tap.shape for tap in taps]
 
 
 @cache
 def _num_encoder_parameters() -> int:
     with torch.device("meta"):
-        return _num_parameters(Encoder())
+        return num_parameters(Encoder())
 
 
-def _num_parameters(network: nn.Module) -> int:
+def num_parameters(network: nn.Module) -> int:
+    """Of all its parts."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
