@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from nas_core.base.seeds import seeded
-from nas_core.config import MetaValSettings, ProxySettings
+from nas_core.config import DEFAULT_ENCODER, MetaValSettings, ProxySettings
 from nas_core.data.meta_val import choose_meta_val
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch, normalise, resized
@@ -42,6 +42,7 @@ class BaselineTask:
     num_classes: int
     ignore_index: int
     class_weights: Tensor
+    encoder: str
     encoder_state: dict[str, Tensor]
     meta_train: Split
     meta_val: Split
@@ -65,6 +66,7 @@ def build_baseline(
     *,
     meta_val: MetaValSettings,
     seed: int,
+    encoder_name: str = DEFAULT_ENCODER,
 ) -> BaselineTask:
     """The counterpart of `build_proxy_task`."""
     train = resized(
@@ -76,7 +78,7 @@ def build_baseline(
     )
     chosen = choose_meta_val(train.names, train.groups, meta_val)
     meta_train = train.rows(chosen.train)
-    encoder = seeded(seed, Encoder)
+    encoder = seeded(seed, lambda: Encoder(encoder_name))
     if encoder_state is not None:
         encoder.load_state_dict(encoder_state)
     plain_convolutions(encoder).to(device).eval()
@@ -96,6 +98,7 @@ def build_baseline(
         num_classes=data.num_classes,
         ignore_index=data.ignore_index,
         class_weights=class_weights(torch.as_tensor(data.label_shares)).to(device),
+        encoder=encoder_name,
         encoder_state={name: tensor.cpu().clone() for name, tensor in encoder.state_dict().items()},
         meta_train=meta_train,
         meta_val=train.rows(chosen.val),
@@ -109,7 +112,7 @@ def train_baseline(task: BaselineTask, genotype: Genotype, *, seed: int) -> Base
     segmenter = seeded(
         seed,
         lambda: Segmenter.build(
-            genotype, task.num_classes, settings.agg_size, settings.sep_repeats
+            genotype, task.num_classes, settings.agg_size, settings.sep_repeats, task.encoder
         ),
     )
     segmenter.encoder.load_state_dict(task.encoder_state)

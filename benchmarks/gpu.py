@@ -46,7 +46,7 @@ from nas_core.base.paths import prepared_folder
 from nas_core.config import Settings, load_settings, project_dir
 from nas_core.data.prepared import PreparedData, prepare
 from nas_core.models.compute import Compute
-from nas_core.models.encoder import load_encoder_weights
+from nas_core.models.encoder import encoder_weights
 from nas_core.search.candidates import proxy_task, score_candidate
 from nas_core.search.loop import Search
 from nas_core.search.sampling import sample_architectures
@@ -244,11 +244,12 @@ def _baseline(settings: Settings, root: Path, genotypes: list[Genotype]) -> floa
     """Hours that the straightforward loop takes for these candidates."""
     task = build_baseline(
         PreparedData.open(prepared_folder(root, settings)),
-        load_encoder_weights(settings.encoder.weights, root),
+        encoder_weights(settings, root),
         settings.search.proxy,
         Compute.from_settings(settings.compute).device,
         meta_val=settings.search.meta_val,
         seed=settings.seed,
+        encoder_name=settings.network.encoder,
     )
     started = time.perf_counter()
     for genotype in genotypes:
@@ -269,7 +270,7 @@ def _images_per_second(settings: Settings, root: Path, folder: Path, seed: int) 
     result = train_fully(
         data,
         ARCHITECTURES["arch0"],
-        load_encoder_weights(settings.encoder.weights, root),
+        encoder_weights(settings, root),
         settings.network,
         settings.train,
         Compute.from_settings(settings.compute),

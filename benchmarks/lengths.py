@@ -35,7 +35,7 @@ from nas_core.data.lengths import lengths
 from nas_core.data.prepared import PreparedData, prepare
 from nas_core.data.transforms import resized
 from nas_core.models.compute import Compute
-from nas_core.models.encoder import load_encoder_weights
+from nas_core.models.encoder import encoder_weights
 from nas_core.search.identity import candidate_seed
 from nas_core.search.sampling import sample_architectures
 from nas_core.space.architectures import find_architecture
@@ -75,7 +75,7 @@ def trained(
     settings: Settings, root: Path, data: PreparedData, genotype: Genotype, seed: int
 ) -> dict[str, float]:
     """val_mean_iou and seconds of a full training; it goes on where it was stopped."""
-    encoder = load_encoder_weights(settings.encoder.weights, root)
+    encoder = encoder_weights(settings, root)
     compute = Compute.from_settings(settings.compute)
     about = (data, genotype, encoder, settings.network, settings.train, compute)
     folder = artifacts_folder(root) / "lengths" / training_identity(*about, seed)
@@ -100,11 +100,17 @@ def proxy_runs(
     settings: Settings, root: Path, data: PreparedData, networks: dict[str, Genotype]
 ) -> list[dict[str, Any]]:
     """A row a training: id, seed, reward on meta-val, val_reward, seconds."""
-    encoder = load_encoder_weights(settings.encoder.weights, root)
+    encoder = encoder_weights(settings, root)
     compute = Compute.from_settings(settings.compute)
     proxy = settings.search.proxy
     task = build_proxy_task(
-        data, encoder, proxy, compute, meta_val=settings.search.meta_val, seed=settings.seed
+        data,
+        encoder,
+        proxy,
+        compute,
+        meta_val=settings.search.meta_val,
+        seed=settings.seed,
+        encoder_name=settings.network.encoder,
     )
     val = resized(
         data.split("val"),

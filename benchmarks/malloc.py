@@ -26,6 +26,7 @@ from benchmarks.memory import peak_gib
 from nas_core.base.errors import NasError
 from nas_core.config import Settings, load_settings, project_dir
 from nas_core.models.compute import Compute, keep_freed_memory
+from nas_core.models.cost import form_of
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
@@ -45,7 +46,7 @@ class Steps:
             keep_freed_memory()
         recipe, network = settings.train, settings.network
         self.compute = Compute.from_settings(settings.compute)
-        segmenter = Segmenter.build(genotype, NUM_CLASSES, network.agg_size, network.sep_repeats)
+        segmenter = Segmenter.build(genotype, **form_of(network, NUM_CLASSES))
         self.segmenter = self.compute.place(segmenter).train()
         shape = (recipe.batch_size, recipe.crop_height, recipe.crop_width)
         images = torch.rand(shape[0], 3, *shape[1:])

@@ -31,6 +31,7 @@ from nas_core.config import Settings, load_settings, project_dir
 from nas_core.data.cityscapes import NUM_LABEL_IDS
 from nas_core.data.prepared import PreparedData, prepare
 from nas_core.models.compute import Compute
+from nas_core.models.cost import form_of
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
@@ -68,9 +69,7 @@ def score(settings: Settings, root: Path, genotype: Genotype) -> dict[str, float
     """Peaks of the evaluation of one image."""
     data, compute = _set_up(settings, root)
     network = settings.network
-    segmenter = compute.place(
-        Segmenter.build(genotype, data.num_classes, network.agg_size, network.sep_repeats)
-    )
+    segmenter = compute.place(Segmenter.build(genotype, **form_of(network, data.num_classes)))
     evaluate(segmenter, data.split("val"), data.num_classes, data.ignore_index)
     return _peaks(compute)
 

@@ -40,7 +40,7 @@ from nas_core.base.paths import prepared_folder
 from nas_core.config import Settings, load_settings, project_dir
 from nas_core.data.prepared import PreparedData, prepare
 from nas_core.models.compute import Compute
-from nas_core.models.encoder import load_encoder_weights
+from nas_core.models.encoder import encoder_weights
 from nas_core.search.candidates import proxy_task
 from nas_core.search.sampling import sample_architectures
 from nas_core.space.architectures import ARCHITECTURES
@@ -143,11 +143,12 @@ def _describe(settings: Settings) -> str:
 def _baseline_task(settings: Settings, root: Path) -> BaselineTask:
     return build_baseline(
         PreparedData.open(prepared_folder(root, settings)),
-        load_encoder_weights(settings.encoder.weights, root),
+        encoder_weights(settings, root),
         settings.search.proxy,
         Compute.from_settings(settings.compute).device,
         meta_val=settings.search.meta_val,
         seed=settings.seed,
+        encoder_name=settings.network.encoder,
     )
 
 

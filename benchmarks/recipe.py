@@ -32,7 +32,7 @@ from nas_core.base.paths import artifacts_folder, prepared_folder
 from nas_core.config import Settings, TrainSettings, load_settings, project_dir
 from nas_core.data.prepared import PreparedData, Split, pictures_of, prepare
 from nas_core.models.compute import Compute
-from nas_core.models.encoder import load_encoder_weights
+from nas_core.models.encoder import encoder_weights
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import train_fully, training_identity
@@ -110,7 +110,7 @@ def score(
     seed: int,
 ) -> dict[str, Any]:
     """One training's row: variant, seed, val_mean_iou, val IoU by class, seconds."""
-    encoder_state = load_encoder_weights(settings.encoder.weights, root)
+    encoder_state = encoder_weights(settings, root)
     compute = Compute.from_settings(settings.compute)
     recipe = variants(settings.train)[variant]
     about = (data, genotype, encoder_state, settings.network, recipe, compute)

@@ -33,7 +33,7 @@ from nas_core.config import Settings, load_settings, project_dir
 from nas_core.data.prepared import PreparedData, Split, prepare
 from nas_core.data.transforms import resized
 from nas_core.models.compute import Compute
-from nas_core.models.encoder import load_encoder_weights
+from nas_core.models.encoder import encoder_weights
 from nas_core.models.state import state_digest
 from nas_core.search.candidates import proxy_task
 from nas_core.search.identity import candidate_seed
@@ -88,7 +88,7 @@ def figures(runs: list[dict[str, Any]], score: str, seed: int) -> dict[str, Any]
 
 def _folder(settings: Settings, root: Path, data: PreparedData) -> Path:
     compute = Compute.from_settings(settings.compute)
-    encoder = state_digest(load_encoder_weights(settings.encoder.weights, root))
+    encoder = state_digest(encoder_weights(settings, root))
     identity = proxy_identity(settings, data.search_hash, encoder, compute)
     return artifacts_folder(root) / "reliability" / f"{settings.name}-{digest_of(identity)}"
 

@@ -19,7 +19,8 @@ from nas_core.base.paths import prepared_folder, searches_folder
 from nas_core.config import Section, Settings, load_settings
 from nas_core.data.prepared import PreparedData
 from nas_core.models.compute import Compute
-from nas_core.models.encoder import load_encoder_weights
+from nas_core.models.cost import form_of
+from nas_core.models.encoder import encoder_weights
 from nas_core.search.loop import Search
 from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import find_architecture
@@ -78,7 +79,7 @@ class Context:
         compute = Compute.from_settings(settings.compute)
         if trains:
             searched = searched_genotypes(searches_folder(root))
-            encoder_state = load_encoder_weights(settings.encoder.weights, root)
+            encoder_state = encoder_weights(settings, root)
             named = dict(find_architecture(name, searched) for name in settings.train.also)
             context = cls(settings, root, compute, encoder_state, named)
         else:
@@ -148,8 +149,6 @@ class Context:
         return draw(
             genotype,
             genotype.id,
-            num_classes=self.data.num_classes,
-            agg_size=self.settings.network.agg_size,
-            sep_repeats=self.settings.network.sep_repeats,
+            **form_of(self.settings.network, self.data.num_classes),
             input_size=(self.data.height, self.data.width),
         )

@@ -68,6 +68,7 @@ def _is_path(value: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_is_text)]
+DEFAULT_ENCODER = "mobilenet_v2"
 DatasetKind = Literal["camvid", "cityscapes", "folder", "synthetic"]
 Cost = Literal["parameters", "macs", "latency_ms"]
 StrategyName = Literal["ppo", "reinforce", "evolution", "pareto", "random"]
@@ -145,13 +146,13 @@ class DatasetSettings(Section):
 
 
 class EncoderSettings(Section):
-    """The first blocks of MobileNetV2 that every candidate stands on."""
+    """The weights of the encoder that every candidate stands on; see network.encoder."""
 
     weights: PathText = Field(
         "imagenet",
-        description="imagenet: torchvision's weights, downloaded. none: random. Anything else: "
-        "the name of a model of `nas predict`, or the path of a file with the weights (.pt state "
-        "dict or .safetensors), or of a model.",
+        description="imagenet: those of torchvision or timm, downloaded. none: random. Anything "
+        "else: the name of a model of `nas predict`, or the path of a file with the weights (.pt "
+        "state dict or .safetensors), or of a model.",
     )
 
 
@@ -405,6 +406,13 @@ class SearchSettings(Section):
 class NetworkSettings(Section):
     """The network that is trained fully and shipped; a proxy network may be narrower."""
 
+    encoder: Text = Field(
+        DEFAULT_ENCODER,
+        max_length=100,
+        description="The classifier whose first blocks every network begins with: mobilenet_v2, "
+        "mobilenet_v3_small, mobilenet_v3_large (each in other widths too: mobilenet_v2_x0.5), "
+        "efficientnet_b0, or timm/NAME.",
+    )
     agg_size: int = Field(64, ge=1, le=1024, description="Channels of the decoder's head.")
     sep_repeats: int = Field(2, ge=1, le=4, description="Repeats inside a separable convolution.")
 

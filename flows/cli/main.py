@@ -32,6 +32,7 @@ from nas_core.base.errors import NasError, SettingsError, first_line, shown
 from nas_core.base.files import distinct
 from nas_core.base.paths import results_folder
 from nas_core.config import (
+    DEFAULT_ENCODER,
     SECTIONS,
     NetworkSettings,
     Settings,
@@ -283,6 +284,7 @@ def describe(
     sep_repeats: Annotated[
         int, typer.Option(min=1, max=4, help="Repeats inside a separable convolution.")
     ] = NetworkSettings().sep_repeats,
+    encoder: Annotated[str, typer.Option(help="See network.encoder.")] = DEFAULT_ENCODER,
     input_size: Annotated[str, typer.Option(metavar="HxW", help="Size of an image.")] = "360x480",
     drawing: Annotated[
         Path | None,
@@ -296,7 +298,9 @@ def describe(
     from nas_core.models.cost import Form, measure_cost
 
     name, architecture = _find(genotype)
-    form = Form(num_classes=num_classes, agg_size=agg_size, sep_repeats=sep_repeats)
+    form = Form(
+        num_classes=num_classes, agg_size=agg_size, sep_repeats=sep_repeats, encoder=encoder
+    )
     size = _size(input_size)
     cost = measure_cost(architecture, **form, input_size=size)
     if drawing:

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nas_core.analysis.canvas import INK, Canvas, Format, Point
+from nas_core.config import DEFAULT_ENCODER
 from nas_core.models.cost import Shape, measure_cost
+from nas_core.models.encoder import encoder_parts
 from nas_core.space.genotype import AGGREGATIONS, NUM_STRIDED_LAYERS, NUM_TAPS, OPERATIONS, Genotype
 
 OPERATION_NAMES = {
@@ -74,6 +76,7 @@ def draw(
     agg_size: int,
     sep_repeats: int,
     input_size: tuple[int, int],
+    encoder: str = DEFAULT_ENCODER,
     file_format: Format = "svg",
 ) -> bytes:
     """The content of a picture file, the same for the same arguments.
@@ -83,6 +86,7 @@ def draw(
     Args:
         name: of the architecture, for the title.
         num_classes, agg_size, sep_repeats: see `Decoder`.
+        encoder: its name, see `Encoder`.
         input_size: height and width of the image that sizes and multiply-accumulates are of.
         file_format: svg, 600 points wide, or png, 1200 pixels wide.
     """
@@ -92,10 +96,11 @@ def draw(
         agg_size=agg_size,
         sep_repeats=sep_repeats,
         input_size=input_size,
+        encoder=encoder,
     )
     drawing = _Drawing(genotype, cost.pool_shapes)
     drawing.title(name, cost.num_parameters, cost.macs)
-    drawing.encoder(input_size)
+    drawing.encoder(encoder, input_size)
     for index in range(len(genotype.structure)):
         drawing.layer(index)
     drawing.head(agg_size, num_classes, cost.output_size)
@@ -123,14 +128,15 @@ class _Drawing:
         self.canvas.text(self.margin, 26, shown, size=15, weight="bold")
         self.canvas.text(self.margin, 45, facts, colour=_GREY)
 
-    def encoder(self, input_size: tuple[int, int]) -> None:
+    def encoder(self, name: str, input_size: tuple[int, int]) -> None:
         canvas = self.canvas
         canvas.box(0, _TITLE, self.width, _ENCODER, _PANEL)
         middle = _TITLE + 25
+        first, second = encoder_parts(name)
         for x, width, lines in (
             (8, 84, ("image", _size(input_size))),
-            (112, 152, ("MobileNetV2", "features 0 to 3")),
-            (284, 152, ("MobileNetV2", "features 4 to 6")),
+            (112, 152, first),
+            (284, 152, second),
         ):
             canvas.box(x, middle - 17, width, 34, "white")
             canvas.lines(x + width / 2, middle, lines)

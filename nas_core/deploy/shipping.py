@@ -17,7 +17,7 @@ from nas_core.base.errors import RunError, SettingsError, WeightsError, shown, s
 from nas_core.base.files import expanded, file_digest, write_bytes
 from nas_core.base.markdown import table
 from nas_core.base.paths import shipped_models
-from nas_core.config import TileSettings, find_project
+from nas_core.config import DEFAULT_ENCODER, TileSettings, find_project
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.cost import num_parameters
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
@@ -46,6 +46,7 @@ class Network(Document):
 
     agg_size: int
     sep_repeats: int
+    encoder: str = DEFAULT_ENCODER
     num_parameters: int
     macs: int
 
@@ -233,9 +234,7 @@ def _drawing(network: NetworkCard, input_size: tuple[int, int]) -> bytes:
     return draw(
         network.genotype,
         names[0] if names else identity,
-        num_classes=len(network.classes),
-        agg_size=network.agg_size,
-        sep_repeats=network.sep_repeats,
+        **network.form,
         input_size=input_size,
     )
 
@@ -264,6 +263,7 @@ def model_card(
         network=Network(
             agg_size=network.agg_size,
             sep_repeats=network.sep_repeats,
+            encoder=network.encoder,
             num_parameters=training.num_parameters,
             macs=training.macs,
         ),

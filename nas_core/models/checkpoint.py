@@ -22,8 +22,9 @@ from torch import Tensor
 
 from nas_core.base.errors import GenotypeError, WeightsError, first_line, shown
 from nas_core.base.files import check_regular, distinct, file_digest, read_json, write_bytes
-from nas_core.config import NetworkSettings, TileSettings
+from nas_core.config import DEFAULT_ENCODER, NetworkSettings, TileSettings
 from nas_core.data.labels import MAX_CLASSES
+from nas_core.models.cost import Form, form_of
 from nas_core.models.segmenter import Segmenter
 from nas_core.models.state import DAMAGED, check_tensor, state_digest
 from nas_core.space.genotype import Genotype
@@ -47,6 +48,7 @@ class NetworkCard:
         palette: the colour of each class, RGB 0 to 255.
         agg_size, sep_repeats: as in `Decoder`.
         tile: what the images that it was trained on were cut into; None where they were whole.
+        encoder: see `Encoder`.
     """
 
     genotype: Genotype
@@ -55,16 +57,36 @@ class NetworkCard:
     agg_size: int
     sep_repeats: int
     tile: TileSettings | None = None
+    encoder: str = DEFAULT_ENCODER
+
+    @property
+    def form(self) -> Form:
+        return form_of(self._network, len(self.classes))
+
+    @property
+    def _network(self) -> NetworkSettings:
+        return NetworkSettings(
+            agg_size=self.agg_size, sep_repeats=self.sep_repeats, encoder=self.encoder
+        )
 
     def build(self) -> Segmenter:
-        """The network, with the initial weights of the current device and generator."""
-        return Segmenter.build(self.genotype, len(self.classes), self.agg_size, self.sep_repeats)
+        """The network, with the initial weights of the current device and generator.
+
+        Raises:
+            SettingsError: this machine lacks the package of its encoder.
+        """
+        return Segmenter.build(self.genotype, **self.form)
 
     def to_dict(self) -> dict[str, JsonValue]:
         """Plain values for JSON."""
         values = {"format": FORMAT, **asdict(self), "genotype": self.genotype.to_dict()}
-        del values["tile"]  # which older files lack
-        return values | ({"tile": self.tile.model_dump()} if self.tile else {})
+        # Older files lack these.
+        del values["tile"], values["encoder"]
+        return (
+            values
+            | ({"tile": self.tile.model_dump()} if self.tile else {})
+            | ({"encoder": self.encoder} if self.encoder != DEFAULT_ENCODER else {})
+        )
 
     @classmethod
     def from_dict(cls, value: Any) -> NetworkCard:
@@ -75,8 +97,8 @@ class NetworkCard:
         """
         if type(value["format"]) is not int or value["format"] != FORMAT:
             raise ValueError(f"format {shown(value['format'])}, expected {FORMAT}")
-        known = {"format", "genotype", "classes", "palette", "agg_size", "sep_repeats", "tile"}
-        if unknown := value.keys() - known - {DIGEST_KEY}:
+        known = {"format", *cls.__dataclass_fields__, DIGEST_KEY}
+        if unknown := value.keys() - known:
             raise ValueError(f"unknown key {shown(min(unknown))}")
         palette = tuple((red, green, blue) for red, green, blue in value["palette"])
         channels = [channel for colour in palette for channel in colour]
@@ -95,7 +117,11 @@ class NetworkCard:
         if len(set(classes)) < len(classes):
             raise ValueError("two classes have one name")
         # Without their limits a small file could describe a network of any size.
-        size = NetworkSettings(agg_size=value["agg_size"], sep_repeats=value["sep_repeats"])
+        size = NetworkSettings(
+            agg_size=value["agg_size"],
+            sep_repeats=value["sep_repeats"],
+            encoder=value.get("encoder", DEFAULT_ENCODER),
+        )
         tile = value.get("tile")
         return cls(
             Genotype.from_dict(value["genotype"]),
@@ -104,6 +130,7 @@ class NetworkCard:
             size.agg_size,
             size.sep_repeats,
             None if tile is None else TileSettings.model_validate(tile),
+            size.encoder,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
+from nas_core.config import DEFAULT_ENCODER, NetworkSettings
 from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.space.genotype import Genotype
@@ -23,6 +24,17 @@ class Form(TypedDict):
     num_classes: int
     agg_size: int
     sep_repeats: int
+    encoder: str
+
+
+def form_of(network: NetworkSettings, num_classes: int) -> Form:
+    """That of the networks that the settings are of."""
+    return Form(
+        num_classes=num_classes,
+        agg_size=network.agg_size,
+        sep_repeats=network.sep_repeats,
+        encoder=network.encoder,
+    )
 
 
 @dataclass(frozen=True)
@@ -49,9 +61,10 @@ def measure_cost(
     agg_size: int,
     sep_repeats: int,
     input_size: tuple[int, int],
+    encoder: str = DEFAULT_ENCODER,
 ) -> Cost:
     """The cost for one image of `input_size` (height, width). Computes shapes only, no values."""
-    return _measure(genotype, num_classes, agg_size, sep_repeats, input_size)
+    return _measure(genotype, num_classes, agg_size, sep_repeats, input_size, encoder)
 
 
 @lru_cache(maxsize=1024)
@@ -61,10 +74,12 @@ def _measure(
     agg_size: int,
     sep_repeats: int,
     input_size: tuple[int, int],
+    encoder: str,
 ) -> Cost:
-    encoder_parameters, encoder_macs, taps = _encoder_cost(input_size)
+    encoder_parameters, encoder_macs, taps = _encoder_cost(encoder, input_size)
+    channels = (taps[0][1], taps[1][1])
     with torch.device("meta"):
-        decoder = Decoder(genotype, num_classes, agg_size, sep_repeats).eval()
+        decoder = Decoder(genotype, num_classes, agg_size, sep_repeats, channels).eval()
     pool = list(taps)
 
     def keep_shape(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -83,33 +98,41 @@ def _measure(
 
 
 def count_parameters(
-    genotype: Genotype, *, num_classes: int, agg_size: int, sep_repeats: int
+    genotype: Genotype,
+    *,
+    num_classes: int,
+    agg_size: int,
+    sep_repeats: int,
+    encoder: str = DEFAULT_ENCODER,
 ) -> int:
     """`Cost.num_parameters` alone, in a fraction of the time."""
+    encoder_parameters, channels = _encoder_size(encoder)
     with torch.device("meta"):
-        decoder = Decoder(genotype, num_classes, agg_size, sep_repeats)
-    return _num_encoder_parameters() + num_parameters(decoder)
+        decoder = Decoder(genotype, num_classes, agg_size, sep_repeats, channels)
+    return encoder_parameters + num_parameters(decoder)
 
 
-def encoder_cost(input_size: tuple[int, int]) -> tuple[int, int]:
-    """Parameters and multiply-accumulates of the encoder, less than which no network has."""
-    return _encoder_cost(input_size)[:2]
+def encoder_cost(encoder: str, input_size: tuple[int, int]) -> tuple[int, int]:
+    """Parameters and multiply-accumulates of an encoder, less than which no network has."""
+    return _encoder_cost(encoder, input_size)[:2]
 
 
 @cache
-def _encoder_cost(input_size: tuple[int, int]) -> tuple[int, int, list[torch.Size]]:
+def _encoder_cost(name: str, input_size: tuple[int, int]) -> tuple[int, int, list[torch.Size]]:
     """Parameters, multiply-accumulates and the shapes of the taps; the same for all candidates."""
     with torch.device("meta"):
-        encoder = Encoder().eval()
+        encoder = Encoder(name).eval()
         image = torch.empty(1, 3, *input_size)
     macs, taps = _count_macs(encoder, image)
     return num_parameters(encoder), macs, [tap.shape for tap in taps]
 
 
 @cache
-def _num_encoder_parameters() -> int:
+def _encoder_size(name: str) -> tuple[int, tuple[int, int]]:
+    """Parameters, and the channels of the taps."""
     with torch.device("meta"):
-        return num_parameters(Encoder())
+        encoder = Encoder(name)
+    return num_parameters(encoder), encoder.tap_channels
 
 
 def num_parameters(network: nn.Module) -> int:

@@ -24,6 +24,7 @@ from nas_core.space.genotype import (
 )
 
 TAP_CHANNELS = (24, 32)
+"""Of MobileNetV2."""
 
 
 class Application(nn.Module):
@@ -136,7 +137,7 @@ class Decoder(nn.Module):
         self.classify = nn.Conv2d(agg_size, num_classes, 3, padding=1)
 
     def forward(self, taps: Sequence[Tensor]) -> Tensor:
-        """Taps (N, 24, H/4, W/4) and (N, 32, H/8, W/8) to logits (N, num_classes, h, w).
+        """Taps (N, C1, H/4, W/4) and (N, C2, H/8, W/8) to logits (N, num_classes, h, w).
 
         h and w are the largest size among the layers that the head collects.
         """

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nas_core.base.seeds import seeded
+from nas_core.config import DEFAULT_ENCODER
 from nas_core.models.compute import Compute
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
@@ -26,20 +27,21 @@ def measure_latency(
     sep_repeats: int,
     input_size: tuple[int, int],
     compute: Compute,
+    encoder: str = DEFAULT_ENCODER,
 ) -> float:
     """Median milliseconds for one image of `input_size` (height, width), resized logits included.
 
     In eval mode, on the device and in the precision of `compute`, after a warm-up. Weights do not
     matter, so they are random.
     """
-    network = (genotype, num_classes, agg_size, sep_repeats)
+    network = (genotype, num_classes, agg_size, sep_repeats, encoder)
     segmenter = seeded(0, lambda: Segmenter.build(*network))
     return _median_milliseconds(segmenter, input_size, compute)
 
 
-def measure_encoder_latency(input_size: tuple[int, int], compute: Compute) -> float:
+def measure_encoder_latency(encoder: str, input_size: tuple[int, int], compute: Compute) -> float:
     """As `measure_latency`, of the encoder alone: no network is faster."""
-    return _median_milliseconds(seeded(0, Encoder), input_size, compute)
+    return _median_milliseconds(seeded(0, lambda: Encoder(encoder)), input_size, compute)
 
 
 @torch.inference_mode()

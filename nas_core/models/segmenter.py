@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nas_core.base.errors import WeightsError
+from nas_core.config import DEFAULT_ENCODER
 from nas_core.models.decoder import Decoder, resize
 from nas_core.models.encoder import Encoder
 from nas_core.space.genotype import Genotype
@@ -26,10 +27,20 @@ class Segmenter(nn.Module):
 
     @classmethod
     def build(
-        cls, genotype: Genotype, num_classes: int, agg_size: int, sep_repeats: int
+        cls,
+        genotype: Genotype,
+        num_classes: int,
+        agg_size: int,
+        sep_repeats: int,
+        encoder: str = DEFAULT_ENCODER,
     ) -> Segmenter:
-        """An architecture's network, with the initial weights of the current generator."""
-        return cls(Encoder(), Decoder(genotype, num_classes, agg_size, sep_repeats))
+        """An architecture's network, with the initial weights of the current generator.
+
+        Args:
+            encoder: its name, see `Encoder`; the others are as in `Decoder`.
+        """
+        first = Encoder(encoder)
+        return cls(first, Decoder(genotype, num_classes, agg_size, sep_repeats, first.tap_channels))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W) to logits (N, num_classes, H, W), fp32 under autocast.

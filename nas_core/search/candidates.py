@@ -18,7 +18,7 @@ from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
 from nas_core.models.checkpoint import NetworkCard, load_segmenter, segmenter_bytes
 from nas_core.models.compute import Compute
-from nas_core.models.encoder import load_encoder_weights
+from nas_core.models.encoder import encoder_weights
 from nas_core.search.candidate_files import Losses, candidate_files
 from nas_core.search.identity import candidate_seed
 from nas_core.space.genotype import Genotype
@@ -53,7 +53,14 @@ def score_candidate(
     seed = candidate_seed(settings.seed, genotype.id)
     result = train_candidate(task, genotype, seed=seed, thresholds=thresholds)
     proxy = task.settings
-    card = NetworkCard(genotype, task.classes, task.palette, proxy.agg_size, proxy.sep_repeats)
+    card = NetworkCard(
+        genotype,
+        task.classes,
+        task.palette,
+        proxy.agg_size,
+        proxy.sep_repeats,
+        encoder=task.encoder,
+    )
     files = {
         "genotype": json_bytes(genotype.to_dict()),
         "losses": Losses(result.losses).to_bytes(),
@@ -138,9 +145,10 @@ def proxy_task(settings: Settings, root: Path) -> ProxyTask:
     """What all candidates share, kept in the process. Settings are frozen, thus fit as a key."""
     return build_proxy_task(
         PreparedData.open(prepared_folder(root, settings)),
-        load_encoder_weights(settings.encoder.weights, root),
+        encoder_weights(settings, root),
         settings.search.proxy,
         Compute.from_settings(settings.compute),
         meta_val=settings.search.meta_val,
         seed=settings.seed,
+        encoder_name=settings.network.encoder,
     )

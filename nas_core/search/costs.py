@@ -14,7 +14,7 @@ from nas_core.config import (
     SearchSettings,
 )
 from nas_core.models.compute import Compute
-from nas_core.models.cost import Form, count_parameters, encoder_cost, measure_cost
+from nas_core.models.cost import count_parameters, encoder_cost, form_of, measure_cost
 from nas_core.models.latency import measure_encoder_latency, measure_latency
 from nas_core.search.latencies import Latencies, read_latencies
 from nas_core.space.genotype import Genotype
@@ -73,9 +73,7 @@ class Costs:
     ) -> None:
         self.path, self.compute = path, compute
         self._input_size = input_size
-        self._form = Form(
-            num_classes=num_classes, agg_size=network.agg_size, sep_repeats=network.sep_repeats
-        )
+        self._form = form_of(network, num_classes)
         self._parameters: dict[str, int] = {}
         self._counted: dict[str, tuple[int, int]] = {}
         self._latencies = read_latencies(path)
@@ -92,7 +90,7 @@ class Costs:
         Raises:
             RunError: no network can be within a limit.
         """
-        parameters, macs = encoder_cost(self._input_size)
+        parameters, macs = encoder_cost(self._form["encoder"], self._input_size)
         most_ms = limits.max_latency_ms
         for key, most, least, unit in (
             ("max_parameters", limits.max_parameters, parameters, "parameters"),
@@ -102,7 +100,7 @@ class Costs:
                 raise RunError(_no_room(key, most, f"has {least:,} {unit}"))
         if most_ms is None or any(known <= most_ms for known in self._latencies.values()):
             return
-        latency = measure_encoder_latency(self._input_size, self.compute)
+        latency = measure_encoder_latency(self._form["encoder"], self._input_size, self.compute)
         if most_ms < latency:
             raise RunError(_no_room("max_latency_ms", most_ms, f"takes {latency:.3g} ms here"))
 

@@ -62,7 +62,7 @@ def conditions(
     """
     return {
         "data": data_hash,
-        "encoder": encoder_digest,
+        "encoder": f"{settings.network.encoder} {encoder_digest}",
         "seed": settings.seed,
         "bf16": compute.bf16,
         "device": compute.device.type,

@@ -21,7 +21,7 @@ from nas_core.config import Settings
 from nas_core.data.meta_val import MetaVal
 from nas_core.data.prepared import PreparedData
 from nas_core.models.compute import Compute
-from nas_core.models.encoder import load_encoder_weights
+from nas_core.models.encoder import encoder_weights
 from nas_core.models.state import state_digest
 from nas_core.search.candidates import (
     Outcome,
@@ -138,7 +138,7 @@ class Search(Closing):
         """
         compute = Compute.from_settings(settings.compute)
         data = PreparedData.open(prepared_folder(root, settings))
-        encoder = state_digest(load_encoder_weights(settings.encoder.weights, root))
+        encoder = state_digest(encoder_weights(settings, root))
         start = start_networks(settings.search, root)
         identity = search_identity(settings, data.search_hash, encoder, compute, start)
         folder = search_folder(searches_folder(root), settings.name, identity)

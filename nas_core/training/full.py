@@ -26,6 +26,7 @@ from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.resident import ResidentImages
 from nas_core.data.transforms import Crops, augmented_batch
 from nas_core.models.compute import Compute, keep_freed_memory
+from nas_core.models.cost import form_of
 from nas_core.models.labelling import batch_size_for, predict_batch
 from nas_core.models.segmenter import Segmenter
 from nas_core.models.state import (
@@ -170,9 +171,7 @@ class _Training:
         self.architecture = genotype.id
         self.segmenter = seeded(
             seed,
-            lambda: Segmenter.build(
-                genotype, data.num_classes, network.agg_size, network.sep_repeats
-            ),
+            lambda: Segmenter.build(genotype, **form_of(network, data.num_classes)),
         )
         if encoder_state is not None:
             self.segmenter.encoder.load_state_dict(encoder_state)

@@ -38,8 +38,8 @@ from nas_core.data.lettering import Lettering
 from nas_core.data.prepared import PreparedData
 from nas_core.models.checkpoint import NetworkCard, load_segmenter, save_segmenter
 from nas_core.models.compute import Compute
-from nas_core.models.cost import Cost, measure_cost
-from nas_core.models.encoder import load_encoder_weights
+from nas_core.models.cost import Cost, form_of, measure_cost
+from nas_core.models.encoder import encoder_weights
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import FullResult, label_split, train_fully, training_identity
@@ -80,7 +80,7 @@ def train_architecture(
     """
     compute = Compute.from_settings(settings.compute)
     data = PreparedData.open(prepared_folder(root, settings))
-    encoder_state = load_encoder_weights(settings.encoder.weights, root)
+    encoder_state = encoder_weights(settings, root)
     folder, identity = find_training(data, settings, root, label, architecture, encoder_state)
     label = folder.name.removesuffix(f"-{identity}")
 
@@ -175,6 +175,7 @@ def _keep_network(
         network.agg_size,
         network.sep_repeats,
         data.tile,
+        network.encoder,
     )
     save_segmenter(folder / "model.safetensors", result.segmenter, card)
     write_json(folder / "genotype.json", architecture.to_dict())
@@ -183,9 +184,7 @@ def _keep_network(
 def _cost(settings: Settings, data: PreparedData, architecture: Genotype) -> Cost:
     return measure_cost(
         architecture,
-        num_classes=data.num_classes,
-        agg_size=settings.network.agg_size,
-        sep_repeats=settings.network.sep_repeats,
+        **form_of(settings.network, data.num_classes),
         input_size=(data.height, data.width),
     )
 

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LinearLR
 
 from nas_core.base.errors import DataError
 from nas_core.base.seeds import seeded
-from nas_core.config import MetaValSettings, ProxySettings
+from nas_core.config import DEFAULT_ENCODER, MetaValSettings, ProxySettings
 from nas_core.data.inspection import MIN_TRAIN_IMAGES
 from nas_core.data.meta_val import MetaVal, choose_meta_val, drawn_rows
 from nas_core.data.prepared import PreparedData, Split
@@ -53,6 +53,7 @@ class ProxyTask:
     palette: tuple[tuple[int, int, int], ...]
     ignore_index: int
     class_weights: Tensor
+    encoder: str  # its name
     encoder_state: dict[str, Tensor]
     meta_train: Split
     resident: ResidentImages | None  # meta-train on the device, if that is a GPU
@@ -106,6 +107,7 @@ def build_proxy_task(
     *,
     meta_val: MetaValSettings,
     seed: int,
+    encoder_name: str = DEFAULT_ENCODER,
 ) -> ProxyTask:
     """Divide the training split into meta-train and meta-val and compute the encoder's outputs.
 
@@ -114,6 +116,7 @@ def build_proxy_task(
     Args:
         encoder_state: weights of the encoder; random ones, drawn from `seed`, if None.
         seed: of the crops of stage A, too. Meta-val has its own.
+        encoder_name: see `Encoder`.
 
     Raises:
         DataError: too few images are left.
@@ -130,7 +133,7 @@ def build_proxy_task(
         )
         for rows in (chosen.train, chosen.val)
     )
-    encoder = seeded(seed, Encoder)
+    encoder = seeded(seed, lambda: Encoder(encoder_name))
     if encoder_state is not None:
         encoder.load_state_dict(encoder_state)
     compute.place(encoder).eval()
@@ -145,6 +148,7 @@ def build_proxy_task(
         palette=data.colours,
         ignore_index=data.ignore_index,
         class_weights=class_weights(torch.as_tensor(data.label_shares)).to(compute.device),
+        encoder=encoder_name,
         encoder_state={k: v.cpu().clone() for k, v in encoder.state_dict().items()},
         meta_train=meta_train,
         resident=ResidentImages.on(compute.device, [meta_train], data.ignore_index),
@@ -180,7 +184,7 @@ def train_candidate(
     segmenter = seeded(
         seed,
         lambda: Segmenter.build(
-            genotype, task.num_classes, settings.agg_size, settings.sep_repeats
+            genotype, task.num_classes, settings.agg_size, settings.sep_repeats, task.encoder
         ),
     )
     segmenter.encoder.load_state_dict(task.encoder_state)

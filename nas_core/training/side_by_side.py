@@ -24,7 +24,7 @@ from nas_core.base.paths import prepared_folder
 from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
 from nas_core.models.compute import Compute
-from nas_core.models.encoder import load_encoder_weights
+from nas_core.models.encoder import encoder_weights
 from nas_core.models.state import load_plain
 from nas_core.space.genotype import Genotype
 from nas_core.training import lifecycle
@@ -116,7 +116,7 @@ def train(
         NasError: see `lifecycle.train_architecture` and `Workers.call`.
     """
     data = PreparedData.open(prepared_folder(root, settings))
-    encoder_state = load_encoder_weights(settings.encoder.weights, root)
+    encoder_state = encoder_weights(settings, root)
     folder, identity = find_training(data, settings, root, label, architecture, encoder_state)
     if folder.name != f"{label}-{identity}":
         logger.info(f"{label} is the network of {folder.name}, whose training serves both")

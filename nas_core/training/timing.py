@@ -71,7 +71,15 @@ def _candidate(settings: Settings, counts: Counts, num_classes: int, compute: Co
     )
     meta_val = settings.search.meta_val.model_copy(update={"by": "frames", "fraction": 0.1})
     data = _noise((proxy.height, proxy.width), {"train": _STEPS * batch * 10 // 9 + 1}, num_classes)
-    task = build_proxy_task(data, None, short, compute, meta_val=meta_val, seed=0)
+    task = build_proxy_task(
+        data,
+        None,
+        short,
+        compute,
+        meta_val=meta_val,
+        seed=0,
+        encoder_name=settings.network.encoder,
+    )
     for _ in range(2):  # the first is slower
         seconds = train_candidate(task, ARCHITECTURES["arch0"], seed=0).seconds
     validated = short.num_validations * len(task.meta_val)

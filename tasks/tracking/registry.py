@@ -198,12 +198,13 @@ def _add_score(tracker: Tracker, run: Run, line: str) -> None:
         tracker.client.update_model_version(one.name, one.version, note)
 
 
-def requirements() -> list[str]:
-    """The packages that the served model needs, pinned to the installed versions.
+def requirements(encoder: str) -> list[str]:
+    """The packages that a served model with such an encoder needs, pinned to those installed.
 
     A local version label such as `+cpu` is cut off: package indexes do not have it.
     """
-    return [f"{name}=={version(name).partition('+')[0]}" for name in ("mlflow", *PACKAGES)]
+    packages = ["mlflow", *PACKAGES, *(["timm"] if encoder.startswith("timm/") else [])]
+    return [f"{name}=={version(name).partition('+')[0]}" for name in packages]
 
 
 def save_model(folder: Path, weights: Path, card: NetworkCard, model: Model) -> None:
@@ -216,7 +217,7 @@ def save_model(folder: Path, weights: Path, card: NetworkCard, model: Model) -> 
         code_paths=[str(Path(nas_core.__file__).parent)],
         signature=SIGNATURE,
         input_example=pd.DataFrame({"image": [_example_image()]}),
-        pip_requirements=requirements(),
+        pip_requirements=requirements(card.encoder),
         metadata=card.to_dict(),
         mlflow_model=model,
     )

@@ -224,6 +224,7 @@ def _drawings(facts: SearchFacts, needed: Sequence[str]) -> dict[str, bytes]:
 
 def _draw(facts: SearchFacts, data: PreparedData, identifier: str) -> bytes:
     from nas_core.analysis.drawing import draw  # brings torch
+    from nas_core.models.cost import form_of
 
     (text,) = facts.table.loc[facts.table["id"] == identifier, "genotype"]
     where = str(facts.folder / "journal.jsonl")
@@ -232,9 +233,7 @@ def _draw(facts: SearchFacts, data: PreparedData, identifier: str) -> bytes:
     return draw(
         Genotype.from_dict(json.loads(text), where),
         identifier,
-        num_classes=data.num_classes,
-        agg_size=network.agg_size,
-        sep_repeats=network.sep_repeats,
+        **form_of(network, data.num_classes),
         input_size=(data.height, data.width),
     )
 

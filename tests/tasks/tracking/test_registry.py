@@ -24,11 +24,13 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 from nas_core.base.errors import ServiceError, WeightsError
-from nas_core.models.checkpoint import load_segmenter
+from nas_core.base.seeds import seeded
+from nas_core.models.checkpoint import load_segmenter, save_segmenter
 from nas_core.models.labelling import predict_labels
 from nas_core.space.architectures import ARCHITECTURES
 from tasks.tracking.registry import TrainingEntry, log_test, log_training, requirements
 from tasks.tracking.tracker import CandidateEntry, Tracker
+from tests.tasks.tracking.conftest import CARD
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 NAME = "nas-camvid"
@@ -253,14 +255,29 @@ def test_the_model_is_logged_without_pickles_and_within_seconds(
     assert "weights" not in names  # the artifact keeps its file name
     assert {"model.safetensors", "served_model.py", "MLmodel"} <= names
     assert not {path.suffix for path in folder.rglob("*")} & {".pkl", ".pt", ".pyc"}
-    assert (folder / "requirements.txt").read_text().splitlines() == requirements()
+    assert (folder / "requirements.txt").read_text().splitlines() == requirements("mobilenet_v2")
 
 
 def test_the_requirements_are_all_that_serving_imports() -> None:
-    listed = {Requirement(line).name for line in requirements()}
+    listed = {Requirement(line).name for line in requirements("timm/resnet18")}
     modules = {"PIL": "pillow", "yaml": "pyyaml"}
     imported = _third_party(CHECKOUT / "tasks" / "tracking" / "served_model.py", set())
     assert {modules.get(name, name) for name in imported} == listed
+
+
+@pytest.mark.parametrize("encoder", ["mobilenet_v3_small", "timm/mobilenetv3_small_050"])
+def test_a_network_on_another_encoder_is_served(
+    encoder: str, tracker: Tracker, entry: TrainingEntry, image: np.ndarray, tmp_path: Path
+) -> None:
+    card = replace(CARD, encoder=encoder)
+    weights = tmp_path / "model.safetensors"
+    save_segmenter(weights, seeded(0, card.build).eval(), card)
+    log_training(tracker, replace(entry, weights=weights), NAME)
+    [logged] = tracker.client.search_logged_models([tracker.experiment_id])
+    model = mlflow.pyfunc.load_model(logged.artifact_location)
+    answer = model.predict(pd.DataFrame({"image": [_encoded(image)]}))
+    expected = predict_labels(load_segmenter(weights)[0], image)
+    np.testing.assert_array_equal(_mask(answer["mask"][0]), expected)
 
 
 def _third_party(file: Path, seen: set[Path]) -> set[str]:
