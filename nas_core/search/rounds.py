@@ -21,8 +21,9 @@ from pydantic import TypeAdapter, ValidationError
 from nas_core.base.errors import RunError, first_line, shown
 from nas_core.base.files import MAX_JSON, append_line, read_limited, write_bytes
 from nas_core.config import SearchSettings
-from nas_core.search.costs import CandidateCost, Costs
+from nas_core.search.costs import Costs
 from nas_core.search.journal import Record, Value, load_state, save_state
+from nas_core.search.rewards import CandidateCost
 from nas_core.search.strategy import Proposal, Result, Strategy, make_strategy
 from nas_core.space.decisions import encode
 from nas_core.space.genotype import Genotype

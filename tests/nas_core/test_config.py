@@ -19,7 +19,7 @@ from nas_core.config import (
     setting_keys,
     validate_settings,
 )
-from nas_core.search.costs import CandidateCost, shaped_reward
+from nas_core.search.rewards import CandidateCost, shaped_reward
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -32,6 +32,7 @@ from nas_core.search.journal import FORMAT, Confirmation, Header, Journal
 from nas_core.search.loop import Search
 from nas_core.search.racing import Race
 from nas_core.space.architectures import ARCHITECTURES
+from nas_core.space.decisions import sample
 from nas_core.workers.local import InProcessWorkers
 from tests.nas_core.analysis.searches import (
     ROOT,
@@ -196,8 +197,11 @@ def test_a_search_that_was_not_confirmed_says_nothing_of_it(tmp_path: Path, whol
 
 
 def test_many_failures_are_counted(tmp_path: Path) -> None:
-    row = ROWS[0]
-    records = [failed({**row, "id": f"{index:012x}"}, index, "none") for index in range(25)]
+    networks = [sample(np.random.default_rng(index)) for index in range(25)]
+    records = [
+        failed({**ROWS[0], "id": one.id, "genotype": json.dumps(one.to_dict())}, index, "none")
+        for index, one in enumerate(networks)
+    ]
     assert "and 5 more" in words(page_of(tmp_path, write_search(tmp_path, records)))
 
 
