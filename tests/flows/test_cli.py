@@ -97,8 +97,14 @@ def test_a_report_is_written_and_opened(nas: Nas, project: Path) -> None:
     opener.write_text(f'#!/bin/sh\necho "$1" > {project}/opened\n')
     opener.chmod(0o755)
     code, _, error = subprocess_of(project, "report", "small-1234", "--open", BROWSER=str(opener))
-    assert (code, error) == (0, "")
+    assert code == 0 and all("losses.json is missing" in line for line in error.splitlines())
     assert (project / "opened").read_text().split() == [path.as_uri()]
+    (path.parent / "about.json").write_text("{")
+    code, out, error = nas("report")
+    assert (code, out.split()) == (0, [str(path)])
+    note = error.splitlines()[0]
+    assert note.startswith(f"{path.parent / 'about.json'}: not a JSON file: ")
+    assert note.endswith(": delete it, and the search writes it again when it goes on")
     code, _, error = nas("report", "other")
     assert code == 1 and "no search 'other'; there are: small-1234" in error
 
