@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from PIL import Image
+from PIL import _imaging as core
 from PIL.ImageFile import ImageFile, PyDecoder
 
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
@@ -126,7 +127,7 @@ class _WholeJpeg(PyDecoder):
 
     def decode(self, buffer: Image.DecoderInput) -> tuple[int, int]:
         content: bytes = self.fd.getvalue()  # type: ignore[union-attr]  # see `refuse_partial`
-        inner = Image.core.jpeg_decoder(self.mode, *self.args)
+        inner = core.jpeg_decoder(self.mode, *self.args)
         inner.setimage(self.im, self.state.extents())
         place = 0
         for scan in _scans(content):
@@ -140,7 +141,7 @@ class _WholeJpeg(PyDecoder):
         return taken, failure
 
 
-def _feed(inner: Image.core.ImagingDecoder, content: bytes, scan: _Scan) -> tuple[int, int]:
+def _feed(inner: core.ImagingDecoder, content: bytes, scan: _Scan) -> tuple[int, int]:
     """Give the decoder a scan and what stands before it; what it says, see `PyDecoder.decode`.
 
     Raises:

@@ -20,9 +20,10 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from nas_core.base.closing import Closing
-from nas_core.base.errors import GenotypeError, RunError, shown
+from nas_core.base.errors import GenotypeError, RunError
 from nas_core.base.files import append_line, write_bytes
 from nas_core.base.locks import RunLock
+from nas_core.base.problems import in_words, key_of
 from nas_core.search.consistency import History
 
 # torch takes seconds to import, and a journal is read without it: the two functions that need it
@@ -362,8 +363,7 @@ def _parse_line(model: type[Parsed], line: bytes, where: str) -> tuple[Parsed, b
         parsed = model.model_validate_json(found[1] + b"}" if found else line, strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
-        key = shown(".".join(str(part) for part in problem["loc"]))[1:-1]
-        what = f"{key}: {problem['msg']}" if key else problem["msg"]
+        what = f"{key}: {in_words(problem)}" if (key := key_of(problem)) else in_words(problem)
         raise RunError(
             f"{where}: not a {model.__name__.lower()} of a journal: {what}; {_ADVICE}"
         ) from None

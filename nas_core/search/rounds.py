@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nas_core.base.errors import RunError, first_line, shown
 from nas_core.base.files import MAX_JSON, append_line, read_limited, write_bytes
+from nas_core.base.problems import in_words
 from nas_core.config import SearchSettings
 from nas_core.search.costs import Costs
 from nas_core.search.journal import Record, Value, load_state, save_state
@@ -226,7 +227,7 @@ def _read_rounds(path: Path, current: int) -> tuple[dict[int, dict[str, float]],
     except (OSError, ValueError, KeyError) as error:
         reason = first_line(error)
         if isinstance(error, ValidationError):
-            reason = first_line(error.errors()[0]["msg"])
+            reason = in_words(error.errors()[0])
         raise RunError(
             f"{path} cannot be read: {reason}; delete it, and the search makes it again when it "
             "goes on"

@@ -126,7 +126,7 @@ def test_goes_on_where_it_was(path: Path) -> None:
 
 
 def repeat_of(record: Record, index: int) -> Record:
-    changes = {
+    changes: dict[str, Any] = {
         "index": index, "round": index // 2, "candidate": None, "status": "repeat",
         "scores": (), "metrics": {}, "seconds": {}, "reason": "",
     }  # fmt: skip
@@ -455,15 +455,18 @@ def test_inconsistent_confirmation(changes: dict[str, Any]) -> None:
 
 
 BAD_LINES = {
-    "not JSON": ('{"index": 1,', "not a record of a journal: Invalid JSON"),
-    "blank": ("", "not a record of a journal: Invalid JSON"),
-    "not UTF-8": (b"\xff\xfe", "not a record of a journal: Invalid JSON"),
-    "a list": ("[]", "should be an object"),
-    "key missing": ('{"index": 1}', "round: Field required"),
-    "unknown key": (line_of(make_record(1), colour="red"), "colour: Extra inputs"),
-    "unknown status": (line_of(make_record(1), status="lost"), "status: Input should be"),
-    "a string for a number": (line_of(make_record(1), reward="0.5"), "reward: .* valid number"),
-    "NaN": (line_of(make_record(1), reward=float("nan")), "reward: .* finite number"),
+    "not JSON": ('{"index": 1,', "not a record of a journal: not JSON"),
+    "blank": ("", "not a record of a journal: not JSON"),
+    "not UTF-8": (b"\xff\xfe", "not a record of a journal: not JSON"),
+    "a list": ("[]", "a journal: expected keys and values"),
+    "key missing": ('{"index": 1}', "round: is missing"),
+    "unknown key": (line_of(make_record(1), colour="red"), "colour: unknown key"),
+    "unknown status": (line_of(make_record(1), status="lost"), "status: expected 'finished'"),
+    "a string for a number": (line_of(make_record(1), reward="0.5"), "reward: expected a number"),
+    "NaN": (
+        line_of(make_record(1), reward=float("nan")),
+        "reward: expected a number that is",
+    ),
     "twice": (line_of(make_record(0)), "record 0, expected 1"),
     "one left out": (line_of(make_record(2)), "record 2, expected 1"),
     "candidate left out": (line_of(make_record(1), candidate=3), "candidate 3, expected 2"),
@@ -556,7 +559,7 @@ def test_journals_of_released_versions_are_read(path: Path, name: str) -> None:
             '{"format":2,"settings":{},"identity":{}}\n',
             "a journal of format 2, and this version reads format 1: go on with the version",
         ),
-        ('{"settings":{},"identity":{}}\n', "not a header of a journal: format: Field required"),
+        ('{"settings":{},"identity":{}}\n', "not a header of a journal: format: is missing"),
     ],
     ids=["empty", "half written", "a record", "another format", "no format"],
 )
