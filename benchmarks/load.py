@@ -31,9 +31,9 @@ from nas_core.base.files import json_bytes
 from nas_core.config import ConstraintSettings, Settings, load_settings, project_dir
 from nas_core.search import loop
 from nas_core.search.candidates import Outcome
-from nas_core.search.costs import CandidateCost
 from nas_core.search.journal import Record
 from nas_core.search.loop import Observer
+from nas_core.search.rewards import CandidateCost
 from nas_core.space.genotype import Genotype
 from nas_core.training.proxy import ProxyTask
 

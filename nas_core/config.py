@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ from pydantic import (
 from nas_core.base.addresses import has_credentials, redacted
 from nas_core.base.errors import SettingsError, shown, some_of
 from nas_core.base.files import resolved
+from nas_core.base.letters import as_seen, escaped
+from nas_core.base.problems import in_words, key_of
 from nas_core.base.yaml_files import parse_yaml, read_yaml
 
 # Where this code lies; without a params.yaml if it is installed.
@@ -35,6 +38,9 @@ _SHOWN_PROBLEMS = 8
 # Linux' limits, PATH_MAX and NAME_MAX, the former with room for the project's folder.
 _MAX_PATH = 3000
 _MAX_PART = 255
+
+_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,40}$")
+_DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?)$")
 
 # Strict: True is no number, where a flow takes a seed without a section around it.
 Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
@@ -50,6 +56,21 @@ def _is_text(value: str) -> str:
     """Settings are recorded: in journals, in MLflow, in Prefect's database."""
     if any(unicodedata.category(char) in ("Cc", "Cs") for char in value):
         raise ValueError("has a character that is no text (control character, or not UTF-8)")
+    return value
+
+
+def _is_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError(
+            "expected 1 to 41 of the letters a to z, digits, '_' and '-', the first of them a "
+            "letter or digit"
+        )
+    return value
+
+
+def _is_device(value: str) -> str:
+    if not _DEVICE.fullmatch(value):
+        raise ValueError("expected auto, cpu, mps, cuda or cuda:N with a number up to 99")
     return value
 
 
@@ -246,7 +267,7 @@ class ConstraintSettings(Section):
 class RewardSettings(Section):
     """The reward: quality * (cost / target) ** exponent (MnasNet, arXiv 1807.11626)."""
 
-    cost: Cost | Literal["none"] = Field(
+    cost: Literal[Cost, "none"] = Field(
         "none", description="The cost that the reward includes. none: the reward is the quality."
     )
     target: float = Field(
@@ -455,9 +476,9 @@ class TrainSettings(CropSettings):
 class ComputeSettings(Section):
     """The hardware."""
 
-    device: str = Field(
+    device: Annotated[str, AfterValidator(_is_device)] = Field(
         "auto",
-        pattern=r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?)$",
+        json_schema_extra={"pattern": _DEVICE.pattern},
         description="auto: a CUDA GPU if there is one. cpu, cuda, cuda:N or mps (Apple's GPUs, "
         "untried) otherwise.",
     )
@@ -541,9 +562,9 @@ class TrackingSettings(Section):
 class Settings(Section):
     """All settings of a search and of what follows it."""
 
-    name: str = Field(
+    name: Annotated[str, AfterValidator(_is_name)] = Field(
         "camvid",
-        pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$",
+        json_schema_extra={"pattern": _NAME.pattern},
         description="Names the MLflow experiment, the registered model and the run folders.",
     )
     seed: Seed = Field(0, description="Seed of everything that is random.")
@@ -702,17 +723,21 @@ def setting_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[st
 
 
 def _explain(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    key = key_of(problem)
     if problem["type"] == "extra_forbidden":
+        # No key has other letters, whatever they look like.
+        unknown = f"unknown key '{escaped(key)}'"
         if any("." in str(part) for part in problem["loc"]):
-            return f"unknown key {shown(key)}: write one key beneath another, without dots"
-        return f"unknown key {shown(key)}{_nearest(key)}"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    value = shown(problem["input"])
+            return f"{unknown}: write one key beneath another, without dots"
+        return f"{unknown}{_nearest(as_seen('.'.join(map(str, problem['loc']))))}"
+    message, value = in_words(problem), shown(problem["input"])
+    if problem["input"] is None:
+        return f"{key} is empty: {message}"
+    if problem["type"] == "literal_error":
+        value = escaped(value)
     if isinstance(problem["input"], dict) or "tracking" in problem["loc"] or _may_tell(value):
-        return f"{shown(key)[1:-1]}: {message}"
-    return f"{shown(key)[1:-1]} = {value}: {message}"
+        return f"{key}: {message}"
+    return f"{key} = {value}: {message}"
 
 
 def _may_tell(value: str) -> bool:

@@ -7,9 +7,9 @@ from prefect.cache_policies import NO_CACHE
 
 from nas_core.search.candidates import Outcome
 from nas_core.search.confirming import ConfirmingRun
-from nas_core.search.costs import CandidateCost
 from nas_core.search.journal import Record
 from nas_core.search.loop import Search, Steps
+from nas_core.search.rewards import CandidateCost
 from nas_core.search.scheduling import Candidate
 from nas_core.space.genotype import Genotype
 

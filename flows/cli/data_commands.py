@@ -19,6 +19,7 @@ from flows.cli.model_commands import check_output
 from nas_core.base.errors import DataError, SettingsError, printable
 from nas_core.base.files import digest_of, read_text, resolved, write_atomically, write_bytes
 from nas_core.base.paths import artifacts_folder
+from nas_core.base.problems import in_words
 from nas_core.base.times import duration
 from nas_core.config import (
     DatasetKind,
@@ -159,8 +160,7 @@ def _tile(size: int | None, overlap: int | None) -> TileSettings | None:
     except ValidationError as error:
         problem = error.errors()[0]
         option = "--overlap" if problem["loc"][:1] == ("overlap",) else "--tile"
-        said = problem["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{option}: {said[:1].lower()}{said[1:]}") from None
+        raise SettingsError(f"{option}: {in_words(problem)}") from None
 
 
 def _print_times(report: DatasetReport, settings: Settings) -> None:
@@ -239,7 +239,7 @@ def _dataset(kind: str, source: Path) -> DatasetSettings:
     try:
         return DatasetSettings.model_validate({"kind": kind, "path": str(source)})
     except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        reason = in_words(error.errors()[0])
         raise DataError(f"{source}: {reason}; rename or move the folder") from None
 
 

@@ -27,10 +27,16 @@ from flows.cli import model_commands as models
 from flows.cli.import_command import import_annotations
 from flows.cli.init_command import init
 from flows.cli.pick_command import pick
-from flows.cli.places import check_connections, check_current_folder, check_places
-from nas_core.base.errors import NasError, SettingsError, first_line, shown
+from flows.cli.places import (
+    check_connections,
+    check_current_folder,
+    check_no_address,
+    check_places,
+)
+from nas_core.base.errors import NasError, SettingsError, shown
 from nas_core.base.files import distinct
 from nas_core.base.paths import results_folder
+from nas_core.base.problems import in_words
 from nas_core.config import (
     DEFAULT_ENCODER,
     SECTIONS,
@@ -460,6 +466,7 @@ def main() -> None:
         check_current_folder()
         if "" in sys.argv[1:]:  # of a variable of the shell that is not set
             raise SettingsError("an argument is empty: give a value, or leave its option out")
+        check_no_address(sys.argv[1:])
         app()
     except NasError as error:
         _fail(type(error).__name__, str(error))
@@ -470,7 +477,7 @@ def main() -> None:
         key = ".".join(map(str, problem["loc"]))
         _fail(
             "Prefect's settings",
-            f"{key}: {first_line(problem['msg'])}: correct it in the environment (PREFECT_...) or "
+            f"{key}: {in_words(problem)}: correct it in the environment (PREFECT_...) or "
             "in Prefect's files of settings".removeprefix(": "),
         )
     except OSError as error:

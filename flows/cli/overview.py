@@ -35,6 +35,7 @@ from nas_core.training.record import EPOCHS_FILE, EpochsDone
 # pandas, plotly and torch take seconds to import: commands import what they need themselves.
 
 console = Console(markup=False)
+MOST_NOTES = 10
 
 
 def report(
@@ -50,11 +51,17 @@ def report(
 ) -> None:
     """Write a page with all that a search found, also while it runs: one file, report.html."""
     from nas_core.analysis.leaderboard import read_search
-    from nas_core.analysis.report.search_page import write_search_page
+    from nas_core.analysis.report.search_page import write_facts
+    from nas_core.analysis.report.sources import read_search_facts
 
     root = project_dir()
     found, _ = read_search(searches_folder(root), name)
-    path = write_search_page(root, searches_folder(root) / found)
+    facts = read_search_facts(root, searches_folder(root) / found)
+    path = write_facts(facts)
+    for note in facts.notes[:MOST_NOTES]:
+        typer.echo(printable(note), err=True)
+    if (num_more := len(facts.notes) - MOST_NOTES) > 0:
+        typer.echo(f"and {num_more} more, see the end of the page", err=True)
     console.print(str(path), soft_wrap=True, markup=False, highlight=False)
     if show and not webbrowser.open(path.as_uri()):
         raise RunError(f"no browser is found here: open {path} yourself")

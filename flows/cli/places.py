@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
+from nas_core.base.addresses import redacted
 from nas_core.base.errors import RunError, SettingsError, first_line
 from nas_core.base.files import check_writable, expanded
 from nas_core.base.paths import artifacts_folder
 
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
@@ -22,6 +26,20 @@ def check_current_folder() -> None:
         raise RunError(
             f"the current folder cannot be found ({error.strerror}): change to one that is there"
         ) from None
+
+
+def check_no_address(arguments: Sequence[str]) -> None:
+    """Raises a SettingsError for an address: what arguments and options take is on this machine.
+
+    Settings and parameters, which may hold one, are given as key=value.
+    """
+    for argument in arguments:
+        value = argument.partition("=")[2] if argument.startswith("--") else argument
+        if _ADDRESS.match(value):
+            raise SettingsError(
+                f"{redacted(value)} is an address: give the path of a folder or file of this "
+                "machine, and fetch first what lies elsewhere"
+            )
 
 
 def check_connections() -> None:

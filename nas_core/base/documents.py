@@ -13,8 +13,9 @@ from pydantic import (
     WrapValidator,
 )
 
-from nas_core.base.errors import RunError, first_line, shown
+from nas_core.base.errors import RunError, first_line
 from nas_core.base.files import json_bytes, read_json, write_bytes
+from nas_core.base.problems import in_words, key_of
 
 
 class Document(BaseModel):
@@ -44,9 +45,8 @@ class Document(BaseModel):
             raise RunError(f"{path} cannot be read: {error.strerror}") from None
         except ValidationError as error:
             problem = error.errors()[0]
-            key = shown(".".join(str(part) for part in problem["loc"]))[1:-1]
-            where = f"{path}: {key}" if key else f"{path}"
-            raise RunError(f"{where}: {problem['msg']}: {cls.remedy}") from None
+            where = f"{path}: {key}" if (key := key_of(problem)) else f"{path}"
+            raise RunError(f"{where}: {in_words(problem)}: {cls.remedy}") from None
         except ValueError as error:
             raise RunError(f"{path}: not a JSON file: {first_line(error)}: {cls.remedy}") from None
 

@@ -10,6 +10,8 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
+from nas_core.base.letters import spelt_out
+
 # Anything may be given where a path is expected, and a path has one slash where there were two.
 _LOGIN = re.compile(r"(\w:/{1,2})[^\s/@]*:[^\s/@]*@")
 
@@ -30,7 +32,7 @@ class NasError(Exception):
 
     def __init__(self, message: str) -> None:
         shown_to_all = _LOGIN.sub(r"\1", message)
-        super().__init__("\n".join(map(printable, shown_to_all.split("\n"))))
+        super().__init__(spelt_out("\n".join(map(printable, shown_to_all.split("\n")))))
 
 
 class SettingsError(NasError):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from nas_core.base.errors import DataError
+from nas_core.data.jpeg import END_OF_IMAGE, START_OF_SCAN, segments
 
 MAX_PIXELS = 2**25
 """More (about 33 megapixels) is refused before decoding: a small file can claim any size."""
@@ -38,9 +39,6 @@ MAX_JPEG_METADATA = 2**24
 PNG = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-# Markers that begin a segment; in compressed data FF is followed by 0 or a restart marker.
-_JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _BETWEEN = rb"\s(?:\s|#[^\r\n]*[\r\n])*"
 _PPM_HEADER = re.compile(
     rb"P(?:[14](?:%b\d+){2}|[2356](?:%b\d+){2}%b(\d+))\s" % (_BETWEEN, _BETWEEN, _BETWEEN)
@@ -158,18 +156,17 @@ def _png_chunk(content: bytes, place: int, name: str) -> tuple[bytes, int]:
 def _check_jpeg(content: bytes, name: str) -> None:
     """Walks from marker to marker, as libjpeg does, to the end of the image."""
     place, num_parts, num_scans = 2, 0, 0
-    while found := _JPEG_MARKER.search(content, place):
-        marker = found[1][0]
-        if marker == _END_OF_IMAGE:
+    for marker, start, end in segments(content):
+        if marker == END_OF_IMAGE:
             return
-        num_scans += marker == _START_OF_SCAN
+        num_scans += marker == START_OF_SCAN
         if not num_scans:
-            num_parts += 1 + found.start() - place
+            num_parts += 1 + start - place
         if num_parts > MAX_PARTS or (not num_scans and place > MAX_JPEG_METADATA):
             raise _costly(name, "JPEG of too many segments before its pixels")
         if num_scans > MAX_SCANS:
             raise _costly(name, f"JPEG of more than {MAX_SCANS} scans")
-        place = found.end() + max(2, int.from_bytes(content[found.end() : found.end() + 2], "big"))
+        place = end
     if not num_scans and len(content) - place > MAX_PARTS:
         raise _damaged(name, "JPEG", "no pixels in it")
 

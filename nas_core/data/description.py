@@ -14,6 +14,8 @@ import regex
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nas_core.base.errors import DataError, first_line, shown
+from nas_core.base.letters import as_seen
+from nas_core.base.problems import in_words, key_of
 from nas_core.base.yaml_files import read_yaml
 from nas_core.data.labelmap import LABELMAP, read_labelmap
 from nas_core.data.labels import MAX_CLASSES
@@ -262,16 +264,13 @@ def undescribed(root: Path) -> Places | None:
 
 
 def _explain(source: str, problem: Any) -> str:
-    key = shown(".".join(str(part) for part in problem["loc"]) or "content")[1:-1]
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        message = "unknown key"
     if problem["type"] == "value_error" and not problem["loc"]:
-        return f"{source}: {message}"  # of several keys, which it names
-    return f"{source}: {key}: {message[:1].lower()}{message[1:]}"
+        return f"{source}: {in_words(problem)}"  # of several keys, which it names
+    return f"{source}: {key_of(problem) or 'content'}: {in_words(problem)}"
 
 
 def seen_name(name: str) -> str:
-    """A name without what a reader does not see: forms of a letter, blanks, invisible ones."""
-    visible = regex.sub(r"\p{DI}", "", unicodedata.normalize("NFKC", name))
+    """A name without what a reader does not see: alphabets and forms of letters that look alike,
+    blanks, invisible characters."""
+    visible = regex.sub(r"\p{DI}", "", as_seen(name))
     return " ".join(visible.split())

@@ -30,6 +30,7 @@ from nas_core.data.containers import (
     check_pixels,
     png_kind,
 )
+from nas_core.data.jpeg import refuse_partial
 
 # MAX_PIXELS is lower than the sizes that Pillow warns of, and metadata may well be odd.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -339,6 +340,8 @@ def _opened(content: bytes, name: str) -> Iterator[ImageFile]:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             kind = str(picture.format)
             _check(picture, len(content), name)
+            if picture.format in ("JPEG", "MPO"):
+                refuse_partial(picture)
             yield picture
     except UnidentifiedImageError:
         raise DataError(f"{name}: no image that can be read ({', '.join(FORMATS)})") from None

@@ -31,6 +31,8 @@ class About(Document):
 
     model_config = ConfigDict(extra="allow")
 
+    remedy = "delete it, and the search writes it again when it goes on"
+
     began: Annotated[Number, Field(ge=0, lt=1e11)]
     num_candidates: Annotated[int, Field(gt=0, le=_MAX_COUNT)]
     race: Race | None = None

@@ -16,9 +16,9 @@ from nas_core.base.errors import CandidateError
 from nas_core.base.seeds import derive_seed
 from nas_core.config import Settings
 from nas_core.search.candidates import Outcome
-from nas_core.search.costs import CandidateCost, shaped_reward
 from nas_core.search.journal import Confirmation, Record
 from nas_core.search.racing import Race
+from nas_core.search.rewards import CandidateCost, shaped_reward
 from nas_core.search.scheduling import check_failures
 from nas_core.space.genotype import Genotype
 

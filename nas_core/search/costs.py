@@ -1,52 +1,20 @@
-"""What candidates cost, which of them the limits refuse, and what cost does to the reward."""
+"""What candidates cost, and which of them the limits refuse."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from nas_core.base.errors import RunError
-from nas_core.config import (
-    ConstraintSettings,
-    Cost,
-    NetworkSettings,
-    RewardSettings,
-    SearchSettings,
-)
+from nas_core.config import ConstraintSettings, NetworkSettings, SearchSettings
 from nas_core.models.compute import Compute
 from nas_core.models.cost import count_parameters, encoder_cost, form_of, measure_cost
 from nas_core.models.latency import measure_encoder_latency, measure_latency
 from nas_core.search.latencies import Latencies, read_latencies
+from nas_core.search.rewards import CandidateCost
 from nas_core.space.genotype import Genotype
 
 # A limit of latency that none of so many networks meets is refused, rather than to measure on.
 MOST_TOO_SLOW = 60
-
-
-@dataclass(frozen=True)
-class CandidateCost:
-    """The cost of the network as it is shipped, encoder included.
-
-    Attributes:
-        num_parameters: trainable parameters.
-        macs: multiply-accumulates of the convolutions for one image.
-        latency_ms: milliseconds for one image on this machine; None if it was not measured.
-    """
-
-    num_parameters: int
-    macs: int
-    latency_ms: float | None
-
-    def of(self, name: Cost) -> float:
-        """One of them, by its name in the settings."""
-        match name:
-            case "parameters":
-                return self.num_parameters
-            case "macs":
-                return self.macs
-            case "latency_ms":
-                assert self.latency_ms is not None, "see `needs_latency`"
-                return self.latency_ms
 
 
 class Costs:
@@ -171,11 +139,3 @@ def needs_latency(settings: SearchSettings) -> bool:
         or settings.reward.cost == "latency_ms"
         or (settings.strategy == "pareto" and "latency_ms" in settings.pareto.costs)
     )
-
-
-def shaped_reward(quality: float, cost: CandidateCost, settings: RewardSettings) -> float:
-    """quality * (cost / target) ** exponent: Tan et al., "MnasNet", arXiv 1807.11626, equation 2,
-    with one exponent on both sides of the target. The quality itself with `cost: none`."""
-    if settings.cost == "none":
-        return quality
-    return float(quality * (cost.of(settings.cost) / settings.target) ** settings.exponent)

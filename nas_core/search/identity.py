@@ -97,9 +97,20 @@ def _leaves(values: JsonValue, key: str = "") -> Iterator[tuple[str, JsonValue]]
 
 
 def open_journal(path: Path, settings: Settings, identity: Identity) -> Journal:
-    """Begin the journal of a search, or go on with it; see `Journal`."""
+    """Begin the journal of a search, or go on with it; see `Journal`.
+
+    Raises:
+        RunError: see `Journal.open` and `Journal.create`, or it is the journal of another search.
+    """
     if path.exists():
-        return Journal.open(path)
+        journal = Journal.open(path)
+        if changed := changed_parts(journal.header.identity, identity):
+            journal.close()
+            raise RunError(
+                f"{path}, line 1: the journal of another search, by {', '.join(sorted(changed))}: "
+                "move it back to its own folder"
+            )
+        return journal
     header = Header(format=FORMAT, settings=settings.model_dump(mode="json"), identity=identity)
     return Journal.create(path, header)
 

@@ -12,7 +12,7 @@ import hashlib
 import io
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -20,9 +20,11 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from nas_core.base.closing import Closing
-from nas_core.base.errors import RunError, shown
+from nas_core.base.errors import GenotypeError, RunError
 from nas_core.base.files import append_line, write_bytes
 from nas_core.base.locks import RunLock
+from nas_core.base.problems import in_words, key_of
+from nas_core.search.consistency import History
 
 # torch takes seconds to import, and a journal is read without it: the two functions that need it
 # import it themselves.
@@ -76,8 +78,8 @@ class Record(Line):
     scores: tuple[Value, ...] = ()
     """The quality at each validation, as far as it came."""
     metrics: dict[str, Value] = {}
-    num_parameters: Count
-    macs: Count
+    num_parameters: Annotated[Count, Field(ge=1)]
+    macs: Annotated[Count, Field(ge=1)]
     latency_ms: Annotated[float, Field(gt=0, le=1e100)] | None = None
     """For one image on this machine; None if the search does not depend on it, see
     `search.latencies`."""
@@ -155,6 +157,7 @@ class Journal(Closing):
         content = _parse(path)
         self.header, self._size, half_written = content.header, content.size, content.half_written
         self.records, self.confirmations = content.records, content.confirmations
+        self._history = content.history
         if half_written and lock:
             log.warning(
                 "%s: the last line is half written (%d bytes), as after a crash; it is dropped",
@@ -228,18 +231,20 @@ class Journal(Closing):
         """Add a record or a confirmation; it is on the disk when this returns.
 
         Raises:
-            RunError: it is not the next one, or the disk does not take it. Then the journal is as
-                before.
+            RunError: it cannot be the next one, see `consistency`, or the disk does not take it.
+                Then the journal is as before.
         """
         if self._lock is None:
             raise ValueError(f"{self.path} is not open for writing")
         if isinstance(new, Confirmation):
-            _check_confirmation(new, self.records, self.confirmations, f"{self.path}")
+            _check(self._history.check_confirmation, new, f"{self.path}")
             self._size = append_line(self.path, self._size, _line(new))
+            self._history.add_confirmation(new)
             self.confirmations.append(new)
         else:
-            _check_order(new, self.records, f"{self.path}")
+            _check(self._history.check_record, new, f"{self.path}")
             self._size = append_line(self.path, self._size, _line(new))
+            self._history.add_record(new)
             self.records.append(new)
 
     def close(self) -> None:
@@ -299,6 +304,7 @@ class _Content:
     header: Header
     records: list[Record]
     confirmations: list[Confirmation]
+    history: History
     size: int
     """Of their lines in bytes."""
     half_written: int
@@ -322,20 +328,23 @@ def _parse(path: Path) -> _Content:
         )
     records: list[Record] = []
     confirmations: list[Confirmation] = []
+    history = History(header)
     for number, line in enumerate(lines[1:], start=2):
         where = f"{path}, line {number}"
         if line.startswith(_CONFIRMATION):
             confirmation, is_checked = _parse_line(Confirmation, line, where)
-            _check_confirmation(confirmation, records, confirmations, where)
+            _check(history.check_confirmation, confirmation, where)
+            history.add_confirmation(confirmation)
             confirmations.append(confirmation)
         else:
             record, is_checked = _parse_line(Record, line, where)
-            _check_order(record, records, where)
+            _check(history.check_record, record, where)
+            history.add_record(record)
             records.append(record)
         if has_checksum and not is_checked:
             raise RunError(_changed(where, "has lost its checksum"))
         has_checksum = is_checked
-    return _Content(header, records, confirmations, len(content) - len(rest), len(rest))
+    return _Content(header, records, confirmations, history, len(content) - len(rest), len(rest))
 
 
 def _line(content: Line) -> bytes:
@@ -354,8 +363,7 @@ def _parse_line(model: type[Parsed], line: bytes, where: str) -> tuple[Parsed, b
         parsed = model.model_validate_json(found[1] + b"}" if found else line, strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
-        key = shown(".".join(str(part) for part in problem["loc"]))[1:-1]
-        what = f"{key}: {problem['msg']}" if key else problem["msg"]
+        what = f"{key}: {in_words(problem)}" if (key := key_of(problem)) else in_words(problem)
         raise RunError(
             f"{where}: not a {model.__name__.lower()} of a journal: {what}; {_ADVICE}"
         ) from None
@@ -368,25 +376,8 @@ def _changed(where: str, how: str) -> str:
     return f"{where} {how}: it was changed by hand or is damaged; {_ADVICE}"
 
 
-def _check_order(record: Record, earlier: list[Record], where: str) -> None:
-    if record.index != len(earlier):
-        raise RunError(f"{where}: record {record.index}, expected {len(earlier)}; {_ADVICE}")
-    num_trained = next((r.candidate for r in reversed(earlier) if r.candidate is not None), 0)
-    if record.candidate is not None and record.candidate != num_trained + 1:
-        raise RunError(
-            f"{where}: candidate {record.candidate}, expected {num_trained + 1}; {_ADVICE}"
-        )
-
-
-def _check_confirmation(
-    new: Confirmation, records: Sequence[Record], earlier: Sequence[Confirmation], where: str
-) -> None:
-    if not any(record.id == new.confirms and record.status == "finished" for record in records):
-        raise RunError(
-            f"{where}: confirms {new.confirms}, which is no candidate that finished; {_ADVICE}"
-        )
-    expected = sum(one.confirms == new.confirms for one in earlier) + 1
-    if new.run != expected:
-        raise RunError(
-            f"{where}: confirmation {new.run} of {new.confirms}, expected {expected}; {_ADVICE}"
-        )
+def _check(check: Callable[[Parsed], None], new: Parsed, where: str) -> None:
+    try:
+        check(new)
+    except (ValueError, GenotypeError) as error:
+        raise RunError(f"{where}: {error}; {_ADVICE}") from None

@@ -31,7 +31,7 @@ from nas_core.search.candidates import (
     score_candidate,
 )
 from nas_core.search.confirming import ConfirmingRun, confirm_best
-from nas_core.search.costs import CandidateCost, Costs, needs_latency
+from nas_core.search.costs import Costs, needs_latency
 from nas_core.search.identity import (
     open_journal,
     search_folder,
@@ -41,6 +41,7 @@ from nas_core.search.identity import (
 from nas_core.search.journal import Confirmation, Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, with_latencies
 from nas_core.search.ranking import Ranked, ranking
+from nas_core.search.rewards import CandidateCost
 from nas_core.search.rounds import Rounds, costs_of
 from nas_core.search.scheduling import Candidate, Schedule
 from nas_core.search.start import check_start, start_networks

@@ -10,8 +10,9 @@ spent. Such races are those of Maron and Moore (Hoeffding races, NIPS 1993) and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from nas_core.search.journal import Confirmation, Record
 
@@ -24,11 +25,11 @@ class Race(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    candidates: int
+    candidates: Annotated[int, Field(ge=0)]
     """The best by their first reward. 0 or 1: there is no race."""
-    max_seeds: int
+    max_seeds: Annotated[int, Field(ge=1)]
     """Of each entrant, beside that of its first training."""
-    top: int
+    top: Annotated[int, Field(ge=1)]
     """How many are to be told apart from the rest, 1 at least."""
 
     def open_runs(

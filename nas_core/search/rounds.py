@@ -20,9 +20,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from nas_core.base.errors import RunError, first_line, shown
 from nas_core.base.files import MAX_JSON, append_line, read_limited, write_bytes
+from nas_core.base.problems import in_words
 from nas_core.config import SearchSettings
-from nas_core.search.costs import CandidateCost, Costs
+from nas_core.search.costs import Costs
 from nas_core.search.journal import Record, Value, load_state, save_state
+from nas_core.search.rewards import CandidateCost
 from nas_core.search.strategy import Proposal, Result, Strategy, make_strategy
 from nas_core.space.decisions import encode
 from nas_core.space.genotype import Genotype
@@ -225,7 +227,7 @@ def _read_rounds(path: Path, current: int) -> tuple[dict[int, dict[str, float]],
     except (OSError, ValueError, KeyError) as error:
         reason = first_line(error)
         if isinstance(error, ValidationError):
-            reason = first_line(error.errors()[0]["msg"])
+            reason = in_words(error.errors()[0])
         raise RunError(
             f"{path} cannot be read: {reason}; delete it, and the search makes it again when it "
             "goes on"

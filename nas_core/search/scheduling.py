@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from nas_core.base.errors import CandidateError, RunError
 from nas_core.search.candidates import Outcome
-from nas_core.search.costs import CandidateCost, needs_latency, shaped_reward
+from nas_core.search.costs import needs_latency
 from nas_core.search.identity import candidate_seed, candidate_thresholds
 from nas_core.search.journal import Confirmation, Journal, Record
+from nas_core.search.rewards import CandidateCost, shaped_reward
 from nas_core.space.genotype import Genotype
 
 if TYPE_CHECKING:

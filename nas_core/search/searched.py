@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from nas_core.base.errors import GenotypeError, RunError
+from nas_core.base.errors import RunError
 from nas_core.search.journal import Journal
 from nas_core.space.genotype import Genotype
 
@@ -35,9 +35,7 @@ def readable(paths: Iterable[Path]) -> Iterator[tuple[Path, Journal]]:
     for path in paths:
         try:
             journal = Journal.read(path)
-            for record in journal.candidates:
-                Genotype.from_dict(record.genotype, f"{path}, record {record.index}")
-        except (RunError, GenotypeError) as error:
+        except RunError as error:
             _warn_of_left_out(f"{error}; this search is left out")
         else:
             yield path, journal

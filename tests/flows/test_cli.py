@@ -97,8 +97,14 @@ def test_a_report_is_written_and_opened(nas: Nas, project: Path) -> None:
     opener.write_text(f'#!/bin/sh\necho "$1" > {project}/opened\n')
     opener.chmod(0o755)
     code, _, error = subprocess_of(project, "report", "small-1234", "--open", BROWSER=str(opener))
-    assert (code, error) == (0, "")
+    assert code == 0 and all("losses.json is missing" in line for line in error.splitlines())
     assert (project / "opened").read_text().split() == [path.as_uri()]
+    (path.parent / "about.json").write_text("{")
+    code, out, error = nas("report")
+    assert (code, out.split()) == (0, [str(path)])
+    note = error.splitlines()[0]
+    assert note.startswith(f"{path.parent / 'about.json'}: not a JSON file: ")
+    assert note.endswith(": delete it, and the search writes it again when it goes on")
     code, _, error = nas("report", "other")
     assert code == 1 and "no search 'other'; there are: small-1234" in error
 
@@ -318,6 +324,38 @@ def test_leaderboard_of_nothing_says_so(
     assert code == 1 and "no search yet" in err
 
 
+ADDRESS = "https://me:hunter2@example.org/data"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["init", ADDRESS],
+        ["data", "check", ADDRESS],
+        ["data", "import", "file.json", "s3://bucket/out"],
+        ["describe", "arch0", f"--draw={ADDRESS}"],
+        ["describe", ADDRESS],
+        ["leaderboard", "--csv", ADDRESS],
+        ["predict", "--model", ADDRESS, "a.jpg", "--out", "out"],
+        ["predict", "--model", "arch0-camvid", ADDRESS, "--out", "out"],
+        ["export", "arch0-camvid", "--out", "file:///tmp/a.onnx"],
+        ["bench", "--file", ADDRESS],
+        ["ship", ADDRESS],
+        ["train", ADDRESS],
+        ["search", "-p", ADDRESS],
+    ],
+    ids=" ".join,
+)
+def test_an_address_in_the_place_of_a_path(
+    nas: Nas, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, error = nas(*arguments)
+    assert (code, out) == (1, "") and "hunter2" not in error
+    assert "is an address: give the path of a folder or file of this machine" in error
+    assert len(error.splitlines()) <= 2 and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -329,6 +367,14 @@ def test_leaderboard_of_nothing_says_so(
         (["describe", "arch0", "--draw", "no/a.svg"], "--draw no/a.svg: the folder no does not"),
         (["search", "-S", "search.num_candidate=8"], "did you mean 'search.num_candidates'"),
         (["search", "-S", "search.num_candidates=-3"], "search.num_candidates = -3"),
+        # A Cyrillic letter in each.
+        (
+            ["search", "-S", "se\u0430rch.seed=1"],
+            r"unknown key 'se\u0430rch'; did you mean 'search'",
+        ),
+        (["search", "-S", "train.splits=tr\u0430in"], r"train.splits = 'tr\u0430in': expected"),
+        (["search", "-p", "c\u0430mvid"], r"unknown profile 'c\u0430mvid'; there are: camvid"),
+        (["describe", "\u0430rch0"], r"unknown architecture '\u0430rch0'"),
         (["search", "-p", "nowhere"], "unknown profile 'nowhere'"),
         (["compare", "--strategy", "ppoo"], "strategy 'ppoo': there are ppo, ppo-independent"),
         (["compare", "--seed", "1", "--seed", "1"], "seed 1 is given twice"),

@@ -77,7 +77,7 @@ def test_tiles_are_counted_and_what_is_no_tile_is_refused(project: Path) -> None
     assert "meta-val: " in done.output and "whole groups (1 of 8)" in done.output
     for options, message in (
         (("--tile", 40, "--overlap", 40), r"--tile: overlap \(40\) must not exceed half of size"),
-        (("--tile", 8), "--tile: input should be greater than or equal to 32"),
+        (("--tile", 8), "--tile: expected 32 or more"),
         (("--overlap", 8), "--overlap 8: give --tile, too"),
     ):
         refused = check(leaves, *options)
@@ -109,7 +109,7 @@ def test_what_meta_val_will_be_is_said(project: Path) -> None:
 
 
 def test_a_profile_is_not_overwritten_and_its_name_is_checked(project: Path) -> None:
-    for name, message in (("camvid", "exists"), ("../x", "should match")):
+    for name, message in (("camvid", "exists"), ("../x", "expected 1 to 41 of the letters")):
         done = check(project / "data/leaves", "--profile", name)
         assert isinstance(done.exception, SettingsError)
         assert message in str(done.exception)

@@ -19,7 +19,7 @@ from nas_core.config import (
     setting_keys,
     validate_settings,
 )
-from nas_core.search.costs import CandidateCost, shaped_reward
+from nas_core.search.rewards import CandidateCost, shaped_reward
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,9 +70,9 @@ def test_a_null_section_changes_nothing(project: Path) -> None:
         ("serch.num_candidates=8", "unknown key 'serch'; did you mean 'search'"),
         ("num_candidates=8", "did you mean 'search.num_candidates'"),
         ("zzz=1", "sections are dataset"),
-        ("search.num_candidates=0", "search.num_candidates = 0: .*greater than or equal to 1"),
-        ("search.num_candidates=many", "search.num_candidates = 'many': .*integer"),
-        ("search.num_candidates=", "search.num_candidates = None: .*integer"),
+        ("search.num_candidates=0", "search.num_candidates = 0: expected 1 or more"),
+        ("search.num_candidates=many", "search.num_candidates = 'many': expected a whole number"),
+        ("search.num_candidates=", "search.num_candidates is empty: expected a whole number"),
         (
             "search.strategy=ppoo",
             "search.strategy = 'ppoo': .*'ppo', 'reinforce', 'evolution', 'pareto' or 'random'",

@@ -85,6 +85,8 @@ def imported(source: Path, out: Path, form: Format = "coco") -> Imported:
         (("cat", "ca\u200dt"), r"'cat' and 'ca\u200dt'"),
         (("a b", "a  b"), "'a b' and 'a  b'"),
         (("\xe9", "e\u0301"), r"'\xe9' and 'e\u0301'"),
+        (("road", "r\u043ead"), r"'road' and 'r\u043ead'"),
+        (("cop", "\u0441\u043e\u0440"), r"'cop' and '\u0441\u043e\u0440'"),
     ],
 )
 def test_categories_that_look_alike_are_refused_by_the_import(

@@ -1,6 +1,7 @@
 """Images and masks that are damaged, absurd or bombs, made here: bytes are plainer so."""
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -104,7 +105,24 @@ BAD_PNG: dict[str, bytes] = {
     + END,
     "chunk of 4 GB": SIGNATURE + header(4, 3) + struct.pack(">I", 2**32 - 1) + b"IDAT" + END,
 }
+END_OF_JPEG = b"\xff\xd9"
+# Ways to write the pixels; the options are libjpeg's.
+JPEG_FORMS: dict[str, dict[str, object]] = {
+    "in one scan": {},
+    "in intervals": {"restart_marker_blocks": 3},
+    "in passes": {"progressive": True},
+    "in passes and intervals": {"progressive": True, "restart_marker_blocks": 3},
+}
+
+
+def cut(content: bytes, share: float) -> bytes:
+    """A JPEG whose pixels end early, with the end of a whole one."""
+    begin = content.index(b"\xff\xda") + 20
+    return content[: begin + int(share * (len(content) - begin))] + END_OF_JPEG
+
+
 BAD_JPEG: dict[str, bytes] = {
+    **{f"half, {form}": cut(picture("JPEG", **JPEG_FORMS[form]), 0.5) for form in JPEG_FORMS},
     "empty": b"",
     "marker only": b"\xff\xd8",
     "header only": JPEG[:300],
@@ -163,6 +181,50 @@ def test_images_that_are_no_jpeg(tmp_path: Path, name: str) -> None:
     with refused("a.jpg"):
         read_image(path)
     accepted_or_refused(lambda: image_size(path))
+
+
+@pytest.mark.parametrize("form", JPEG_FORMS)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_that_was_cut_and_ended_is_told_from_a_whole_one(form: str, mode: str) -> None:
+    content = picture("JPEG", mode, (150, 130), **JPEG_FORMS[form])
+    with Image.open(io.BytesIO(content)) as whole:
+        np.testing.assert_array_equal(decode_image(content, "a.jpg"), whole.convert("RGB"))
+    ends = [found.start() for found in re.finditer(rb"\xff[\xc4\xda\xd9]", content)]
+    for share in np.linspace(0, 0.99, 60):
+        partial = cut(content, share)
+        if all(abs(len(partial) - len(END_OF_JPEG) - end) > 50 for end in ends):
+            with refused("a.jpg: damaged JPEG"):
+                decode_image(partial, "a.jpg")
+
+
+def jpeg_of_three_scans(num_bytes: int) -> bytes:
+    """A grey JPEG of 80x80 pixels with a scan for each component, the second of `num_bytes`.
+
+    libjpeg's own writer has no option for it. A block is a difference of 0 and the end of the
+    block, each the code 0, which is the only one of its table.
+    """
+    tables = b"".join(
+        b"\xff\xc4\0\x14" + bytes([kind, 1]) + bytes(15) + b"\0" for kind in (0x00, 0x10)
+    )
+    scans = b"".join(
+        b"\xff\xda\0\x08\1" + bytes([component]) + b"\0\0\x3f\0" + bytes(length)
+        for component, length in ((1, 25), (2, num_bytes), (3, 25))
+    )
+    return (
+        b"\xff\xd8\xff\xdb\0\x43\0"
+        + bytes([1] * 64)
+        + b"\xff\xc0\0\x11\x08\0\x50\0\x50\3\1\x11\0\2\x11\0\3\x11\0"
+        + tables
+        + scans
+        + END_OF_JPEG
+    )
+
+
+def test_a_jpeg_with_a_scan_for_each_component() -> None:
+    grey = np.full((80, 80, 3), 128)
+    np.testing.assert_array_equal(decode_image(jpeg_of_three_scans(25), "a.jpg"), grey)
+    with refused("a.jpg: damaged JPEG (its pixels end before the image does)"):
+        decode_image(jpeg_of_three_scans(15), "a.jpg")
 
 
 @pytest.mark.parametrize("name", BAD_PICTURES)

@@ -69,7 +69,7 @@ def write_facts(facts: SearchFacts) -> Path:
 
 def search_content(facts: SearchFacts) -> dict[str, Any]:
     """What the template names."""
-    trained = [_trained(one) for one in facts.trained]
+    trained = [_trained(one, facts.notes) for one in facts.trained]
     cards, front, failures = _cards(facts), _front(facts.finished), _failures(facts)
     shaped = _part(facts.settings, "search", "reward")
     return {
@@ -249,7 +249,7 @@ def _charts(facts: SearchFacts) -> dict[str, list[dict[str, Any]]]:
     matrices = {
         name: matrix
         for name, one in list(scored.items())[:MAX_CONFUSIONS]
-        if (matrix := confusion(one.scored[-1])) is not None
+        if (matrix := confusion(one.scored[-1], facts.notes)) is not None
     }
     return {
         **{f"losses-{name}": charts.losses(stages) for name, stages in facts.losses.items()},
@@ -337,9 +337,9 @@ def _in_a_line(row: Mapping[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def _trained(one: Trained) -> dict[str, Any]:
+def _trained(one: Trained, notes: list[str]) -> dict[str, Any]:
     latest = one.scored[-1] if one.scored else one.latest
-    found = contact_sheet(latest)
+    found = contact_sheet(latest, notes)
     sheet = None
     if found:
         content, width, height = found

@@ -8,11 +8,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from os.path import lexists
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from nas_core.analysis.leaderboard import leaderboard
 from nas_core.analysis.pareto import COSTS, pareto_front
@@ -21,7 +23,7 @@ from nas_core.base.files import read_limited, write_bytes
 from nas_core.base.paths import artifacts_folder, trainings_folder
 from nas_core.config import validate_settings
 from nas_core.data.prepared import PreparedData
-from nas_core.search.about import About, State, is_confirming, read_about, search_state
+from nas_core.search.about import ABOUT_FILE, About, State, is_confirming, search_state
 from nas_core.search.candidate_files import Losses, candidate_files, drawing_file
 from nas_core.search.journal import Confirmation, Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, read_latencies, with_latencies
@@ -156,7 +158,7 @@ def read_search_facts(root: Path, folder: Path) -> SearchFacts:
         num_planned=planned,
         settings=settings,
         identity=identity,
-        about=read_about(folder),
+        about=_about(folder, notes),
         records=records,
         table=table,
         data=data,
@@ -183,6 +185,15 @@ def _on_fronts(finished: pd.DataFrame) -> list[str]:
     return [one for cost in COSTS for one in pareto_front(finished, cost)["id"]]
 
 
+def _about(folder: Path, notes: list[str]) -> About | None:
+    path = folder / ABOUT_FILE
+    try:
+        return About.read(path) if lexists(path) else None
+    except RunError as error:
+        notes.append(str(error))
+        return None
+
+
 def _prepared(
     root: Path, settings: Mapping[str, Any], identity: Mapping[str, Any]
 ) -> PreparedData | None:
@@ -206,20 +217,38 @@ def _losses(
 
 
 def _drawings(facts: SearchFacts, needed: Sequence[str]) -> dict[str, bytes]:
-    """Drawings by id: of those that are needed, and of others that are there."""
+    """Drawings by id: of those that are needed, and of others that are there.
+
+    One that is damaged is made anew if it is needed, as one that is missing.
+    """
     others = [one for one in facts.table["id"] if one not in needed]
     found: dict[str, bytes] = {}
     for one in dict.fromkeys([*needed, *others]):
         path = drawing_file(facts.folder, one)
-        try:
-            found[one] = read_limited(path, _MAX_DRAWING)
-        except OSError:
-            if one in needed and facts.data:
-                found[one] = _draw(facts, facts.data, one)
-                write_bytes(path, found[one])
+        kept = _read_drawing(path)
+        anew = kept is None and one in needed and facts.data is not None
+        if kept is None and lexists(path):
+            then = "it is drawn anew" if anew else f"no drawing of {one}"
+            facts.notes.append(f"{path} is damaged: {then}")
+        if anew:
+            assert facts.data is not None
+            kept = _draw(facts, facts.data, one)
+            write_bytes(path, kept)
+        if kept is not None:
+            found[one] = kept
         if len(found) >= max(MAX_DRAWINGS, len(needed)):
             break
     return found
+
+
+def _read_drawing(path: Path) -> bytes | None:
+    """The content of an SVG file; None if it is missing or damaged."""
+    try:
+        content = read_limited(path, _MAX_DRAWING)
+        root = ElementTree.fromstring(content)
+    except (OSError, ValueError, LookupError, ElementTree.ParseError):
+        return None
+    return content if root.tag == "{http://www.w3.org/2000/svg}svg" else None
 
 
 def _draw(facts: SearchFacts, data: PreparedData, identifier: str) -> bytes:
@@ -273,23 +302,35 @@ def _mean_iou(trained: Trained) -> float:
     return math.fsum(scores) / len(scores) if scores else -1.0
 
 
-def confusion(training: FullTraining) -> pd.DataFrame | None:
-    """Counts of pixels, a row a true class; None if the file is missing or damaged."""
+def confusion(training: FullTraining, notes: list[str]) -> pd.DataFrame | None:
+    """Counts of pixels, a row a true class; None if the file is missing, or damaged: then it is
+    noted."""
     path = training.folder / "test_confusion_matrix.csv"
     try:
         table = pd.read_csv(io.BytesIO(read_limited(path, _MAX_PICTURE)), index_col=0, dtype=str)
         counts = table.astype("int64")
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return None
-    return counts if counts.shape[0] == counts.shape[1] > 0 else None
+    except (OSError, ValueError):
+        counts = pd.DataFrame()
+    if counts.shape[0] == counts.shape[1] > 0 and not (counts < 0).any(axis=None):
+        return counts
+    notes.append(f"{path} is damaged: no confusion matrix of {training.content.label}")
+    return None
 
 
-def contact_sheet(training: FullTraining) -> tuple[bytes, int, int] | None:
-    """The pictures of a scored training as the content of a WebP file, its width and height."""
+def contact_sheet(training: FullTraining, notes: list[str]) -> tuple[bytes, int, int] | None:
+    """The pictures of a scored training as the content of a WebP file, its width and height.
+
+    None if the file is missing, or damaged: then it is noted.
+    """
     path = training.folder / "pictures" / "contact_sheet.png"
     try:
         return _as_webp(path, path.stat().st_mtime_ns)
-    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        notes.append(f"{path} is damaged: no pictures of {training.content.label}")
         return None
 
 

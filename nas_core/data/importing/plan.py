@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nas_core.base.errors import DataError, shown, some_of
 from nas_core.base.files import distinct, open_limited, resolved
+from nas_core.base.problems import in_words
 from nas_core.data.description import seen_name
 from nas_core.data.importing.shapes import Region
 from nas_core.data.inspection import Size
@@ -189,17 +190,16 @@ def read_annotations(
         problems.add(f"files that cannot be read ({error.strerror})", name)
     except ValidationError as error:
         for problem in error.errors(include_url=False):
-            message = str(problem["msg"]).removeprefix("Value error, ")
             place = [str(part) for part in problem["loc"]]
             if problem["type"] == "json_invalid":
-                problems.add(f"{name}: {message[:1].lower()}{message[1:]}")
+                problems.add(f"{name}: {in_words(problem)}")
             elif len(place) < 2 and problem["type"] in ("missing", "model_type"):
                 problems.add(otherwise, name)
                 break
             else:
                 key = ".".join([place[0], *place[2:]])
                 problems.add(
-                    f"{name}: {shown(key)[1:-1]}: {message[:1].lower()}{message[1:]}",
+                    f"{name}: {shown(key)[1:-1]}: {in_words(problem)}",
                     *[f"entry {number}" for number in place[1:2]],
                 )
     except ValueError as error:

@@ -25,10 +25,16 @@ from nas_core.search.searched import searched_genotypes
 from nas_core.space.genotype import Genotype
 from tasks.results import write_search_results
 
-GENOTYPE = {
+GENOTYPE: dict[str, list[list[int]]] = {
     "templates": [[3, 0, 1], [4, 1, 1], [3, 1, 1]],
     "structure": [[0, 1, 0, 0, 1], [2, 1, 2, 1, 0], *[[0, 1, 2, 0, 0]] * 5],
 }
+NETWORKS = [
+    {**GENOTYPE, "structure": [*GENOTYPE["structure"][:6], [0, 1, in2, repeats, 0]]}
+    for in2 in range(2)
+    for repeats in range(4)
+]
+IDS = [Genotype.from_dict(network).id for network in NETWORKS]
 COLUMNS = [
     "rank",
     "candidate",
@@ -51,11 +57,13 @@ COLUMNS = [
 
 
 def make_table(folder: Path, rows: list[tuple[str, float | None]]) -> pd.DataFrame:
+    """Of the networks in their order; a repeat is of the one before it."""
     num_trained = 0
     with Journal.create(
         folder / "journal.jsonl", Header(format=1, settings={}, identity={})
     ) as journal:
         for index, (status, reward) in enumerate(rows):
+            network = index - (status == "repeat")
             num_trained += status != "repeat"
             metrics = {
                 "mean_iou": 0.3,
@@ -68,14 +76,14 @@ def make_table(folder: Path, rows: list[tuple[str, float | None]]) -> pd.DataFra
                     index=index,
                     round=0,
                     candidate=None if status == "repeat" else num_trained,
-                    id=f"id{index}",
-                    genotype=GENOTYPE,
+                    id=IDS[network],
+                    genotype=NETWORKS[network],
                     status=status,
                     reward=reward,
                     metrics={} if reward is None else metrics,
-                    num_parameters=200_000 + index,
+                    num_parameters=200_000 + network,
                     macs=10**9 * 5,
-                    seed=1,
+                    seed=1000,
                     seconds={} if reward is None else {"a": 1.5, "b": 2.25},
                     reason="it broke" if status == "failed" else "",
                 )
@@ -97,7 +105,7 @@ def test_best_first_and_failed_last(tmp_path: Path) -> None:
         ],
     )
     assert list(table.columns) == COLUMNS
-    assert table["id"].tolist() == ["id3", "id1", "id6", "id2", "id0", "id5"]
+    assert table["id"].tolist() == [IDS[index] for index in (3, 1, 6, 2, 0, 5)]
     assert table["candidate"].tolist() == [4, 2, 6, 3, 1, 5]
     assert table["rank"].tolist() == [1, 2, 3, 4, pd.NA, pd.NA]
     assert table["reward"].dropna().tolist() == [0.5, 0.3, 0.3, 0.0]
@@ -110,7 +118,7 @@ def test_best_first_and_failed_last(tmp_path: Path) -> None:
     assert best["macs"] == 5 * 10**9
     assert best["seconds"] == 3.75
     assert pd.isna(worst["mean_iou"])
-    assert Genotype.from_dict(json.loads(best["genotype"])).to_dict() == GENOTYPE
+    assert Genotype.from_dict(json.loads(best["genotype"])).to_dict() == NETWORKS[3]
 
 
 @pytest.mark.parametrize(
@@ -151,10 +159,10 @@ def confirm(folder: Path, *confirmations: tuple[str, int, float | None]) -> None
 def test_confirmed_ones_are_ranked_by_their_means(tmp_path: Path) -> None:
     rows: list[tuple[str, float | None]] = [("finished", 0.5), ("finished", 0.4), ("finished", 0.3)]
     make_table(tmp_path / "one", rows)
-    confirm(tmp_path / "one", ("id0", 1, 0.3), ("id1", 1, 0.44), ("id1", 2, None))
+    confirm(tmp_path / "one", (IDS[0], 1, 0.3), (IDS[1], 1, 0.44), (IDS[1], 2, None))
     name, table = read_ranking(tmp_path)
     assert name == "one"
-    assert table["id"].tolist() == ["id1", "id0", "id2"]
+    assert table["id"].tolist() == [IDS[1], IDS[0], IDS[2]]
     assert table["rank"].tolist() == [1, 2, 3]
     assert table["reward"].tolist() == pytest.approx([0.42, 0.4, 0.3])
     assert table["seeds"].tolist() == [2, 2, 1]
@@ -168,27 +176,27 @@ def test_confirmed_ones_are_ranked_by_their_means(tmp_path: Path) -> None:
 
 def test_what_is_trained_fully_is_chosen_by_the_mean(tmp_path: Path) -> None:
     make_table(tmp_path / "one", [("finished", 0.5), ("finished", 0.4)])
-    confirm(tmp_path / "one", ("id0", 1, 0.2), ("id1", 1, 0.4))
+    confirm(tmp_path / "one", (IDS[0], 1, 0.2), (IDS[1], 1, 0.4))
     _, table = read_ranking(tmp_path)
     table.to_parquet(tmp_path / "candidates.parquet")
-    assert read_leaderboard(tmp_path / "candidates.parquet")["id"].iloc[0] == "id1"
+    assert read_leaderboard(tmp_path / "candidates.parquet")["id"].iloc[0] == IDS[1]
     settings, folder = Settings(name="one"), tmp_path / "one"
     journal = Journal.read(folder / "journal.jsonl")
     metrics = write_search_results(
         tmp_path, settings, folder, journal.candidates, journal.confirmations
     )
-    assert (metrics.best, metrics.best_reward, metrics.num_confirmed) == ("id1", 0.4, 2)
+    assert (metrics.best, metrics.best_reward, metrics.num_confirmed) == (IDS[1], 0.4, 2)
     assert metrics.best_reward_error and metrics.mean_reward == pytest.approx(0.45)
 
 
 def test_a_mean_is_shown_with_its_error(tmp_path: Path) -> None:
     make_table(tmp_path / "one", [("finished", 0.5), ("finished", 0.4)])
-    confirm(tmp_path / "one", ("id0", 1, 0.46), ("id0", 2, None))
+    confirm(tmp_path / "one", (IDS[0], 1, 0.46), (IDS[0], 2, None))
     console = Console(width=80, file=io.StringIO())
     console.print(candidates_table(*read_ranking(tmp_path), top=5))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
-    assert "0.4800±.0200" in text and "2 seeds" in text and "1 failed" in text
+    assert "0.4800±.0200" in text and "2 seeds, 1" in text and "failed" in text
     assert "0.4000 " in text
 
 
@@ -200,7 +208,7 @@ def test_searches_are_found_by_name_or_the_latest(tmp_path: Path) -> None:
         os.utime(tmp_path / name / "journal.jsonl", (1000 - age, 1000 - age))
     name, candidates = read_search(tmp_path)
     assert name == "camvid-1"
-    assert [candidate.id for candidate in candidates] == ["id0"]
+    assert [candidate.id for candidate in candidates] == [IDS[0]]
     assert read_search(tmp_path, "other-3")[0] == "other-3"
     with pytest.raises(
         RunError, match=r"no search 'camvid'; there are: camvid-1, camvid-2, other-3"
@@ -212,8 +220,8 @@ def test_genotypes_of_all_searches(tmp_path: Path) -> None:
     assert searched_genotypes(tmp_path) == {}
     make_table(tmp_path / "a", [("finished", 0.1), ("failed", None)])
     make_table(tmp_path / "b", [("finished", 0.1), ("repeat", 0.1), ("finished", 0.2)])
-    expected = Genotype.from_dict(GENOTYPE)
-    assert searched_genotypes(tmp_path) == dict.fromkeys(["id0", "id1", "id2"], expected)
+    networks = [Genotype.from_dict(network) for network in NETWORKS[:3]]
+    assert searched_genotypes(tmp_path) == dict(zip(IDS, networks, strict=False))
 
 
 def another_format(path: Path) -> None:
@@ -233,7 +241,7 @@ def changed_reward(path: Path) -> None:
     ("damage", "reason"),
     [
         (another_format, "line 1: a journal of format 2"),
-        (illegal_genotype, "record 0: layer 0: in2"),
+        (illegal_genotype, "line 2: genotype: layer 0: in2"),
         (changed_reward, "line 2 does not have the checksum"),
         (lambda path: path.write_bytes(b""), "line 1: the header is missing"),
     ],
@@ -251,7 +259,7 @@ def test_a_journal_that_cannot_be_read_is_left_out_with_a_warning(
     assert searched_genotypes(tmp_path) == {}
     make_table(tmp_path / "new", [("finished", 0.2)])
     os.utime(tmp_path / "new" / "journal.jsonl", (1000, 1000))
-    assert searched_genotypes(tmp_path).keys() == {"id0"}
+    assert searched_genotypes(tmp_path).keys() == {IDS[0]}
     assert read_search(tmp_path)[0] == "new"
     (warning,) = caplog.messages
     assert warning.endswith("; this search is left out") and warning.count("\n") == 0

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from plotly.offline import get_plotlyjs
+from pydantic import ValidationError
 
 from benchmarks.load import PARAMS, stand_in
 from nas_core.analysis.report.live import LiveReport
@@ -27,14 +28,16 @@ from nas_core.base.times import duration
 from nas_core.config import Settings, validate_settings
 from nas_core.search import loop
 from nas_core.search.about import write_about
-from nas_core.search.candidate_files import candidate_files
+from nas_core.search.candidate_files import candidate_files, drawing_file
 from nas_core.search.journal import FORMAT, Confirmation, Header, Journal
 from nas_core.search.loop import Search
 from nas_core.search.racing import Race
 from nas_core.space.architectures import ARCHITECTURES
+from nas_core.space.decisions import sample
 from nas_core.workers.local import InProcessWorkers
 from tests.nas_core.analysis.searches import (
     ROOT,
+    drawing,
     failed,
     real_candidates,
     record_of,
@@ -196,8 +199,11 @@ def test_a_search_that_was_not_confirmed_says_nothing_of_it(tmp_path: Path, whol
 
 
 def test_many_failures_are_counted(tmp_path: Path) -> None:
-    row = ROWS[0]
-    records = [failed({**row, "id": f"{index:012x}"}, index, "none") for index in range(25)]
+    networks = [sample(np.random.default_rng(index)) for index in range(25)]
+    records = [
+        failed({**ROWS[0], "id": one.id, "genotype": json.dumps(one.to_dict())}, index, "none")
+        for index, one in enumerate(networks)
+    ]
     assert "and 5 more" in words(page_of(tmp_path, write_search(tmp_path, records)))
 
 
@@ -282,15 +288,60 @@ def test_a_journal_with_other_settings_than_todays(tmp_path: Path) -> None:
     assert "complete" in text and "gone.key 2" in text
 
 
-@pytest.mark.parametrize("name", ["about.json", "test_confusion_matrix.csv", "contact_sheet.png"])
-def test_what_is_damaged_is_left_out(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("about.json", ": began: "),
+        ("test_confusion_matrix.csv", " is damaged: no confusion matrix of arch0"),
+        ("contact_sheet.png", " is damaged: no pictures of arch0"),
+        ("architecture.svg", f" is damaged: no drawing of {BEST['id']}"),
+    ],
+)
+def test_what_is_damaged_is_named_and_left_out(tmp_path: Path, name: str, note: str) -> None:
     folder = write_search(tmp_path, [record_of(BEST, 0)])
     training = write_training(tmp_path, "arch0", "c0d7639bffbf", 0.5)
-    place = {"about.json": folder, "contact_sheet.png": training / "pictures"}.get(name, training)
-    place.mkdir(exist_ok=True)
-    (place / name).write_text('{"began": "yesterday"}')
+    assert "Not shown" not in words(page_of(tmp_path, folder)), "what is missing is no damage"
+    path = {
+        "about.json": folder / name,
+        "architecture.svg": drawing_file(folder, BEST["id"]),
+        "contact_sheet.png": training / "pictures" / name,
+    }.get(name, training / name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('{"began": "yesterday"}')
     text = page_of(tmp_path, folder)
     assert "complete" in words(text) and "data:image/webp" not in text
+    assert f"{path}{note}" in words(text)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        drawing(BEST["id"]).encode()[:-9],
+        b"<html></html>",
+        b'<?xml version="1.0" encoding="x"?><svg/>',
+        b"\x89PNG",
+    ],
+)
+def test_drawings_that_are_none(tmp_path: Path, content: bytes) -> None:
+    folder = write_search(tmp_path, [record_of(BEST, 0)])
+    path = drawing_file(folder, BEST["id"])
+    path.write_bytes(content)
+    text = page_of(tmp_path, folder)
+    assert f"{path} is damaged" in words(text) and data_of(text)["drawings"] == {}
+
+
+def test_counts_of_pixels_below_0_are_damage(tmp_path: Path) -> None:
+    folder = write_search(tmp_path, [record_of(BEST, 0)])
+    training = write_training(tmp_path, "arch0", "c0d7639bffbf", 0.5)
+    (training / "test_confusion_matrix.csv").write_text("truth,road,sky\nroad,9,-1\nsky,0,0\n")
+    assert "test_confusion_matrix.csv is damaged" in words(page_of(tmp_path, folder))
+
+
+@pytest.mark.parametrize("race", [(-1, 3, 1), (2, 0, 1), (2, 3, 0)])
+def test_a_race_that_cannot_be(race: tuple[int, int, int]) -> None:
+    with pytest.raises(ValidationError):
+        Race(candidates=race[0], max_seeds=race[1], top=race[2])
 
 
 def test_settings_that_differ() -> None:
@@ -376,6 +427,17 @@ def test_what_is_not_drawn_yet_is_drawn_once(search: Search) -> None:
         path = search.folder / "candidates" / record.id / "architecture.svg"
         assert gzip.decompress(base64.b64decode(drawings[record.id])) == path.read_bytes()
         assert f"{record.num_parameters:,} parameters" in path.read_text()
+
+
+def test_a_damaged_drawing_is_made_anew(search: Search) -> None:
+    search.run()
+    page_of(search.root, search.folder)
+    best = max(search.candidates, key=lambda record: record.reward or 0.0)
+    path = drawing_file(search.folder, best.id)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    assert f"{path} is damaged: it is drawn anew" in words(page_of(search.root, search.folder))
+    assert path.read_bytes() == whole
 
 
 def test_short_rounds_are_not_held_up(search: Search, undrawn: None) -> None:

@@ -217,3 +217,16 @@ def test_lists_beside_folders_of_splits_are_two_ways(root: Path) -> None:
 def test_classes_are_the_same_whatever_their_composition(root: Path) -> None:
     (root / "dataset.yaml").write_text(f"classes: [{NFD}, sky]\n")
     assert folder.list_dataset(root).classes == (NFC, "sky")
+
+
+def test_classes_in_two_alphabets_that_look_the_same_are_refused(root: Path) -> None:
+    (root / "dataset.yaml").write_text("classes: [road, r\u043ead]\n")
+    with pytest.raises(DataError, match=r"classes 'road' and 'r.u043ead' look the same: rename"):
+        prepare_it(root)
+
+
+def test_a_split_in_another_alphabet_is_spelt_out(root: Path) -> None:
+    (root / "train").rename(root / "tr\u0430in")
+    with pytest.raises(DataError) as raised:
+        prepare_it(root)
+    assert "tr\\u0430in" in str(raised.value) and "tr\u0430in" not in str(raised.value)

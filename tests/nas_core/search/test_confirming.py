@@ -71,7 +71,7 @@ class Noisy(Steps):
         assert run.record.reward is not None
         # Those that began first may end last.
         time.sleep(0.02 * (1 + noise(run.record.id)) if search.workers.num > 1 else 0)
-        score = run.record.reward + 0.6 * noise(run.record.id, run.seed)
+        score = min(1.0, max(0.0, run.record.reward + 0.6 * noise(run.record.id, run.seed)))
         return Outcome((0.1, score), {"mean_iou": score}, {"stage_a": 1.0}, False)
 
 

@@ -15,13 +15,8 @@ from nas_core.base.errors import RunError
 from nas_core.base.files import write_json
 from nas_core.config import ConstraintSettings, NetworkSettings, RewardSettings, SearchSettings
 from nas_core.models.compute import Compute
-from nas_core.search.costs import (
-    MOST_TOO_SLOW,
-    CandidateCost,
-    Costs,
-    needs_latency,
-    shaped_reward,
-)
+from nas_core.search.costs import MOST_TOO_SLOW, Costs, needs_latency
+from nas_core.search.rewards import CandidateCost, shaped_reward
 from nas_core.search.rounds import Rounds
 from nas_core.space.architectures import ARCHITECTURES
 

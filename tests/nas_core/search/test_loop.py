@@ -17,8 +17,8 @@ from nas_core.config import Settings, validate_settings
 from nas_core.data.prepared import PreparedData
 from nas_core.search import loop
 from nas_core.search.candidates import Outcome
-from nas_core.search.identity import changed_parts
-from nas_core.search.journal import Record
+from nas_core.search.identity import candidate_seed, changed_parts
+from nas_core.search.journal import Journal, Record
 from nas_core.search.loop import Observer, Search, Steps
 from nas_core.search.progress import Progress
 from nas_core.search.scheduling import Candidate
@@ -173,8 +173,9 @@ def test_a_known_network_is_answered_from_the_journal(root: Path) -> None:
         _, (second, cost) = search.sample(0)
         # As if it had been trained before; the round's second proposal is the same network.
         earlier = Record(
-            index=0, round=0, candidate=1, id=second.id, genotype=second.to_dict(), seed=0,
-            status="finished", reward=0.5, scores=(0.5,), **asdict(cost),
+            index=0, round=0, candidate=1, id=second.id, genotype=second.to_dict(),
+            seed=candidate_seed(settings.seed, second.id), status="finished", reward=0.5,
+            scores=(0.5,), **asdict(cost),
         )  # fmt: skip
         search.journal.append(earlier)
         search.run()
@@ -266,6 +267,19 @@ def test_one_search_is_held_by_one_at_a_time(root: Path) -> None:
     ):
         Search.open(settings, root, InProcessWorkers())
     run(root, settings)
+
+
+def test_the_journal_of_another_search_is_not_gone_on_with(root: Path) -> None:
+    run(root, settings_of(num_candidates=2))
+    (other,) = root.glob("artifacts/searches/*/journal.jsonl")
+    settings = settings_of(num_candidates=2, strategy="evolution")
+    run(root, settings)
+    (path,) = set(root.glob("artifacts/searches/*/journal.jsonl")) - {other}
+    shutil.copyfile(other, path)
+    with pytest.raises(RunError, match=r"jsonl, line 1: the journal of another search, by search"):
+        run(root, settings)
+    with Journal.open(path):  # nothing holds it
+        pass
 
 
 class Failing(Steps):
