@@ -22,9 +22,10 @@ from nas_core.data.images import read_image, read_mask
 from nas_core.data.pictures import find_pictures
 from nas_core.deploy import int8, onnx_int8, openvino_ir
 from nas_core.deploy.calibration import calibration_images
-from nas_core.deploy.export import INPUT, OUTPUT, Runtime, network_input, onnx_model, session
+from nas_core.deploy.export import Runtime, network_input, onnx_model, session
 from nas_core.deploy.shipping import find_weights
 from nas_core.models.checkpoint import load_segmenter
+from nas_core.models.onnx_graph import INPUT, OUTPUT
 
 BASE = "ONNX Runtime fp32"
 

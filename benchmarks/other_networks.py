@@ -31,11 +31,12 @@ from rich.table import Table
 from torch import nn
 
 from nas_core.base.errors import NasError, SettingsError
-from nas_core.deploy.export import INPUT, OPSET, onnx_model, session
+from nas_core.deploy.export import onnx_model, session
 from nas_core.deploy.shipping import find_weights
 from nas_core.deploy.turns import by_turns
 from nas_core.models.checkpoint import load_segmenter
 from nas_core.models.cost import num_parameters
+from nas_core.models.onnx_graph import INPUT, OPSET
 
 # The first is what the others are compared with.
 OWN = ("arch0-camvid", "arch1-camvid", "camvid0-camvid")

@@ -21,6 +21,7 @@ from nas_core.base.files import digest_of
 from nas_core.base.paths import results_folder
 from nas_core.config import Settings, project_dir
 from nas_core.search.journal import Record
+from nas_core.search.measuring import check_latency
 from tasks.comparison_report import write_comparison
 from tasks.dataset import prepare_dataset
 from tasks.tracking.store import patiently
@@ -48,6 +49,7 @@ def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> 
     started = time.time()
     planned = plan_searches(settings, strategies, seeds)
     context = Context.check(settings, root)
+    check_latency(settings.search.latency, root)
     prepare_dataset(settings, root, settings.name)
     logger = get_run_logger()
     search = settings.search

@@ -25,6 +25,7 @@ from nas_core.base.paths import fidelity_folder, results_folder, searches_folder
 from nas_core.base.seeds import derive_seed
 from nas_core.config import ProxySettings, Settings, project_dir
 from nas_core.models.state import state_digest
+from nas_core.search.measuring import check_latency
 from nas_core.search.sampling import sample_architectures
 from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import find_architecture
@@ -76,6 +77,8 @@ def nas_fidelity(
     if not genotypes:
         _check_number("num", num)
     context = Context.check(settings, root)
+    if not genotypes and settings.search.constraints.max_latency_ms is not None:
+        check_latency(settings.search.latency, root)
     prepare_dataset(settings, root, settings.name)
     tracker = context.tracker  # one that cannot be used is refused before any training
     if not architectures:

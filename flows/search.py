@@ -34,6 +34,7 @@ from nas_core.config import (
     project_dir,
 )
 from nas_core.search.loop import Observer, Search
+from nas_core.search.measuring import check_latency
 from nas_core.search.progress import Progress
 from nas_core.training.record import EvaluateMetrics, TrainMetrics
 from tasks.dataset import prepare_dataset
@@ -110,6 +111,8 @@ def run_stages(settings: Settings, root: Path, stage: Stage) -> Summary:
 
     context = Context.check(settings, root, trains=stage not in ("prepare", "evaluate"))
     summary = Summary()
+    if wanted("search"):
+        check_latency(settings.search.latency, root)
     if wanted("prepare"):
         prepare_dataset(settings, root, settings.name)
     if wanted("search"):
@@ -125,8 +128,7 @@ def run_stages(settings: Settings, root: Path, stage: Stage) -> Summary:
 def search_architectures(context: Context) -> SearchMetrics:
     """Search, confirm the best, and leave the results of the stage; see `write_search_results`.
 
-    Those of a candidate with all its scores include its latency, which is measured last, when
-    nothing is in training.
+    Those of the best include their latency, which is measured last, when nothing is in training.
 
     Returns:
         metrics.json.

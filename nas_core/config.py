@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -50,6 +51,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 _MOST_COUNTED = 10**15
 _MOST_MILLISECONDS = 3_600_000
 _LARGEST_NORM = 1e6
+
+# Of search.latency.command: here goes the path of the ONNX file.
+MODEL = "{model}"
 
 
 def _is_text(value: str) -> str:
@@ -260,7 +264,7 @@ class ConstraintSettings(Section):
         None,
         gt=0,
         le=_MOST_MILLISECONDS,
-        description="Most milliseconds for one image, measured here. Empty: no limit.",
+        description="Most milliseconds for one image, measured by search.latency. Empty: no limit.",
     )
 
 
@@ -279,6 +283,34 @@ class RewardSettings(Section):
     exponent: float = Field(
         -0.07, ge=-2, le=0, description="How much cost counts: -0.07 gives 5 % for half the cost."
     )
+
+
+class LatencySettings(Section):
+    """What measures the latency of a network, for one image of the dataset's size."""
+
+    command: Text = Field(
+        "",
+        description="A command, run without a shell in the folder of params.yaml, that is given "
+        "the path of an ONNX file in place of {model} and prints milliseconds: ./board.sh {model}. "
+        "Empty: ONNX Runtime on this machine.",
+    )
+    threads: int = Field(
+        1, ge=1, le=1024, description="CPU threads of ONNX Runtime. No effect with a command."
+    )
+    time_limit: float = Field(
+        120.0, gt=0, le=86_400, description="Seconds for one network, a day at most."
+    )
+
+    @field_validator("command")
+    @classmethod
+    def takes_a_model(cls, command: str) -> str:
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise ValueError(f"cannot be split into words ({error})") from None
+        if command and not any(MODEL in word for word in words[1:]):
+            raise ValueError(f"needs {MODEL} behind the program, where the ONNX file goes")
+        return command
 
 
 class ProxySettings(CropSettings):
@@ -404,6 +436,7 @@ class SearchSettings(Section):
     pareto: ParetoSettings = ParetoSettings()
     constraints: ConstraintSettings = ConstraintSettings()
     reward: RewardSettings = RewardSettings()
+    latency: LatencySettings = LatencySettings()
     meta_val: MetaValSettings = MetaValSettings()
     proxy: ProxySettings = ProxySettings()
     early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()

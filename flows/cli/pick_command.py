@@ -68,7 +68,7 @@ def print_picks(out: Console, root: Path, picks: Picks) -> None:
     if picks.num_over:
         words += f"; over a limit: {picks.num_over}"
     if picks.num_unmeasured:
-        words += f"; without a latency, which searches measure at their end: {picks.num_unmeasured}"
+        words += f"; without a latency, which searches measure of the best: {picks.num_unmeasured}"
     out.print(words, soft_wrap=True, highlight=False)
     if len(picks.groups) > 1:
         out.print(

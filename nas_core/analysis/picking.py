@@ -237,6 +237,9 @@ def _conditions(journal: Journal) -> str:
     identity, settings = journal.header.identity, journal.header.settings
     section: Any = identity.get("search") or settings.get("search")
     scoring = {key: section.get(key) for key in _SCORING} if isinstance(section, dict) else {}
+    reward = scoring.get("reward")
+    if isinstance(reward, dict) and reward.get("cost") == "latency_ms":
+        scoring["latency"] = section.get("latency")
     rest = {key: value for key, value in identity.items() if key not in _NOT_SCORING}
     return json.dumps([rest, scoring], sort_keys=True)
 

@@ -16,15 +16,14 @@ import torch
 
 from nas_core.base.errors import SettingsError, WeightsError, first_line
 from nas_core.base.files import check_regular
-from nas_core.deploy.export import INPUT, NOT_ONNX, OUTPUT, Runtime, input_size, onnx_model, session
+from nas_core.deploy.export import NOT_ONNX, Runtime, input_size, onnx_model, session
+from nas_core.deploy.measure import NUM_RUNS, NUM_WARM_UPS
 from nas_core.deploy.openvino_ir import OpenVinoSession, check_packages
 from nas_core.deploy.turns import by_turns
 from nas_core.models.checkpoint import NetworkCard
 from nas_core.models.labelling import check_memory
+from nas_core.models.onnx_graph import INPUT, OUTPUT
 from nas_core.models.segmenter import Segmenter
-
-NUM_WARM_UPS = 3
-NUM_RUNS = 15
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,30 +23,23 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     NotImplemented as NotImplementedByRuntime,
 )
 from PIL import Image
-from torch import nn
 
 from nas_core.base.errors import RunError
 from nas_core.base.files import write_bytes
 from nas_core.data.images import read_image
 from nas_core.data.street_scene import draw_scene
 from nas_core.data.transforms import normalise
-from nas_core.deploy.folding import fold_batch_norms
+from nas_core.deploy import measure
 from nas_core.deploy.shipping import normalisation
 from nas_core.models.checkpoint import NetworkCard
-from nas_core.models.depthwise import DepthwiseConv2d
 from nas_core.models.labelling import check_array, check_memory
+from nas_core.models.onnx_graph import INPUT, OUTPUT, onnx_graph
 from nas_core.models.segmenter import Segmenter, most_likely
 
-INPUT, OUTPUT = "image", "logits"
-OPSET = 18
 MAX_LOGIT_DIFFERENCE = 1e-3
 MAX_LABEL_SHARE = 1e-3
 # What ONNX Runtime raises for files that it cannot take; their base is Exception.
 NOT_ONNX = (InvalidArgument, InvalidGraph, InvalidProtobuf, Fail, NotImplementedByRuntime)
-# Decoders of the search space halve the size up to 27 times. Tracing keeps which of two features
-# is the larger one, so their sizes must differ in the example: as long as one side is 16384 or
-# less, features that are equal there are equal in every image.
-_EXAMPLE_SIZE = (32, 2**14)
 _SYNTHETIC_SIZES = ((2, 120, 160), (1, 97, 131))
 
 
@@ -126,27 +116,8 @@ def onnx_model(
     Args:
         size: height and width, for one image of this size alone; any batch and size if None.
     """
-    axes = {0: "batch", 2: "height", 3: "width"}
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        path = Path(folder) / "model.onnx"
-        # The tracer warns of the comparisons of sizes that _EXAMPLE_SIZE is for. It is the older
-        # exporter: the newer one cannot leave such comparisons open, and needs onnxscript.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.onnx.export(
-            _with_plain_convolutions(segmenter),
-            (torch.zeros(1, 3, *(size or _EXAMPLE_SIZE)),),
-            path,
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_axes=None if size else {INPUT: axes, OUTPUT: axes},
-        )
-        model = onnx.load(path)
-    fold_batch_norms(model)
+    model = onnx_graph(segmenter, size)
     onnx.helper.set_model_props(model, metadata(card))
-    onnx.checker.check_model(model)
     content: bytes = model.SerializeToString()
     return content
 
@@ -194,9 +165,7 @@ def input_size(runtime: Runtime) -> tuple[int, int] | None:
 
 def session(model: bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
     """A model ready to run on `threads` CPU threads; as many as torch uses if None."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return measure.session(model, threads or torch.get_num_threads())
 
 
 @torch.inference_mode()
@@ -275,25 +244,3 @@ def synthetic(
         np.stack([np.array(draw_scene(height, width, rng)[0]) for _ in range(number)])
         for number, height, width in sizes
     ]
-
-
-def _with_plain_convolutions(segmenter: Segmenter) -> Segmenter:
-    """A copy whose depthwise convolutions are torch's: ours are made of many operations."""
-    copied = copy.deepcopy(segmenter)
-    for parent in list(copied.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, DepthwiseConv2d):
-                with torch.device("meta"):
-                    plain = nn.Conv2d(
-                        child.in_channels,
-                        child.out_channels,
-                        child.kernel_size[0],
-                        child.stride[0],
-                        padding=child.dilation[0] * (child.kernel_size[0] // 2),
-                        dilation=child.dilation[0],
-                        groups=child.groups,
-                        bias=False,
-                    )
-                plain.weight = child.weight
-                setattr(parent, name, plain)
-    return copied.eval()

@@ -22,8 +22,6 @@ from nas_core.base.errors import RunError
 from nas_core.base.files import write_bytes
 from nas_core.data.transforms import normalise
 from nas_core.deploy.export import (
-    INPUT,
-    OUTPUT,
     Runtime,
     batches,
     network_input,
@@ -34,6 +32,7 @@ from nas_core.deploy.export import (
 from nas_core.deploy.turns import by_turns
 from nas_core.models.checkpoint import NetworkCard
 from nas_core.models.labelling import check_array
+from nas_core.models.onnx_graph import INPUT, OUTPUT
 from nas_core.models.segmenter import Segmenter, most_likely
 from nas_core.training.metrics import ConfusionMatrix
 

@@ -12,9 +12,10 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from nas_core.deploy.export import INPUT, Runtime, metadata, session
+from nas_core.deploy.export import Runtime, metadata, session
 from nas_core.deploy.int8 import KEPT_BLOCKS, block_of
 from nas_core.models.checkpoint import NetworkCard
+from nas_core.models.onnx_graph import INPUT
 
 
 class QuantisedOnnx:

@@ -5,11 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from nas_core.base.errors import RunError
-from nas_core.config import ConstraintSettings, NetworkSettings, SearchSettings
-from nas_core.models.compute import Compute
+from nas_core.base.seeds import seeded
+from nas_core.config import (
+    ConstraintSettings,
+    LatencySettings,
+    NetworkSettings,
+    SearchSettings,
+)
 from nas_core.models.cost import count_parameters, encoder_cost, form_of, measure_cost
-from nas_core.models.latency import measure_encoder_latency, measure_latency
+from nas_core.models.encoder import Encoder
+from nas_core.models.segmenter import Segmenter
 from nas_core.search.latencies import Latencies, read_latencies
+from nas_core.search.measuring import Meter
 from nas_core.search.rewards import CandidateCost
 from nas_core.space.genotype import Genotype
 
@@ -26,6 +33,7 @@ class Costs:
 
     Args:
         input_size: height and width of an image.
+        root: the project's folder.
 
     Raises:
         RunError: the file at `path` cannot be read.
@@ -37,14 +45,15 @@ class Costs:
         network: NetworkSettings,
         num_classes: int,
         input_size: tuple[int, int],
-        compute: Compute,
+        latency: LatencySettings,
+        root: Path,
     ) -> None:
-        self.path, self.compute = path, compute
+        self.path, self._meter = path, Meter(latency, input_size, root)
         self._input_size = input_size
         self._form = form_of(network, num_classes)
         self._parameters: dict[str, int] = {}
         self._counted: dict[str, tuple[int, int]] = {}
-        self._latencies = read_latencies(path)
+        self._latencies = dict(read_latencies(path, self._meter.about))
 
     def of(self, genotype: Genotype, *, latency: bool) -> CandidateCost:
         """The costs of a network, with its latency or without."""
@@ -68,9 +77,9 @@ class Costs:
                 raise RunError(_no_room(key, most, f"has {least:,} {unit}"))
         if most_ms is None or any(known <= most_ms for known in self._latencies.values()):
             return
-        latency = measure_encoder_latency(self._form["encoder"], self._input_size, self.compute)
+        latency = self._meter.measure(seeded(0, lambda: Encoder(self._form["encoder"])))
         if most_ms < latency:
-            raise RunError(_no_room("max_latency_ms", most_ms, f"takes {latency:.3g} ms here"))
+            raise RunError(_no_room("max_latency_ms", most_ms, f"takes {latency:.3g} ms"))
 
     def refusal(self, genotype: Genotype, limits: ConstraintSettings) -> str | None:
         """The first limit that the network exceeds, by its key, or None.
@@ -90,7 +99,7 @@ class Costs:
             if len(self._latencies) >= MOST_TOO_SLOW and fastest > limits.max_latency_ms:
                 raise RunError(
                     f"search.constraints.max_latency_ms = {limits.max_latency_ms}: of "
-                    f"{len(self._latencies)} networks the fastest takes {fastest:.3g} ms here; "
+                    f"{len(self._latencies)} networks the fastest takes {fastest:.3g} ms; "
                     "raise it or leave it empty"
                 )
             return "max_latency_ms"
@@ -114,14 +123,14 @@ class Costs:
         """Milliseconds for one image, measured if that is not known.
 
         Raises:
-            RunError: the disk does not take it.
+            RunError: see `Meter.measure`, or the disk does not take it.
         """
         if genotype.id not in self._latencies:
-            latency = measure_latency(
-                genotype, **self._form, input_size=self._input_size, compute=self.compute
-            )
-            self._latencies[genotype.id] = round(latency, 3)
-            Latencies(self._latencies).write(self.path)
+            # Weights do not matter, so they are random.
+            network = seeded(0, lambda: Segmenter.build(genotype, **self._form))
+            self._latencies[genotype.id] = self._meter.measure(network)
+            known = Latencies(measured_by=self._meter.about, milliseconds=self._latencies)
+            known.write(self.path)
         return self._latencies[genotype.id]
 
 

@@ -2,13 +2,15 @@
 
 The folder's name ends in a digest of data, encoder weights, seed, precision, the settings of the
 search and the code that carries it out. The number of candidates is not part of it: raising it
-continues the search; nor is how its best are confirmed, which changes no proposal.
+continues the search; nor is how its best are confirmed, which changes no proposal; nor, where it
+depends on no latency, what measures one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from nas_core.base.files import digest_of
 from nas_core.base.seeds import derive_seed
 from nas_core.config import SearchSettings, Settings
 from nas_core.models.compute import Compute
+from nas_core.search.costs import needs_latency
 from nas_core.search.journal import FORMAT, Header, Journal, Record
 from nas_core.space.genotype import Genotype
 from nas_core.training.early_stopping import stopping_thresholds
@@ -43,11 +46,13 @@ def search_identity(
     Args:
         start: the networks of `search.start_from`, which may have several names.
     """
+    unbinding: dict[str, Any] = dict.fromkeys(UNBINDING, True)
+    unbinding["latency"] = {"time_limit"} if needs_latency(settings.search) else True
     return {
         **conditions(settings, data_hash, encoder_digest, compute, SEARCH),
         "start": [genotype.id for genotype in start],
         "network": settings.network.model_dump(mode="json"),
-        "search": settings.search.model_dump(mode="json", exclude=UNBINDING),
+        "search": settings.search.model_dump(mode="json", exclude=unbinding),
     }
 
 

@@ -81,7 +81,7 @@ class Record(Line):
     num_parameters: Annotated[Count, Field(ge=1)]
     macs: Annotated[Count, Field(ge=1)]
     latency_ms: Annotated[float, Field(gt=0, le=1e100)] | None = None
-    """For one image on this machine; None if the search does not depend on it, see
+    """For one image, by `search.latency`; None if the search does not depend on it, see
     `search.latencies`."""
     seed: Count
     seconds: dict[str, Seconds] = {}

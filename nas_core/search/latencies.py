@@ -9,27 +9,49 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from nas_core.base.documents import Document
 from nas_core.search.journal import Record
 
-LATENCY_FILE = "latencies.json"
+# Not latencies.json, which an earlier version filled with those of PyTorch.
+LATENCY_FILE = "latency.json"
+MAX_MILLISECONDS = 1e9
 
 
-class Latencies(Document, RootModel[dict[str, Annotated[float, Field(gt=0, lt=1e9)]]]):
-    """latencies.json: milliseconds for one image, by id."""
+class MeasuredBy(BaseModel):
+    """What latencies depend on beside their networks: `search.latency`, and an image's size."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    command: str
+    threads: int
+    height: int
+    width: int
+
+
+class Latencies(Document):
+    """latency.json: milliseconds for one image, by id."""
 
     remedy = "delete it to measure them again"
 
+    measured_by: MeasuredBy
+    milliseconds: dict[str, Annotated[float, Field(gt=0, le=MAX_MILLISECONDS)]]
 
-def read_latencies(path: Path) -> dict[str, float]:
+
+def read_latencies(path: Path, measured_by: MeasuredBy | None = None) -> dict[str, float]:
     """Milliseconds by id; empty if there is no file.
+
+    Args:
+        measured_by: empty if the file's are measured by anything else; None: whatever they are.
 
     Raises:
         RunError: the file cannot be read, or is none of latencies.
     """
-    return Latencies.read(path).root if path.exists() else {}
+    if not path.exists():
+        return {}
+    found = Latencies.read(path)
+    return found.milliseconds if measured_by in (None, found.measured_by) else {}
 
 
 def with_latencies(records: Iterable[Record], latencies: Mapping[str, float]) -> list[Record]:

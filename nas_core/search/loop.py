@@ -30,7 +30,7 @@ from nas_core.search.candidates import (
     proxy_task,
     score_candidate,
 )
-from nas_core.search.confirming import ConfirmingRun, confirm_best
+from nas_core.search.confirming import ConfirmingRun, confirm_best, race_of
 from nas_core.search.costs import Costs, needs_latency
 from nas_core.search.identity import (
     open_journal,
@@ -40,6 +40,7 @@ from nas_core.search.identity import (
 )
 from nas_core.search.journal import Confirmation, Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, with_latencies
+from nas_core.search.measuring import check_latency
 from nas_core.search.ranking import Ranked, ranking
 from nas_core.search.rewards import CandidateCost
 from nas_core.search.rounds import Rounds, costs_of
@@ -133,11 +134,12 @@ class Search(Closing):
                 settings name if not given.
 
         Raises:
-            NasError: the dataset is not prepared, the encoder's weights, the device or a network
-                of search.start_from are not there, one of these is over a limit, or another process
-                works on this search.
+            NasError: the dataset is not prepared, the encoder's weights, the device, the program of
+                search.latency.command or a network of search.start_from are not there, one of these
+                is over a limit, or another process works on this search.
         """
         compute = Compute.from_settings(settings.compute)
+        check_latency(settings.search.latency, root)
         data = PreparedData.open(prepared_folder(root, settings))
         encoder = state_digest(encoder_weights(settings, root))
         start = start_networks(settings.search, root)
@@ -157,7 +159,8 @@ class Search(Closing):
                 settings.network,
                 data.num_classes,
                 (data.height, data.width),
-                compute,
+                settings.search.latency,
+                root,
             )
             check_start(start, settings.search, costs)
             begins = not (folder / "journal.jsonl").exists()
@@ -284,16 +287,20 @@ class Search(Closing):
         return warnings
 
     def measure_latencies(self) -> list[Record]:
-        """The candidates, those that finished with their latency; nothing may be in training.
+        """The candidates, the best with their latency; nothing may be in training.
 
-        What is known is not measured again, so that an interruption loses none.
+        The best are those that the race confirms and that are trained fully: measuring all would
+        take as long as some of their trainings. What is known is not measured again, so that an
+        interruption loses none.
 
         Raises:
-            RunError: the disk is full.
+            RunError: see `Costs.latency`.
         """
-        finished = [record for record in self.candidates if record.status == "finished"]
+        race = race_of(self.settings)
+        best = [one.record for one in self.ranked if one.record.status == "finished"]
         latencies = {
             record.id: self.costs.latency(Genotype.from_dict(record.genotype))
-            for record in finished
+            for record in best[: max(race.candidates, race.top)]
+            if record.latency_ms is None
         }
         return with_latencies(self.candidates, latencies)

@@ -14,7 +14,7 @@ class CandidateCost:
     Attributes:
         num_parameters: trainable parameters.
         macs: multiply-accumulates of the convolutions for one image.
-        latency_ms: milliseconds for one image on this machine; None if it was not measured.
+        latency_ms: milliseconds for one image, by `search.latency`; None if it was not measured.
     """
 
     num_parameters: int

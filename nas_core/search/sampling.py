@@ -8,7 +8,6 @@ from nas_core.base.files import digest_of
 from nas_core.base.paths import fidelity_folder
 from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
-from nas_core.models.compute import Compute
 from nas_core.search.costs import Costs
 from nas_core.search.random_search import RandomSearch
 from nas_core.space.genotype import Genotype
@@ -25,11 +24,11 @@ def sample_architectures(
     Raises:
         RunError: too few are within search.constraints.
     """
-    compute = Compute.from_settings(settings.compute)
     size = (data.height, data.width)
-    form = digest_of(settings.network.model_dump(), data.num_classes, size, compute.describe())
-    latencies = fidelity_folder(root) / f"latencies-{form}.json"
-    costs = Costs(latencies, settings.network, data.num_classes, size, compute)
+    form = digest_of(settings.network.model_dump(), data.num_classes)
+    latencies = fidelity_folder(root) / f"latency-{form}.json"
+    how = settings.search.latency
+    costs = Costs(latencies, settings.network, data.num_classes, size, how, root)
     limits = settings.search.constraints
     costs.check_limits(limits)
     proposals = RandomSearch(settings.seed).ask(num, lambda one: costs.refusal(one, limits))

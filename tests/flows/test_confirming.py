@@ -14,9 +14,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from benchmarks.load import PARAMS, stand_in
 from flows.search import nas_search
 from nas_core.config import ConfirmSettings, SearchSettings, TrainSettings
-from nas_core.search import costs
 from nas_core.search.candidates import Outcome, confirm_candidate
 from nas_core.search.journal import Journal
+from nas_core.search.measuring import Meter
 from nas_core.workers.local import ProcessWorkers
 
 
@@ -42,7 +42,7 @@ def test_what_the_search_hands_on_is_by_the_means(
     monkeypatch.setenv("NAS_PROJECT_DIR", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(ProcessWorkers, "call", call)
-    monkeypatch.setattr(costs, "measure_latency", lambda *args, **kwargs: 10.0)
+    monkeypatch.setattr(Meter, "measure", lambda *_: 10.0)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     nas_search(stage="prepare")
     search = SearchSettings(

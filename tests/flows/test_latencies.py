@@ -18,8 +18,8 @@ from flows.search import nas_search
 from nas_core.analysis.leaderboard import read_search
 from nas_core.base.errors import RunError
 from nas_core.config import RunnerSettings, SearchSettings
-from nas_core.search import costs
 from nas_core.search.journal import Journal, Record
+from nas_core.search.measuring import Meter
 from nas_core.workers.local import ProcessWorkers
 
 FAST = 2  # so many trainings last no time: those of the first round
@@ -71,7 +71,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
         return machine.train(self, *args)
 
     monkeypatch.setattr(ProcessWorkers, "call", train)
-    monkeypatch.setattr(costs, "measure_latency", machine.measure)
+    monkeypatch.setattr(Meter, "measure", machine.measure)
     return machine
 
 
@@ -105,27 +105,28 @@ def test_nothing_is_in_training_while_a_latency_is_measured(
     assert all(record.latency_ms is not None for record in journal(project))
 
 
-def test_where_nothing_needs_latencies_those_of_the_finished_are_measured_at_the_end(
+def test_where_nothing_needs_latencies_those_of_the_best_are_measured_at_the_end(
     project: Path, machine: Machine
 ) -> None:
     machine.stop_after = 1
     with pytest.raises(RunError, match="the disk is full"):
-        search(4)
+        search(6)
     records = journal(project)
-    assert [record.status for record in records].count("finished") == 2
-    assert len(records) == 4 and all(record.latency_ms is None for record in records)
+    finished = [record for record in records if record.status == "finished"]
+    assert len(records) == 6 and len(finished) == 3
+    assert all(record.latency_ms is None for record in records)
     machine.stop_after = None
-    search(4)
+    search(6)
     assert machine.at_measurements == [0, 0]
-    search(4)
+    search(6)
     assert machine.at_measurements == [0, 0]
 
-    expected = {r.id: None if r.status != "finished" else 11.0 for r in records}
-    second = max(r.candidate or 0 for r in records if r.status == "finished")
-    expected |= {r.id: 12.0 for r in records if r.candidate == second}
+    best = sorted(finished, key=lambda record: -(record.reward or 0))[:2]  # train.top
+    known = {best[0].id: 11.0, best[1].id: 12.0}
+    expected = {record.id: known.get(record.id) for record in records}
     table = pd.read_parquet(project / "artifacts/results/load/search/candidates.parquet")
     found = table.set_index("id")["latency_ms"]
-    assert found.dropna().to_dict() == {k: v for k, v in expected.items() if v}
+    assert found.dropna().to_dict() == known
     _, listed = read_search(project / "artifacts" / "searches")
     assert {record.id: record.latency_ms for record in listed} == expected
     client = MlflowClient(f"sqlite:///{project}/artifacts/mlflow.db")

@@ -28,7 +28,14 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.cli.watch import progress_of
 from flows.search import nas_search, too_few_proposals
 from flows.train import nas_train
-from nas_core.base.errors import DataError, NasError, RunError, ServiceError, WeightsError
+from nas_core.base.errors import (
+    DataError,
+    NasError,
+    RunError,
+    ServiceError,
+    SettingsError,
+    WeightsError,
+)
 from nas_core.config import (
     ConstraintSettings,
     RewardSettings,
@@ -242,10 +249,9 @@ def test_a_pareto_front_is_part_of_the_result(whole: Path) -> None:
     (run,) = runs_of(whole, "search")
     logged = {file.path for file in client_of(whole).list_artifacts(run.info.run_id)}
     assert {"pareto.png", "pareto.csv", "candidates.parquet"} <= logged
-    ids = {record.id for record in finished}
     for candidate in runs_of(whole, "candidate"):
-        is_finished = candidate.data.tags["architecture_id"] in ids
-        assert (candidate.data.metrics.get("latency_ms", 0) > 0) == is_finished
+        is_best = candidate.data.tags["architecture_id"] == best.id
+        assert (candidate.data.metrics.get("latency_ms", 0) > 0) == is_best
         assert candidate.data.metrics["quality"] == candidate.data.metrics["reward"]
 
 
@@ -253,7 +259,7 @@ def test_what_limits_refuse_and_costs_change_is_recorded(whole: Path, project: P
     limit = sorted(record.num_parameters for record in records(whole))[0]
     settings = SearchSettings(
         num_candidates=2,
-        constraints=ConstraintSettings(max_parameters=limit),
+        constraints=ConstraintSettings(max_parameters=limit, max_latency_ms=3_600_000),
         reward=RewardSettings(cost="macs", target=1e6, exponent=-0.5),
     )
     nas_search(stage="prepare")
@@ -262,7 +268,8 @@ def test_what_limits_refuse_and_costs_change_is_recorded(whole: Path, project: P
     runs = {run.data.tags["architecture_id"]: run for run in runs_of(project, "candidate")}
     assert len(found) == 2 and runs.keys() == found.keys()
     for identifier, record in found.items():
-        assert record.num_parameters <= limit
+        assert record.num_parameters <= limit and record.latency_ms is not None
+        assert runs[identifier].data.metrics["latency_ms"] == record.latency_ms
         assert record.quality is not None
         assert record.reward == pytest.approx(record.quality * (record.macs / 1e6) ** -0.5)
         assert runs[identifier].data.metrics["reward"] == record.reward
@@ -444,6 +451,7 @@ def test_failing_candidates_stop_the_search_and_teach_nothing(project: Path) -> 
         ({"train": {"also": ["arch7"]}}, NasError, "unknown architecture 'arch7'"),
         ({"tracking": {"uri": "http://127.0.0.1:9"}}, ServiceError, "127.0.0.1:9"),
         ({"compute": {"device": "cuda:77"}}, NasError, "cuda:77"),
+        ({"search": {"latency": {"command": "no-such {model}"}}}, SettingsError, "no-such on the"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(
@@ -457,8 +465,8 @@ def test_bad_input_is_refused_before_any_work(
     with pytest.raises(error, match=message):
         nas_search()
     assert "Traceback" not in capfd.readouterr().err
-    assert not list(project.glob("artifacts/searches/*"))
-    assert not list(project.glob("artifacts/trainings/*"))
+    for folder in ("prepared", "searches", "trainings"):
+        assert not list(project.glob(f"artifacts/{folder}/*"))
 
 
 @pytest.mark.parametrize("stage", ["search", "train", "evaluate"])

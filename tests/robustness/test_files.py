@@ -7,22 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from flows.servers.processes import Services
 from nas_core.base.errors import DataError
 from nas_core.base.files import write_json
-from nas_core.config import NetworkSettings, load_settings
+from nas_core.config import load_settings
 from nas_core.data import folder as own_folder
 from nas_core.data.images import read_image
 from nas_core.data.listing import report
 from nas_core.data.prepared import PreparedData
 from nas_core.deploy.shipping import ship
 from nas_core.models.checkpoint import METADATA_KEY, load_segmenter
-from nas_core.models.compute import Compute
-from nas_core.search.costs import Costs
 from nas_core.search.journal import Journal
+from nas_core.search.latencies import read_latencies
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
 from nas_core.training.record import Trainings
@@ -169,10 +167,11 @@ def test_manifests(tmp_path: Path, file: Path) -> None:
 
 @pytest.mark.parametrize("file", files("latencies"))
 def test_latencies(tmp_path: Path, file: Path) -> None:
-    compute = Compute(torch.device("cpu"), bf16=False)
-    shutil.copyfile(file, tmp_path / "latencies.json")
-    with refused("latencies.json"):
-        Costs(tmp_path / "latencies.json", NetworkSettings(), 2, (32, 32), compute)
+    about = b'{"command": "", "threads": 1, "height": 32, "width": 32}'
+    content = b'{"measured_by": ' + about + b', "milliseconds": ' + file.read_bytes() + b"}"
+    (tmp_path / "latency.json").write_bytes(content)
+    with refused("latency.json"):
+        read_latencies(tmp_path / "latency.json")
 
 
 @pytest.mark.parametrize("file", files("trainings"))

@@ -219,7 +219,7 @@ def _tiles(facts: SearchFacts) -> list[tuple[str, ...]]:
             ("GMACs", number(best["macs"] / 1e9, ".2f")),
         ]
         if best["latency_ms"] is not None:
-            tiles.append(("latency", f"{best['latency_ms']:.0f} ms", "an image, this machine"))
+            tiles.append(("latency", f"{best['latency_ms']:.0f} ms", "an image, by search.latency"))
     for one in facts.trained[:1]:
         if one.scored:
             split = facts.data.final_split if facts.data else "final"

@@ -13,6 +13,7 @@ from nas_core.base.files import write_json
 from nas_core.config import Settings
 from nas_core.search.candidate_files import candidate_files, drawing_file
 from nas_core.search.journal import FORMAT, Header, Journal, Record
+from nas_core.search.latencies import LATENCY_FILE, Latencies, MeasuredBy
 
 ROOT = Path(__file__).resolve().parents[3]
 METRICS = ("mean_iou", "frequency_weighted_iou", "mean_accuracy")
@@ -71,8 +72,14 @@ def write_search(
                 path = drawing_file(folder, record.id)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(drawing(record.id))
-    write_json(folder / "latencies.json", {one.id: 90.0 + one.index for one in records})
+    write_latencies(folder, {one.id: 90.0 + one.index for one in records})
     return folder
+
+
+def write_latencies(folder: Path, milliseconds: dict[str, float]) -> None:
+    """Of a search's networks, by id, as the search keeps them."""
+    measured_by = MeasuredBy(command="", threads=1, height=360, width=480)
+    Latencies(measured_by=measured_by, milliseconds=milliseconds).write(folder / LATENCY_FILE)
 
 
 def drawing(identifier: str) -> str:

@@ -10,7 +10,7 @@ from nas_core.base.errors import RunError
 from nas_core.base.files import write_json
 from nas_core.config import Settings
 from nas_core.search.journal import FORMAT, Confirmation, Header, Journal
-from tests.nas_core.analysis.searches import failed, real_candidates, record_of
+from tests.nas_core.analysis.searches import failed, real_candidates, record_of, write_latencies
 
 ROWS = real_candidates(5)
 IDS = [row["id"] for row in ROWS]
@@ -34,7 +34,7 @@ def write_search(
             costs = {"num_parameters": parameters, "macs": 10 * parameters}
             journal.append(record_of(ROWS[index], index, reward=reward, **costs))
         journal.append(failed(ROWS[4], 4, "it diverged"))
-    write_json(folder / "latencies.json", {IDS[0]: 50.0, IDS[1]: 90.0})
+    write_latencies(folder, {IDS[0]: 50.0, IDS[1]: 90.0})
     return folder
 
 

@@ -12,6 +12,7 @@ from nas_core.data import camvid
 from nas_core.deploy import export
 from nas_core.deploy.bench import bench
 from nas_core.models.checkpoint import NetworkCard
+from nas_core.models.onnx_graph import OPSET
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.genotype import Genotype
@@ -150,7 +151,7 @@ def _other(
     ]
     node = onnx.helper.make_node("Identity", ["image"], [output])
     graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
-    opset = [onnx.helper.make_opsetid("", export.OPSET)]
+    opset = [onnx.helper.make_opsetid("", OPSET)]
     made: bytes = onnx.helper.make_model(
         graph, opset_imports=opset, ir_version=9
     ).SerializeToString()

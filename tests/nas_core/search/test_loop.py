@@ -1,6 +1,9 @@
 """Whole searches, without a server: what is proposed, trained, learned from and told."""
 
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.load import PARAMS, stand_in
 from nas_core.base.errors import CandidateError, RunError
 from nas_core.base.paths import prepared_folder, searches_folder
 from nas_core.config import Settings, validate_settings
 from nas_core.data.prepared import PreparedData
-from nas_core.search import loop
+from nas_core.models.compute import Compute
+from nas_core.search import loop, measuring
 from nas_core.search.candidates import Outcome
-from nas_core.search.identity import candidate_seed, changed_parts
+from nas_core.search.identity import candidate_seed, changed_parts, search_identity
 from nas_core.search.journal import Journal, Record
+from nas_core.search.latencies import LATENCY_FILE, read_latencies
 from nas_core.search.loop import Observer, Search, Steps
 from nas_core.search.progress import Progress
 from nas_core.search.scheduling import Candidate
@@ -165,6 +171,82 @@ def test_a_reward_may_include_cost(root: Path) -> None:
     for record in run(root, settings_of(reward=reward)):
         assert record.quality is not None
         assert record.reward == pytest.approx(record.quality * (record.macs / 1e6) ** -0.5)
+
+
+# Keeps a list of its calls, and gives the file's bytes for milliseconds.
+BOARD = """#!/bin/sh
+echo "$1" >> calls
+%s
+stat -c %%s "$1"
+"""
+
+
+def with_board(root: Path, first: str = "") -> Settings:
+    """A search with a limit by latency, which a script in the project's folder measures."""
+    (root / "board.sh").write_text(BOARD % first)
+    (root / "board.sh").chmod(0o755)
+    limits = {"max_latency_ms": 3_600_000}
+    latency = {"command": "./board.sh {model}"}
+    return settings_of(num_candidates=3, latency=latency, constraints=limits)
+
+
+def num_calls(root: Path) -> int:
+    return len((root / "calls").read_text().splitlines())
+
+
+def kept_latencies(root: Path) -> dict[str, float]:
+    (folder,) = (root / "artifacts" / "searches").iterdir()
+    return read_latencies(folder / LATENCY_FILE)
+
+
+def test_a_command_measures_what_a_search_proposes(root: Path) -> None:
+    records = run(root, with_board(root))
+    known = kept_latencies(root)
+    assert known.items() >= {record.id: record.latency_ms for record in records}.items()
+    assert len(set(known.values())) > 1
+    # Each once, and the encoder before a network was known to meet the limit.
+    assert num_calls(root) == len(known) + 1
+    assert run(root, with_board(root)) == records and num_calls(root) == len(known) + 1
+
+
+def test_a_command_that_fails_stops_the_search_which_then_goes_on(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "SECONDS_BETWEEN", 0)
+    failing = '[ $(wc -l < calls) -gt 2 ] && echo "no route to board" >&2 && exit 255'
+    with pytest.raises(RunError, match=r"board\.sh /\S+ ended with 255; it said:\n +no route"):
+        run(root, with_board(root, failing))
+    assert len(kept_latencies(root)) == 1 and num_calls(root) == 2 + measuring.NUM_TRIES
+    run(root, with_board(root))
+    others = len(kept_latencies(root)) - 1
+    assert others >= 2 and num_calls(root) == 2 + measuring.NUM_TRIES + others
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from benchmarks.load import stand_in
+from nas_core.config import Settings
+from nas_core.models.compute import Compute
+from nas_core.search import loop, measuring
+from nas_core.workers.local import InProcessWorkers
+
+loop.score_candidate = stand_in
+settings = Settings.model_validate_json(sys.stdin.read())
+with loop.Search.open(settings, Path(sys.argv[1]), InProcessWorkers()) as search:
+    search.run()
+"""
+
+
+def test_a_search_that_was_killed_measures_nothing_again(root: Path) -> None:
+    settings = with_board(root, "[ $(wc -l < calls) -eq 3 ] && kill -9 $PPID")
+    command = [sys.executable, "-c", KILLED, str(root)]
+    done = subprocess.run(command, input=settings.model_dump_json(), text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert num_calls(root) == 3 and len(kept_latencies(root)) == 1
+    run(root, settings)
+    others = len(kept_latencies(root)) - 1
+    assert others >= 2 and num_calls(root) == 3 + others
 
 
 def test_a_known_network_is_answered_from_the_journal(root: Path) -> None:
@@ -332,6 +414,27 @@ def test_a_search_says_what_its_meta_val_is(root: Path, caplog: pytest.LogCaptur
     run(root, settings_of(num_candidates=1, meta_val={"fraction": 0.5}), [Progress()])
     (line,) = [line for line in caplog.messages if line.startswith("meta-val")]
     assert line.endswith("drawn one by one (search.meta_val.by is frames)")
+
+
+@pytest.mark.parametrize(
+    ("search", "latency", "same"),
+    [
+        ({}, {"threads": 2}, True),
+        ({}, {"command": "true {model}"}, True),
+        ({"constraints": {"max_latency_ms": 9.0}}, {"threads": 2}, False),
+        ({"reward": {"cost": "latency_ms"}}, {"command": "true {model}"}, False),
+        ({"strategy": "pareto", "pareto": {"costs": ["latency_ms"]}}, {"threads": 2}, False),
+        ({"constraints": {"max_latency_ms": 9.0}}, {"time_limit": 5.0}, True),
+    ],
+)
+def test_what_measures_latencies_is_part_of_a_search_that_depends_on_them(
+    search: dict[str, Any], latency: dict[str, Any], same: bool
+) -> None:
+    about = ("", "", Compute(torch.device("cpu"), bf16=False), ())
+    first, second = (
+        search_identity(settings_of(**search, latency=one), *about) for one in ({}, latency)
+    )
+    assert (first == second) == same
 
 
 def test_groups_are_part_of_what_a_search_is(prepared: Path) -> None:

@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from nas_core.base.errors import RunError
-from nas_core.config import ConstraintSettings, ControllerSettings, NetworkSettings, SearchSettings
-from nas_core.models.compute import Compute
+from nas_core.config import (
+    ConstraintSettings,
+    ControllerSettings,
+    LatencySettings,
+    NetworkSettings,
+    SearchSettings,
+)
 from nas_core.search.costs import Costs
 from nas_core.search.journal import Record
 from nas_core.search.rounds import ROUNDS_FILE, STATE_FILE, Rounds
@@ -28,8 +32,7 @@ def settings_of(strategy: str, rounds_ahead: int = 0) -> SearchSettings:
 
 
 def costs_of(folder: Path) -> Costs:
-    compute = Compute(torch.device("cpu"), bf16=False)
-    return Costs(folder / "latencies.json", NetworkSettings(), 2, (32, 32), compute)
+    return Costs(folder / "latency.json", NetworkSettings(), 2, (32, 32), LatencySettings(), folder)
 
 
 def rounds_of(folder: Path, settings: SearchSettings) -> Rounds:

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from nas_core.base.errors import RunError, SettingsError
-from nas_core.config import ComputeSettings, NetworkSettings, SearchSettings
-from nas_core.models.compute import Compute
+from nas_core.config import LatencySettings, NetworkSettings, SearchSettings
 from nas_core.search.costs import Costs
 from nas_core.search.rounds import Rounds
 from nas_core.search.start import check_start, start_networks
@@ -18,8 +17,9 @@ NAMES = ("camvid0", "arch0", "arch1")
 
 
 def costs_in(folder: Path) -> Costs:
-    compute = Compute.from_settings(ComputeSettings(device="cpu"))
-    return Costs(folder / "latencies.json", NetworkSettings(), 11, (360, 480), compute)
+    return Costs(
+        folder / "latency.json", NetworkSettings(), 11, (360, 480), LatencySettings(), folder
+    )
 
 
 def settings_of(**changes: object) -> SearchSettings:

@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from nas_core.base.errors import UnavailableError
 from nas_core.base.files import json_bytes
-from nas_core.config import Settings
+from nas_core.config import LatencySettings, Settings
 from nas_core.models.checkpoint import NetworkCard, segmenter_bytes
-from nas_core.models.compute import Compute
 from nas_core.search.candidate_files import candidate_files
 from nas_core.search.candidates import keep_files
 from nas_core.search.costs import Costs
@@ -37,8 +35,7 @@ BEST = [(1, 0.4), (2, 0.6), (4, 0.6), (5, 0.7), (6, 0.7)]
 def search(tmp_path: Path) -> Iterator[Search]:
     """One without records yet."""
     folder, settings = tmp_path / "search", Settings()
-    compute = Compute(torch.device("cpu"), bf16=False)
-    costs = Costs(folder / LATENCY_FILE, settings.network, 2, (32, 32), compute)
+    costs = Costs(folder / LATENCY_FILE, settings.network, 2, (32, 32), LatencySettings(), folder)
     journal = Journal.create(folder / "journal.jsonl", Header(format=1, settings={}, identity={}))
     with Search(settings, tmp_path, folder, journal, costs, InProcessWorkers()) as search:
         yield search

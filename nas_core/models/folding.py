@@ -21,10 +21,6 @@ def fold_batch_norms(model: onnx.ModelProto) -> int:
     """
     graph = model.graph
     weights = {entry.name: entry for entry in graph.initializer}
-    # Of weights that are equal there is one.
-    for node in graph.node:
-        if node.op_type == "Identity" and node.input[0] in weights:
-            weights[node.output[0]] = weights[node.input[0]]
     makers = {name: node for node in graph.node for name in node.output}
     users: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
