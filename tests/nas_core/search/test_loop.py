@@ -1,5 +1,6 @@
 """Whole searches, without a server: what is proposed, trained, learned from and told."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -241,7 +242,10 @@ with loop.Search.open(settings, Path(sys.argv[1]), InProcessWorkers()) as search
 def test_a_search_that_was_killed_measures_nothing_again(root: Path) -> None:
     settings = with_board(root, "[ $(wc -l < calls) -eq 3 ] && kill -9 $PPID")
     command = [sys.executable, "-c", KILLED, str(root)]
-    done = subprocess.run(command, input=settings.model_dump_json(), text=True, check=False)
+    environment = {**os.environ, "TMPDIR": str(root)}  # it leaves the ONNX file
+    done = subprocess.run(
+        command, input=settings.model_dump_json(), env=environment, text=True, check=False
+    )
     assert done.returncode == -signal.SIGKILL
     assert num_calls(root) == 3 and len(kept_latencies(root)) == 1
     run(root, settings)
