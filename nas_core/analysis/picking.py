@@ -115,14 +115,16 @@ def pick(
 
     Raises:
         RunError: nothing has a score, nothing is within the limits, there is no search of a name,
-            or its latencies cannot be read. A journal or training.json that cannot be read is left
-            out, with a warning.
+            or its journal or latencies cannot be read. Where no search is named, a journal that
+            cannot be read is left out, with a warning, as is a training.json.
     """
     paths = {path.parent.name: path for path in journals(searches)}
     for name in names:
         if name not in paths:
             raise RunError(f"{searches}: no search {shown(name)}; there are: {some_of(paths)}")
-    chosen = readable(path for name, path in paths.items() if not names or name in names)
+    # As everywhere: a search that is asked for is not left out.
+    named = [(paths[name], Journal.read(paths[name])) for name in dict.fromkeys(names)]
+    chosen = named or readable(paths.values())
     candidates = [found for path, journal in chosen for found in _candidates(path.parent, journal)]
     latencies = {
         (one.data, one.network.id): one.network.latency_ms

@@ -5,6 +5,7 @@ dataset has a line for each problem, 20 at most. Commands run in this process, a
 their own, as a person starts them.
 """
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -151,5 +152,28 @@ def test_a_search_or_a_training_that_is_damaged(
     }[strange]
     code, out, err = run(command, monkeypatch, capsys)
     assert code == 1 and strange in err
+    check_said(out, err)
+    assert snapshot(project) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["leaderboard", "--run", "small-1234"], ["report", "small-1234"], ["pick", "small-1234"]],
+)
+def test_a_journal_with_sums_of_another_program(
+    project: Path,
+    command: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (path,) = project.rglob("journal.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    body = lines[3].replace(b'"reward":0.2', b'"reward":2.0').rpartition(b',"checksum"')[0]
+    checksum = hashlib.sha256(body).hexdigest()[:8].encode()
+    lines[3] = body + b',"checksum":"' + checksum + b'"}\n'
+    path.write_bytes(b"".join(lines))
+    before = snapshot(project)
+    code, out, err = run(command, monkeypatch, capsys)
+    assert code == 1 and "small-1234/journal.jsonl, line 4: reward: 2.0 is above 1; " in err
     check_said(out, err)
     assert snapshot(project) == before
