@@ -19,7 +19,7 @@ from typing import Any, Literal
 from nas_core.base.documents import Document
 from nas_core.base.errors import RunError, shown, some_of
 from nas_core.search.journal import Journal
-from nas_core.search.latencies import LATENCY_FILE, read_latencies, with_latencies
+from nas_core.search.latencies import LATENCY_FILE, Latencies, read_latencies, with_latencies
 from nas_core.search.ranking import Ranked, ranking
 from nas_core.search.searched import journals, readable
 from nas_core.training.record import Training
@@ -115,7 +115,8 @@ def pick(
 
     Raises:
         RunError: nothing has a score, nothing is within the limits, there is no search of a name,
-            or its journal or latencies cannot be read. Where no search is named, a journal that
+            its journal or latencies cannot be read, or there is a limit of latency and the searches
+            measured theirs in different ways. Where no search is named, a journal that
             cannot be read is left out, with a warning, as is a training.json.
     """
     paths = {path.parent.name: path for path in journals(searches)}
@@ -126,6 +127,10 @@ def pick(
     named = [(paths[name], Journal.read(paths[name])) for name in dict.fromkeys(names)]
     chosen = named or readable(paths.values())
     candidates = [found for path, journal in chosen for found in _candidates(path.parent, journal)]
+    if limits.latency_ms is not None:
+        _check_one_way(
+            {one.network.source for one in candidates if one.network.latency_ms}, searches
+        )
     latencies = {
         (one.data, one.network.id): one.network.latency_ms
         for one in candidates
@@ -138,6 +143,23 @@ def pick(
     known = {(one.data, one.network.id) for one in trained}
     rest = [one for one in candidates if (one.data, one.network.id) not in known]
     return _picks([*trained, *_without_repeats(rest)], limits, num, searches)
+
+
+def _check_one_way(names: Iterable[str], searches: Path) -> None:
+    """Raise a RunError unless the searches measured their latencies alike."""
+    ways: dict[str, list[str]] = {}
+    for name in sorted(names):
+        path = searches / name / LATENCY_FILE
+        way = "by an earlier version, in PyTorch"
+        if path.exists():
+            way = Latencies.read(path).measured_by.in_words()
+        ways.setdefault(way, []).append(name)
+    if len(ways) > 1:
+        listed = "; ".join(f"{some_of(those, most=2)} {way}" for way, those in ways.items())
+        raise RunError(
+            f"{searches}: latencies of different kinds do not compare ({listed}); name the "
+            "searches of one kind"
+        )
 
 
 def _picks(found: Sequence[_Found], limits: Limits, num: int, searches: Path) -> Picks:

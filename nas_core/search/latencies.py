@@ -29,6 +29,11 @@ class MeasuredBy(BaseModel):
     height: int
     width: int
 
+    def in_words(self) -> str:
+        by = f"by {self.command}" if self.command else "in ONNX Runtime"
+        threads = "" if self.command else f" with {self.threads} thread{'s' * (self.threads > 1)}"
+        return f"{by}{threads} at {self.width}x{self.height}"
+
 
 class Latencies(Document):
     """latency.json: milliseconds for one image, by id."""

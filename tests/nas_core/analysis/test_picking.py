@@ -10,6 +10,7 @@ from nas_core.base.errors import RunError
 from nas_core.base.files import write_json
 from nas_core.config import Settings
 from nas_core.search.journal import FORMAT, Confirmation, Header, Journal
+from nas_core.search.latencies import LATENCY_FILE, Latencies
 from tests.nas_core.analysis.searches import failed, real_candidates, record_of, write_latencies
 
 ROWS = real_candidates(5)
@@ -103,6 +104,18 @@ def test_what_is_over_a_limit_or_unmeasured_is_left_out(
     (group,) = found.groups
     assert ids(group) == [IDS[index] for index in expected]
     assert (found.num_networks, found.num_over, found.num_unmeasured) == (4, over, unmeasured)
+
+
+def test_latencies_of_different_kinds_are_not_compared(tmp_path: Path) -> None:
+    write_search(tmp_path, "camvid-1")
+    board = write_search(tmp_path, "camvid-2", seed=1)
+    path = board / LATENCY_FILE
+    path.write_text(path.read_text().replace('"command": ""', '"command": "board {model}"'))
+    assert Latencies.read(path).measured_by.command == "board {model}"
+    assert picked(tmp_path).num_networks == 4
+    with pytest.raises(RunError, match=r"camvid-1 in ONNX Runtime .*; camvid-2 by board \{model\}"):
+        picked(tmp_path, latency_ms=80.0)
+    assert picked(tmp_path, "camvid-2", latency_ms=80.0).groups
 
 
 def test_full_trainings_go_first_and_test_chooses_nothing(tmp_path: Path) -> None:
