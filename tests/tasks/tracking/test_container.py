@@ -118,7 +118,7 @@ def wait_for(address: str, process: "subprocess.Popen[bytes]") -> None:
                 return
         except (URLError, OSError):
             time.sleep(0.2)
-    pytest.fail(f"{shlex.join(map(str, process.args))} does not answer")  # type: ignore[arg-type]
+    pytest.fail(f"{shlex.join(map(str, process.args))} does not answer")
 
 
 def ask(port: str, image: np.ndarray) -> np.ndarray:
