@@ -4,7 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+
+from nas_core.data.overlay import overlay
+from nas_core.deploy.predict import Predictor
 
 ROOT = Path(__file__).parents[2]
 # Runs a script and then says which of these packages it has loaded.
@@ -36,3 +41,43 @@ def test_a_search_without_servers(tmp_path: Path) -> None:
     assert lines[0] == lines[1]
     assert "parameters, test mIoU 0." in lines[0]
     assert {path.name for path in tmp_path.iterdir()} == {"artifacts", "scenes"}
+
+
+def test_a_video_is_labelled_frame_by_frame(tmp_path: Path) -> None:
+    video, out = tmp_path / "street.mkv", tmp_path / "out.mp4"
+    rng = np.random.default_rng(0)
+    with av.open(video, "w") as target:
+        stream = target.add_stream("ffv1", 10, width=49, height=33, pix_fmt="bgr0")
+        frames = rng.integers(0, 256, (3, 33, 49, 3), dtype=np.uint8)
+        for frame in frames:
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        target.mux(stream.encode(None))
+    said = label(f"{ROOT}/models/arch0-camvid.safetensors", video, out, "--frames", "2")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith(f"{out}: 2 frames, ")
+    predictor = Predictor.load(ROOT / "models" / "arch0-camvid.safetensors")
+    palette = np.array(predictor.card.palette, np.uint8)
+    with av.open(out) as found:
+        shown = [frame.to_ndarray(format="rgb24") for frame in found.decode(video=0)]
+    assert len(shown) == 2
+    for frame, picture in zip(frames, shown, strict=False):
+        image = frame[:32, :48]
+        expected = np.asarray(overlay(image, predictor(image), palette))
+        # The encoder loses detail, and noise has much of it: other frames differ by more.
+        assert np.abs(expected.astype(int) - picture).mean() < 40
+
+
+def test_a_video_that_is_none_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    said = label("arch0-camvid", tmp_path / "absent.mp4", out)
+    assert said.returncode == 1 and "absent.mp4" in said.stderr and not out.exists()
+    assert "Traceback" not in said.stderr
+    (tmp_path / "text.mp4").write_text("no video")
+    said = label("arch0-camvid", tmp_path / "text.mp4", out)
+    assert said.returncode == 1 and "text.mp4" in said.stderr and not out.exists()
+    assert "Traceback" not in said.stderr
+
+
+def label(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(ROOT / "examples" / "label_video.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
