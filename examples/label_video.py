@@ -51,7 +51,7 @@ def label_video(predictor: Predictor, video: str, out: Path, kind: str | None, m
             )
             try:
                 for frame in itertools.islice(source.decode(video=0), most):
-                    image = np.asarray(frame.to_image())[:height, :width]
+                    image = frame.to_ndarray(format="rgb24").astype(np.uint8)[:height, :width]
                     shown = np.asarray(overlay(image, predictor(image), palette))
                     target.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
                     num += 1

@@ -16,6 +16,7 @@ from nas_core.base.errors import first_line
 from nas_core.base.logs import Logger
 from nas_core.search.journal import Confirmation, Record
 from nas_core.search.loop import Observer, Search
+from nas_core.space.architectures import short_name
 
 SECONDS_BETWEEN_TRIES = 30.0
 
@@ -117,7 +118,7 @@ class SearchProgress(Observer):
         done = len(journal.candidates)
         words = f"{done} of {planned} candidates"
         if self._best:
-            words += f"; best reward {self._best.reward:.4f} ({self._best.id[:6]})"
+            words += f"; best reward {self._best.reward:.4f} ({short_name(self._best.id)})"
         if journal.confirmations:
             words += f"; {len(journal.confirmations)} trained again"
         self._bar.show(min(1.0, done / planned), words, last=last)

@@ -14,6 +14,7 @@ from rich.text import Text
 from flows.servers.processes import mlflow_pages
 from nas_core.base.paths import artifacts_folder, results_folder, searches_folder
 from nas_core.config import Settings
+from nas_core.space.architectures import NAMES
 from nas_core.training.record import EvaluateMetrics, Scores, TrainedNetwork, TrainMetrics
 from tasks.tracking.views import search_view
 
@@ -35,7 +36,7 @@ SCORES = ("mean_iou", "frequency_weighted_iou", "mean_accuracy")
 def candidates_table(name: str, candidates: pd.DataFrame, top: int) -> Table:
     """The first rows of a leaderboard, by rank, in 80 columns.
 
-    A mean has its standard error and number of seeds.
+    A mean has its standard error and number of seeds. One with a name has it in place of its id.
     """
     shown = f": the best {top} of {len(candidates)}" if len(candidates) > top else ""
     table = Table(title=f"{name}{shown}", title_justify="left", pad_edge=False)
@@ -63,7 +64,7 @@ def candidates_table(name: str, candidates: pd.DataFrame, top: int) -> Table:
             f"{row['num_parameters'] / 1e3:.0f}K",
             f"{row['macs'] / 1e9:.2f}",
             f"{row['seconds']:.0f}",
-            row["id"],
+            NAMES.get(row["id"], row["id"]),
             str(row["candidate"]),
             ended,
         )

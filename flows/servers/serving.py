@@ -126,8 +126,9 @@ def _end_runs(url: str, root: Path, service: Service, console: Console) -> None:
             console.print(f"Run {run.name} was waiting: cancelled")
         active = cancel_active(client, ours)
         names = ", ".join(str(run.name) for run in active)
+        what = f"Run {names} ends" if active else "Runs end"
         deadline = time.monotonic() + RUN_PATIENCE
-        with console.status(f"Run {names} ends"):
+        with console.status(what):
             while runs_in_state(client, ours, ACTIVE):
                 if not service.process or time.monotonic() > deadline:
                     break

@@ -250,10 +250,11 @@ def _download(encoder: str) -> Mapping[str, Tensor]:
         state: Mapping[str, Tensor] = member.get_state_dict(progress=False, check_hash=True)
         return state
     except (OSError, http.client.HTTPException, RuntimeError) as error:
+        shipped = ", to the name of a shipped model" if encoder == DEFAULT_ENCODER else ""
         raise WeightsError(
             f"encoder.weights is 'imagenet', but {source} cannot be downloaded "
-            f"({first_line(error)}); set encoder.weights to a file with weights of {encoder}, or "
-            "to 'none' for random ones"
+            f"({first_line(error)}); set encoder.weights to a file with weights of "
+            f"{encoder}{shipped}, or to 'none' for random ones"
         ) from None
 
 

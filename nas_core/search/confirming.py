@@ -20,6 +20,7 @@ from nas_core.search.journal import Confirmation, Record
 from nas_core.search.racing import Race
 from nas_core.search.rewards import CandidateCost, shaped_reward
 from nas_core.search.scheduling import check_failures
+from nas_core.space.architectures import short_name
 from nas_core.space.genotype import Genotype
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class ConfirmingRun:
 
     @property
     def short_id(self) -> str:
-        return self.record.id[:6]
+        return short_name(self.record.id)
 
 
 def race_of(settings: Settings) -> Race:

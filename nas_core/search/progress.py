@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from datetime import timedelta
 
 from nas_core.base.logs import Logger
+from nas_core.base.times import duration
 from nas_core.search.confirming import race_of
 from nas_core.search.journal import Confirmation, Record
 from nas_core.search.loop import Observer, Search
 from nas_core.search.ranking import ranking
+from nas_core.space.architectures import short_name
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ class Progress(Observer):
     def confirming_line(self, confirmation: Confirmation) -> str:
         """Describe a new confirmation, with what the candidate's rewards are by now."""
         journal, one = self.search.journal, confirmation
-        what = f"confirming {one.confirms[:6]} · seed {one.run} of {self.race.max_seeds} at most"
+        of = f"seed {one.run} of {self.race.max_seeds} at most"
+        what = f"confirming {short_name(one.confirms)} · {of}"
         if one.status == "failed":
             return f"{what} · FAILED: {one.reason}"
         candidates = [record for record in journal.candidates if record.id == one.confirms]
@@ -55,19 +57,22 @@ class Progress(Observer):
 
     def line(self, record: Record) -> str:
         """Take a new record into account and describe it."""
+        name = short_name(record.id)
         if record.candidate is None:
-            return f"{record.id[:6]} was trained before: reward {_shown(record)} from the journal"
+            return f"{name} was trained before: reward {_shown(record)} from the journal"
         self.num_done += 1
         self.num_trained += 1
         if record.is_scored and (self.best is None or _reward(record) > _reward(self.best)):
             self.best = record
-        best = f"best {_shown(self.best)} ({self.best.id[:6]})" if self.best else "none scored yet"
+        best = "none scored yet"
+        if self.best:
+            best = f"best {_shown(self.best)} ({short_name(self.best.id)})"
         what = f"reward {_shown(record)}" if record.is_scored else f"FAILED: {record.reason}"
         early = ", stopped early" if record.status == "stopped early" else ""
         seconds = (time.monotonic() - self.started) / self.num_trained
-        left = timedelta(seconds=round(seconds * (self.num_candidates - self.num_done)))
+        left = duration(seconds * (self.num_candidates - self.num_done))
         return (
-            f"candidate {record.candidate}/{self.num_candidates} · {record.id[:6]} · {what}{early}"
+            f"candidate {record.candidate}/{self.num_candidates} · {name} · {what}{early}"
             f" · {best} · {sum(record.seconds.values()):.0f} s · about {left} left"
         )
 

@@ -18,6 +18,7 @@ from nas_core.search.costs import needs_latency
 from nas_core.search.identity import candidate_seed, candidate_thresholds
 from nas_core.search.journal import Confirmation, Journal, Record
 from nas_core.search.rewards import CandidateCost, shaped_reward
+from nas_core.space.architectures import short_name
 from nas_core.space.genotype import Genotype
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Candidate:
 
     @property
     def short_id(self) -> str:
-        return self.genotype.id[:6]
+        return short_name(self.genotype.id)
 
 
 @dataclass

@@ -55,6 +55,14 @@ ARCHITECTURES: dict[str, Genotype] = {
     ),
 }
 
+# What the networks of a search are called that have a name.
+NAMES = {genotype.id: name for name, genotype in ARCHITECTURES.items()}
+
+
+def short_name(identity: str) -> str:
+    """The name of the architecture of this id or, if it has none, how the id begins."""
+    return NAMES.get(identity, identity[:6])
+
 
 def find_architecture(reference: str, searched: Mapping[str, Genotype]) -> tuple[str, Genotype]:
     """Look an architecture up.

@@ -21,6 +21,7 @@ from typing import TypeVar
 from nas_core.base.errors import RunError
 from nas_core.base.logs import Logger
 from nas_core.base.paths import prepared_folder
+from nas_core.base.times import duration
 from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
 from nas_core.models.compute import Compute
@@ -127,10 +128,10 @@ def train(
     def report(row: Row) -> None:
         val = f" · val mIoU {row['val_mean_iou']:.4f}" if "val_mean_iou" in row else ""
         epochs = settings.train.epochs
-        left = (epochs - row["epoch"]) * row["seconds"] / 60
+        left = duration((epochs - row["epoch"]) * row["seconds"])
         logger.info(
             f"{label} · epoch {row['epoch']:.0f}/{epochs} · loss {row['loss']:.4f}{val}"
-            f" · about {left:.0f} min left"
+            f" · about {left} left"
         )
         on_epoch(row)
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 
+from nas_core.space.architectures import short_name
 from nas_core.space.genotype import Genotype
 from tasks.tracking.location import adopt_artifacts, warn_of_foreign_location
 from tasks.tracking.notes import artifact_link, network_note
@@ -186,7 +187,7 @@ class Tracker:
             tags |= {ID_TAG: entry.genotype.id, STATUS_TAG: entry.status}
             if entry.failure:
                 tags[FAILURE_TAG] = entry.failure[:MAX_FAILURE_LENGTH]
-            name = f"candidate {entry.number} · {entry.genotype.id[:6]}"
+            name = f"candidate {entry.number} · {short_name(entry.genotype.id)}"
             run_id = self.create_run(name, tags, entry.started)
             self.log_params(
                 run_id,

@@ -9,6 +9,7 @@ from flows.cli.tables import candidates_table, print_comparison
 from nas_core.analysis.comparison import ComparedSearch, compare_searches
 from nas_core.analysis.leaderboard import leaderboard
 from nas_core.config import Settings
+from nas_core.space.architectures import ARCHITECTURES
 from tests.nas_core.analysis.searches import failed, real_candidates, record_of
 
 
@@ -29,6 +30,15 @@ def test_a_candidate_takes_a_line_of_80_columns() -> None:
         (line,) = [line for line in lines if row["id"] in line]
         assert line.rstrip("│ ").endswith(ended)
     assert len([line for line in lines if line.startswith("│")]) == 3
+
+
+def test_an_architecture_with_a_name_has_it_in_place_of_its_id() -> None:
+    (row,) = real_candidates(1)
+    record = record_of({**row, "id": ARCHITECTURES["arch0"].id}, 1000)
+    shown = io.StringIO()
+    table = candidates_table("synthetic-0123abcd", leaderboard([record]), top=10)
+    Console(file=shown, width=80).print(table)
+    assert "│ arch0 " in shown.getvalue() and record.id not in shown.getvalue()
 
 
 def test_a_strategy_takes_a_line_of_80_columns(tmp_path: Path) -> None:

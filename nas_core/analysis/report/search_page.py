@@ -28,10 +28,9 @@ from nas_core.analysis.report.sources import (
 )
 from nas_core.base.times import duration, moment
 from nas_core.config import Settings
-from nas_core.space.architectures import ARCHITECTURES
+from nas_core.space.architectures import NAMES
 from nas_core.training.record import Recipe
 
-NAMES = {genotype.id: name for name, genotype in ARCHITECTURES.items()}
 MAX_FAILURES = 20
 MAX_CONFUSIONS = 6
 TRAINED_HEADINGS = (
@@ -151,8 +150,9 @@ def _known_in_words(facts: SearchFacts) -> str:
     known = next((row for row in others if row["id"] in NAMES), None)
     if known is None or best["id"] in NAMES:
         return ""
+    seeds = f" ({_over_seeds(known)})" if known["seeds"] > 1 else ""
     return (
-        f"; {NAMES[known['id']]}, which was tried too, has {known['reward']:.4f} with "
+        f"; {NAMES[known['id']]}, which was tried too, has {known['reward']:.4f}{seeds} with "
         f"{known['num_parameters']:,} parameters"
     )
 
@@ -403,7 +403,8 @@ def _confirming(facts: SearchFacts) -> str:
     return (
         f"{confirmed} of the best were trained again with other seeds, in "
         f"{len(facts.confirmations)} trainings, {failed or 'none'} of which failed. They stand "
-        "before all others, by the mean of their rewards; what was clearly worse got fewer seeds."
+        "before all others, by the mean of their rewards; what was clearly worse got fewer seeds. "
+        "± is a mean's standard error."
     )
 
 

@@ -189,6 +189,7 @@ def test_what_was_confirmed_and_how(tmp_path: Path) -> None:
     # The second has the better mean.
     assert f"The best, {second.id}, has a reward of {second.reward:.4f}" in text
     assert "2 of the best were trained again with other seeds, in 6 trainings, 1 of which" in text
+    assert "± is a mean's standard error." in text
     assert f"{second.index + 1}, seed 1 {second.id} no luck" in text
     assert re.search(r"mean of 4 seeds ± 0\.0\d+", text) and "mean of 3 seeds ±" in text
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from nas_core.base.errors import GenotypeError
-from nas_core.space.architectures import ARCHITECTURES, find_architecture
+from nas_core.space.architectures import ARCHITECTURES, find_architecture, short_name
 from nas_core.space.decisions import sample
 from nas_core.space.genotype import Genotype
 
@@ -30,6 +30,11 @@ def test_camvid0_is_candidate_132_of_the_recorded_search() -> None:
     (row,) = search[search["id"] == ARCHITECTURES["camvid0"].id].to_dict("records")
     assert row["candidate"] == 132
     assert ARCHITECTURES["camvid0"] == Genotype.from_dict(json.loads(row["genotype"]))
+
+
+def test_lines_call_an_architecture_by_its_name_or_by_how_its_id_begins() -> None:
+    assert short_name(ARCHITECTURES["arch0"].id) == "arch0"
+    assert short_name(FIRST.id) == FIRST.id[:6]
 
 
 def test_names_ids_beginnings_and_files_are_found(tmp_path: Path) -> None:

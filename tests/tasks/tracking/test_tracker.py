@@ -48,7 +48,7 @@ def test_a_candidate_has_its_parameters_metrics_and_files(
 ) -> None:
     parent = tracker.start_search("s1", "camvid-s1", {})
     run = tracker.client.get_run(tracker.log_candidate(parent, entry))
-    assert run.info.run_name == f"candidate 17 · {entry.genotype.id[:6]}"
+    assert run.info.run_name == "candidate 17 · arch1"
     assert run.info.status == "FINISHED"
     assert run.info.end_time - run.info.start_time == 90_500
     assert run.data.params == {
