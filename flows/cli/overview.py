@@ -167,6 +167,11 @@ def _servers(root: Path) -> Iterator[tuple[str, str]]:
     for key, service in running.items():
         where = redacted(service.url).removesuffix("/api")
         yield key, f"served through {where}" if key == "deployments" else where
+    if "prefect" in running:
+        from flows.servers.latest_run import latest_run
+
+        if told := latest_run(running["prefect"].url):
+            yield "latest run", told
     if not running:
         yield "servers", "none of this project runs: `nas up` starts Prefect and MLflow"
 

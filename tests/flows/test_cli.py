@@ -11,6 +11,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -20,11 +21,13 @@ import psutil
 import pytest
 import yaml
 from PIL import Image
+from prefect import flow
 from prefect.settings import PREFECT_API_URL, Settings, temporary_settings
 
 from flows.cli import main as cli
 from flows.cli import overview
 from flows.cli.places import check_places
+from flows.servers.processes import Service, Services
 from nas_core.base.errors import RunError, SettingsError
 from nas_core.base.locks import RunLock
 from nas_core.search.about import write_about
@@ -166,6 +169,40 @@ def test_the_status_of_what_does_not_run(nas: Nas, project: Path) -> None:
     shutil.rmtree(folder)
     code, out, _ = nas("status")
     assert code == 0 and "none yet: `nas search -p synthetic`" in out
+
+
+def test_the_status_tells_of_the_latest_run_until_it_is_completed(
+    nas: Nas, project: Path, prefect_server: str
+) -> None:
+    own = psutil.Process()
+    record = Services(project / "artifacts" / "services" / "services.json")
+    record.path.parent.mkdir()
+    record.services["prefect"] = Service(
+        "Prefect", own.pid, own.create_time(), prefect_server, "prefect.log"
+    )
+    record.write()
+
+    @flow(flow_run_name="that-one")
+    def search(reason: str) -> None:
+        if reason:
+            raise RunError(reason)
+
+    with temporary_settings({PREFECT_API_URL: prefect_server}):
+        with pytest.raises(RunError):
+            search("no weights")
+        code, out, _ = nas("status")
+        told = " ".join(out.split())
+        assert code == 0 and "latest run that-one, failed since " in told
+        assert "no weights" in told and "/runs/flow-run/" in told
+        search("")
+    assert "latest run" not in nas("status")[1]
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}/api"
+        record.services["prefect"] = replace(record.services["prefect"], url=address)
+        record.write()
+        code, out, _ = nas("status")
+    assert code == 0 and "Prefect does not say: " in " ".join(out.split())
 
 
 REFERENCE = json.loads((ROOT / "tests/reference/architectures.json").read_text())
