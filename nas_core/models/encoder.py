@@ -153,7 +153,10 @@ def _from_timm(name: str, **options: Any) -> tuple[nn.Module, tuple[int, int]]:
         near = difflib.get_close_matches(kind, timm.list_models(), 1)
         meant = f"; did you mean {_TIMM}{near[0]}?" if near else ""
         raise SettingsError(f"network.encoder = {shown(name)}: timm has no such model{meant}")
-    config = timm.get_pretrained_cfg(kind)
+    try:
+        config = timm.get_pretrained_cfg(kind)
+    except RuntimeError as error:  # weights that there are none of, as in MODEL.WEIGHTS
+        raise SettingsError(f"network.encoder = {shown(name)}: {first_line(error)}") from None
     if config and (tuple(config.mean), tuple(config.std)) != (IMAGENET_MEAN, IMAGENET_STD):
         raise SettingsError(
             f"network.encoder = {name!r}: it takes images less {config.mean} by {config.std}, and "

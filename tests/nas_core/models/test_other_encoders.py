@@ -129,6 +129,7 @@ def test_those_of_timm_give_its_features_and_nothing_behind_them(tmp_path: Path)
         ("mobilenet_v2_x1.0", "that of 1.0 goes without saying"),
         ("efficientnet_b0_x0.5", "has one width alone"),
         ("timm/mobilenetv9", "timm has no such model"),
+        ("timm/resnet18.no_such_tag", "Invalid pretrained tag"),
         ("timm/hf-hub:someone/something", "timm has no such model"),
         ("timm/../file", "timm has no such model"),
         ("timm/vit_tiny_patch16_224", "takes images less"),
