@@ -576,5 +576,5 @@ def _size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
     size = (int(found[1]), int(found[2])) if found else (0, 0)
     if min(size) < 32:
-        raise SettingsError(f"--input-size {text}: expected HxW, both 32 or more, as 360x480")
+        raise SettingsError(f"--input-size {text}: expected HxW, both from 32 to 99999, as 360x480")
     return size

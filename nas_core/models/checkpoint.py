@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from nas_core.base.errors import GenotypeError, WeightsError, first_line, shown
+from nas_core.base.errors import GenotypeError, SettingsError, WeightsError, first_line, shown
 from nas_core.base.files import check_regular, distinct, file_digest, read_json, write_bytes
+from nas_core.base.problems import in_words, key_of
 from nas_core.config import DEFAULT_ENCODER, NetworkSettings, TileSettings
 from nas_core.data.labels import MAX_CLASSES
 from nas_core.models.cost import Form, form_of
@@ -161,8 +162,8 @@ def load_segmenter(path: Path) -> tuple[Segmenter, NetworkCard]:
 
     Raises:
         WeightsError: the file is missing, truncated, not from `save_segmenter`, its tensors are
-            not those of the network it describes, or it is not the file that was written. The
-            message names the file.
+            not those of the network it describes, it is not the file that was written, or this
+            machine lacks the package of its encoder. The message names the file.
     """
     try:
         check_regular(path)
@@ -179,8 +180,14 @@ def load_segmenter(path: Path) -> tuple[Segmenter, NetworkCard]:
         described = json.loads(metadata[METADATA_KEY], object_pairs_hook=distinct)
         card = NetworkCard.from_dict(described)
     except (*_MALFORMED, GenotypeError) as error:
-        raise WeightsError(f"{path}: its description is malformed: {first_line(error)}") from None
-    _check_state(state, card, str(path))
+        problem = first_line(error)
+        if isinstance(error, ValidationError):
+            problem = f"{key_of(error.errors()[0])}: {in_words(error.errors()[0])}"
+        raise WeightsError(f"{path}: its description is malformed: {problem}") from None
+    try:
+        _check_state(state, card, str(path))
+    except SettingsError as error:
+        raise WeightsError(f"{path}: {error}") from None
     if described.get(DIGEST_KEY) not in (None, state_digest(state)):
         raise WeightsError(
             f"{path} is damaged: its weights are not those that were written (their SHA-256 is "
