@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from nas_core.base.addresses import encoded_part
-from nas_core.base.errors import SettingsError
+from nas_core.base.errors import RunError, SettingsError
 from nas_core.base.files import nearest, resolved
 from nas_core.config import with_text
 
@@ -35,7 +35,13 @@ def init(
         raise SettingsError(f"{name} is no folder: give a new or an empty one")
     if place.is_dir() and any(place.iterdir()):
         raise SettingsError(f"{folder} is not empty: give a new or an empty folder")
-    in_git = lay_out(place)
+    try:
+        in_git = lay_out(place)
+    except OSError as error:
+        raise RunError(
+            f"{place} cannot be made ({error.strerror}): give a folder where there is room and may "
+            "be written"
+        ) from None
     named = str(folder) if not str(folder).startswith("-") else f"./{folder}"  # no option of cd
     console.print(
         f"written: {folder}; its README.md says how to begin, as with\n"

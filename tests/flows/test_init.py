@@ -100,6 +100,7 @@ def test_only_a_new_or_empty_folder_is_taken(nas, tmp_path: Path) -> None:
         ("a", "is no folder: give a new"),
         ("a/c", "/a is no folder: give a new"),
         ("full/thesis.txt/x", "thesis.txt is no folder: give a new"),
+        ("/proc/x", "/proc/x cannot be made (No such file"),
         ("x%2Fy", "holds %2F, which MLflow would not find again"),
     ):
         code, _, err = nas("init", place)
