@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 
 from nas_core.analysis.pareto import pareto_front
 from nas_core.search.journal import Record
+from nas_core.space.architectures import NAMES
 
 if TYPE_CHECKING:  # they bring torch
     from nas_core.analysis.rank_agreement import ProxyAgreement
@@ -84,6 +85,9 @@ def _progress(candidates: Sequence[Record], places: Sequence[Any], title: str) -
         for place, record in zip(places, candidates, strict=True)
         if record.reward is not None
     ]
+    for place, record in zip(places, candidates, strict=True):
+        if record.reward is not None:
+            _name(figure, record.id, place, record.reward)
     if scored:
         best = list(accumulate((reward for _, reward in scored), max))
         figure.add_scatter(
@@ -156,6 +160,14 @@ def _add_networks(
         marker=dict(marker),
         hovertemplate="%{y:.4f} at %{x:.4~r}<br>%{customdata}<extra></extra>",
     )
+    for _, row in rows.iterrows():
+        _name(figure, row["id"], row[cost] / unit, row["quality"])
+
+
+def _name(figure: go.Figure, identifier: str, x: float, y: float) -> None:
+    """Write its name above the point of a network that has one."""
+    if name := NAMES.get(identifier):
+        figure.add_annotation(x=x, y=y, text=name, showarrow=False, yshift=12)
 
 
 def losses(by_stage: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:

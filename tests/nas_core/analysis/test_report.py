@@ -81,7 +81,12 @@ def test_a_network_with_a_name_is_what_the_best_is_measured_by(tmp_path: Path) -
     arch0 = ARCHITECTURES["arch0"]
     start = {"id": arch0.id, "genotype": arch0.to_dict(), "num_parameters": 274_443}
     records = [record_of(ROWS[0], 0, reward=0.25, **start), record_of(BEST, 1)]
-    text = words(page_of(tmp_path, write_search(tmp_path, records)))
+    page = page_of(tmp_path, write_search(tmp_path, records))
+    text = words(page)
+    for views in (data_of(page)["charts"][key] for key in ("progress", "pareto")):
+        for view in views:
+            (named,) = view["layout"]["annotations"]
+            assert (named["text"], named["y"]) == ("arch0", 0.25), view["label"]
     assert "; arch0, which was tried too, has 0.2500 with 274,443 parameters." in text
     assert "arch0, candidate 1" in text
     records[1] = record_of(BEST, 1, reward=0.125)
