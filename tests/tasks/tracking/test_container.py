@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -82,7 +81,7 @@ def test_its_command_answers_as_an_ordinary_user_that_may_write_nothing_there(
         port = str(probe.getsockname()[1])
     places = {"/model": str(model), "8080": port, "0.0.0.0": "127.0.0.1"}
     words = [places.get(word, word) for word in json.loads(command)]
-    assert words[0] == "mlflow" and shutil.which("mlflow")
+    assert words[0] == "mlflow"
     with (
         tempfile.TemporaryDirectory() as home,
         (tmp_path / "server.log").open("wb") as log,
