@@ -27,6 +27,8 @@ from tests.tasks.tracking.conftest import CARD
 
 DOCKERFILE = Path(__file__).resolve().parents[3] / "deploy" / "model.Dockerfile"
 SECONDS_TO_START = 240
+# MLflow calls uvicorn by its name, which a container has on its PATH.
+BIN = Path(sys.executable).parent
 
 
 def instructions() -> dict[str, list[str]]:
@@ -89,7 +91,7 @@ def test_its_command_answers_as_an_ordinary_user_that_may_write_nothing_there(
         Path(home).chmod(0o777)
         process = subprocess.Popen(
             [sys.executable, "-m", *words],
-            env={**os.environ, "HOME": home},
+            env={**os.environ, "HOME": home, "PATH": f"{BIN}:{os.environ['PATH']}"},
             cwd="/",
             user=ordinary_user(),
             stdout=log,
@@ -105,8 +107,9 @@ def test_its_command_answers_as_an_ordinary_user_that_may_write_nothing_there(
                 ask(port, image), predict_labels(load_segmenter(weights)[0], image)
             )
         finally:
-            os.killpg(process.pid, 9)
-            process.wait()
+            if process.poll() is None:
+                os.killpg(process.pid, 9)
+                process.wait()
 
 
 def wait_for(address: str, process: "subprocess.Popen[bytes]") -> None:
