@@ -34,16 +34,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 import typer
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from benchmarks.baseline import build_baseline, train_baseline
-from nas_core.base.errors import NasError, RunError
-from nas_core.base.files import read_json, write_json
+from nas_core.base.documents import Document
+from nas_core.base.errors import GenotypeError, NasError, RunError, SettingsError
+from nas_core.base.files import check_writable, read_json, write_json
 from nas_core.base.paths import prepared_folder
-from nas_core.config import Settings, load_settings, project_dir
+from nas_core.config import Settings, check_distinct, load_settings, project_dir
 from nas_core.data.prepared import PreparedData, prepare
 from nas_core.models.compute import Compute
 from nas_core.models.encoder import encoder_weights
@@ -60,6 +62,8 @@ from nas_core.workers.mps import start_mps
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = "results.json"
+LOG = "tests.log"
+MOST_MINUTES = 7 * 24 * 60  # a timer overflows at more than some hundred years
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ def _changed(settings: Any, keys: list[str], value: Any) -> Any:
 
 def run_tests(box: Box) -> None:
     """The library's tests; what failed is in tests.log."""
-    with (box.root / "tests.log").open("w") as log:
+    with (box.root / LOG).open("w") as log:
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "pytest", "-q", *box.lengths.tests],
@@ -187,7 +191,7 @@ def run_tests(box: Box) -> None:
             )
         except subprocess.TimeoutExpired:
             raise TimeIsUpError from None
-    lines = (box.root / "tests.log").read_text().splitlines()
+    lines = (box.root / LOG).read_text().splitlines()
     box.found["tests"] = {"exit": done.returncode, "summary": lines[-1] if lines else ""}
 
 
@@ -382,14 +386,89 @@ AFTER = {"best": SEARCHES, "winner": ("best",)}
 """Steps that wait until others are done."""
 
 
+class _Found(BaseModel):
+    """A part of results.json; what else stands there is for its reader alone."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Best(_Found):
+    id: str
+    genotype: dict[str, Any]
+
+    @field_validator("genotype")
+    @classmethod
+    def is_network(cls, genotype: dict[str, Any]) -> dict[str, Any]:
+        try:
+            Genotype.from_dict(genotype)
+        except GenotypeError as error:
+            raise ValueError(str(error)) from None
+        return genotype
+
+
+class _Searched(_Found):
+    best: list[_Best]
+
+
+class _Scored(_Found):
+    id: str
+    val: float
+
+
+class _Trained(_Found):
+    trainings: list[dict[str, Any]]
+    planned: int
+
+
+class _Decided(_Found):
+    trainings: list[_Scored] = Field(min_length=1)
+    planned: int
+
+
+class Results(Document):
+    """results.json, as far as it is gone on from."""
+
+    remedy: ClassVar[str] = "restore it from a copy, or give --out another folder"
+
+    done: list[Literal[tuple(STEPS)]]  # type: ignore[valid-type]  # the names of STEPS
+    tests: dict[str, Any] | None = None
+    rates: dict[str, Any] | None = None
+    search: _Searched | None = None
+    search_two_repeats: _Searched | None = Field(None, alias="search-two-repeats")
+    claims: _Trained | None = None
+    best: _Decided | None = None
+    winner: _Trained | None = None
+
+    @model_validator(mode="after")
+    def has_what_is_done(self) -> Self:
+        for name in self.done:
+            if getattr(self, name.replace("-", "_")) is None:
+                raise ValueError(f"{name} is done, and nothing of it is there")
+        return self
+
+
+def read_results(out: Path) -> dict[str, Any]:
+    """What a folder holds of an earlier call, by step; nothing is done if that is new.
+
+    Raises:
+        RunError: results.json is malformed, or the folder cannot be written.
+    """
+    check_writable(out, "give --out another place")
+    path = out / RESULTS
+    if not path.exists():
+        return {"done": []}
+    Results.read(path)
+    found: dict[str, Any] = read_json(path)
+    return found
+
+
 def run(settings: Settings, out: Path, lengths: Lengths, minutes: float) -> dict[str, Any]:
     """Go on with all steps, as far as the time goes; what is in results.json.
 
     Raises:
         NasError: the data, the weights or the device cannot be used, or a step failed.
     """
-    path = out / RESULTS
-    found: dict[str, Any] = read_json(path) if path.exists() else {"done": []}
+    found = read_results(out)
     deadline = time.monotonic()
     found["device"] = Compute.from_settings(settings.compute).describe()
     found["torch"] = torch.__version__
@@ -415,23 +494,35 @@ def _tell(message: str) -> None:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder that the same command goes on from.")],
-    minutes: Annotated[float, typer.Option(min=0.1, help="For all steps together.")] = 9,
-    profile: Annotated[str, typer.Option("--profile", "-p")] = "camvid",
+    minutes: Annotated[
+        float, typer.Option(min=0.1, max=MOST_MINUTES, help="For all steps together.")
+    ] = 9,
+    profile: Annotated[str | None, typer.Option("--profile", "-p")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
     dry_run: Annotated[bool, typer.Option(help="Everything, small, on the CPU.")] = False,
 ) -> None:
     """Use a GPU that is lent for minutes."""
     try:
         project = project_dir()
-        if dry_run:
-            profile, overrides = "synthetic", [*DRY_SETTINGS, *(overrides or [])]
-        settings = load_settings(profile, overrides or [], root=project)
+        given = overrides or []
+        check_distinct("-S", [text.partition("=")[0].strip() for text in given])
+        if dry_run and profile is not None:
+            raise SettingsError("--dry-run has settings of its own: leave --profile out")
+        profile = "synthetic" if dry_run else profile or "camvid"
+        settings = load_settings(
+            profile, [*(DRY_SETTINGS if dry_run else ()), *given], root=project
+        )
+        read_results(out)  # refuses before any work
         out.mkdir(parents=True, exist_ok=True)
         prepare(settings.dataset, project, prepared_folder(out, settings))
         settings = _with_whole_path(settings, project)
         found = run(settings, out.resolve(), DRY if dry_run else Lengths(), minutes)
     except NasError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(f"error: {error.filename}: {error.strerror}")
     for name in STEPS:
         print(f"{name}: {_line(found.get(name))}")
     print(f"all of it is in {out / RESULTS}")

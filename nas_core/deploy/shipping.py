@@ -27,6 +27,7 @@ from nas_core.training.record import FinalScores, Recipe, Training
 FORMAT = 1
 TRAINED = "model.safetensors"
 _NAME = r"[a-z0-9][a-z0-9._-]{0,60}"
+_NO_NAMES = ("imagenet", "none")
 
 
 class WeightsFile(Document):
@@ -159,6 +160,11 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
             cannot be written.
         WeightsError: its weights cannot be read.
     """
+    if name in _NO_NAMES:
+        raise SettingsError(
+            f"{name!r} cannot name a model: in encoder.weights it means something else; choose "
+            "another name"
+        )
     if not re.fullmatch(_NAME, name):
         raise SettingsError(
             f"{name!r} cannot name a model: use lower-case letters, digits, '.', '_' and '-'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -28,6 +29,7 @@ NUM_TRIES = 3
 SECONDS_BETWEEN = 1.0
 _MAX_OUTPUT = 2**20
 _SHOWN_LINES, _SHOWN_WIDTH = 5, 300
+_NUMBER = re.compile(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class Meter:
@@ -56,17 +58,20 @@ class Meter:
         from nas_core.models.onnx_graph import onnx_graph  # takes a third of a second to import
 
         model = onnx_graph(network.eval(), self.size).SerializeToString()
+        for _ in range(NUM_TRIES - 1):
+            try:
+                return self._try(model)
+            except RunError:
+                time.sleep(SECONDS_BETWEEN)
+        return self._try(model)
+
+    def _try(self, model: bytes) -> float:
+        """In a folder of its own, as a command may remove what it is given."""
         with tempfile.TemporaryDirectory(prefix="nas-latency-") as name:
-            folder = Path(name)
-            path = folder / "model.onnx"
+            path = Path(name) / "model.onnx"
             write_bytes(path, model)
             words = [word.replace(MODEL, str(path)) for word in _command(self.settings)]
-            for _ in range(NUM_TRIES - 1):
-                try:
-                    return self._run(words, folder)
-                except RunError:
-                    time.sleep(SECONDS_BETWEEN)
-            return self._run(words, folder)
+            return self._run(words, path.parent)
 
     def _run(self, words: list[str], folder: Path) -> float:
         """Raises a RunError where it does not print one number of milliseconds."""
@@ -98,10 +103,8 @@ class Meter:
             raise _failure(words, what, complaint, said)
         if code:
             raise _failure(words, f"ended with {code}", complaint, said)
-        try:
-            milliseconds = float(said)
-        except ValueError:
-            milliseconds = 0.0
+        # Not all that float() takes is meant as a number, as 1_0.
+        milliseconds = float(said) if _NUMBER.fullmatch(said.strip()) else 0.0
         if not 0 < milliseconds <= MAX_MILLISECONDS:
             raise _failure(words, "did not print one number of milliseconds", complaint, said)
         return milliseconds

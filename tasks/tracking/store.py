@@ -17,14 +17,15 @@ from urllib.parse import quote, unquote, urlsplit
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
+from alembic.util import CommandError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas_core.base.addresses import encoded_part, redacted, without_credentials
-from nas_core.base.errors import ServiceError, UnavailableError, first_line
-from nas_core.base.files import write_atomically
+from nas_core.base.errors import RunError, ServiceError, UnavailableError, first_line
+from nas_core.base.files import check_regular, check_writable, write_atomically
 from nas_core.base.http import answers_in_time
 from nas_core.base.locks import exclusive
 from nas_core.base.logs import Logger
@@ -142,7 +143,7 @@ def service_errors(uri: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+    except (MlflowException, SQLAlchemyError, CommandError, OSError, ImportError) as error:
         said = _ADVICE_OF_SQLALCHEMY.sub("", without_credentials(str(error), uri))
         reason = said.strip().partition("\n")[0].rstrip(".")
         if cause := re.search(r"Max retries exceeded .*\(Caused by .*?: (.*?)\"?\)\)$", reason):
@@ -184,7 +185,7 @@ def patiently(call: Callable[[], T], logger: Logger) -> T:
 def _may_pass(error: Exception) -> bool:
     if isinstance(error, MlflowException):
         return error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
-    return not isinstance(error, ImportError)
+    return not isinstance(error, (CommandError, ImportError))
 
 
 def _check_form(uri: str) -> None:
@@ -237,10 +238,15 @@ def _create_database(path: Path, uri: str) -> None:
     try:
         with exclusive(path):
             if not path.exists():
+                # SQLite says as little of it as of what passes: MLflow would try for minutes.
+                check_writable(path.parent, WHERE_SET)
                 with service_errors(uri):
                     write_atomically(path, lambda temporary: _create_tables(temporary))
+        check_regular(path)  # to open a pipe would wait for ever
         with path.open("rb") as file:
             magic = file.read(16)
+    except RunError as error:
+        raise ServiceError(f"MLflow's database {path} cannot be made: {error}") from None
     except OSError as error:
         raise ServiceError(f"MLflow's database {path} cannot be used: {error.strerror}") from None
     if magic != b"SQLite format 3\0":

@@ -7,6 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import gpu
+from nas_core.space.architectures import ARCHITECTURES
 
 APP = typer.Typer()
 APP.command()(gpu.main)
@@ -46,3 +47,65 @@ def test_the_dry_run_goes_on_where_its_time_was_up(
 def test_a_folder_that_cannot_be_used_is_named(small: list[str], tmp_path: Path) -> None:
     done = CliRunner().invoke(APP, ["--out", str(tmp_path), "-S", f"dataset.path={os.devnull}"])
     assert done.exit_code == 1 and os.devnull in done.output
+
+
+@pytest.mark.parametrize(
+    ("place", "options", "said"),
+    [
+        ("params.yaml", [], "params.yaml"),
+        ("params.yaml/out", [], "params.yaml"),
+        ("loop", [], "loop"),
+        ("x" * 300, [], "File name too long"),
+        ("/proc/out", [], "/proc/out"),
+        ("out", ["--minutes", "inf"], "--minutes"),
+        ("out", ["--minutes", "nan"], "--minutes"),
+        ("out", ["--minutes", "1e300"], "--minutes"),
+        ("out", ["-S", "seed=1", "-S", "seed=2"], "-S seed is given twice"),
+        ("out", ["-p", "synthetic"], "leave --profile out"),
+    ],
+)
+def test_what_cannot_be_used_is_named_before_any_work(
+    small: list[str], tmp_path: Path, place: str, options: list[str], said: str
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(tmp_path.rglob("*"))
+    done = CliRunner().invoke(APP, ["--dry-run", "--out", str(tmp_path / place), *options])
+    assert done.exit_code in (1, 2) and isinstance(done.exception, SystemExit)
+    assert said in done.output, done.output
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+NETWORK = ARCHITECTURES["arch0"]
+ROW = {"id": NETWORK.id, "genotype": NETWORK.to_dict()}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "[" * 10000,
+        "{}",
+        '{"done": [], "done": []}',
+        '{"done": ["nosuch"]}',
+        '{"done": ["tests"]}',
+        '{"done": [], "rates": NaN}',
+        '{"done": ["tests"], "tests": 3}',
+        json.dumps({"done": ["search"], "search": {"best": [{}]}}),
+        json.dumps({"done": ["search"], "search": {"best": [ROW | {"genotype": {}}]}}),
+        json.dumps({"done": ["best"], "best": {"trainings": [], "planned": 0}}),
+        json.dumps({"done": ["best"], "best": {"trainings": [{"id": "a"}], "planned": 1}}),
+    ],
+)
+def test_results_that_are_damaged_are_refused(small: list[str], tmp_path: Path, text: str) -> None:
+    (tmp_path / gpu.RESULTS).write_text(text)
+    done = CliRunner().invoke(APP, ["--dry-run", "--out", str(tmp_path)])
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
+    assert gpu.RESULTS in done.output and "restore it from a copy" in done.output
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_results_that_are_no_file_are_named(small: list[str], tmp_path: Path) -> None:
+    (tmp_path / gpu.RESULTS).mkdir()
+    done = CliRunner().invoke(APP, ["--dry-run", "--out", str(tmp_path)])
+    assert done.exit_code == 1 and gpu.RESULTS in done.output

@@ -348,6 +348,7 @@ def test_label_ids_for_the_server_of_cityscapes(nas: Nas, project: Path) -> None
         (["bench", "T", "--size", "16x480"], "expected WIDTHxHEIGHT"),
         (["bench", "nothing"], "unknown model 'nothing'"),
         (["ship", "T", "Bad Name", "--data-licence", "x"], "cannot name a model"),
+        (["ship", "T", "imagenet", "--data-licence", "x"], "in encoder.weights it means something"),
         (
             ["ship", "T", "a", "--data-licence", "caf\udce9"],
             r"the licence 'caf\udce9' is no line of text",

@@ -64,7 +64,8 @@ def test_without_a_command_onnx_runtime_measures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["", "1 2", "1\n2", "nan", "inf", "-3", "0", "1e300", "12 ms", "fast"]
+    "said",
+    ["", "1 2", "1\n2", "nan", "inf", "-3", "0", "1e300", "12 ms", "fast", "1_0", "\u0661\u0662"],
 )
 def test_what_is_no_number_of_milliseconds_is_shown(tmp_path: Path, said: str) -> None:
     with pytest.raises(RunError) as raised:
@@ -88,6 +89,11 @@ def test_a_command_that_fails_is_shown_with_its_last_lines(tmp_path: Path) -> No
 def test_a_command_may_fail_once(tmp_path: Path) -> None:
     assert measured(tmp_path, "[ $(wc -l < calls) -gt 1 ] && echo 12.5") == 12.5
     assert num_calls(tmp_path) == 2
+
+
+def test_a_command_may_remove_what_it_is_given(tmp_path: Path) -> None:
+    text = 'rm -r "$(dirname $1)"; [ $(wc -l < calls) -gt 2 ] && echo 12.5'
+    assert measured(tmp_path, text) == 12.5
 
 
 def test_a_command_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> None:

@@ -1,14 +1,17 @@
+import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
 
-from nas_core.base.errors import ServiceError
+from nas_core.base.errors import ServiceError, UnavailableError
 from tasks.tracking import store
 from tasks.tracking.store import connect, ensure_experiment, tracking_uri
 from tasks.tracking.tracker import Tracker
@@ -144,6 +147,31 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path.mkdir()
     with pytest.raises(ServiceError, match=r"mlflow\.db cannot be used"):
         connect(tracking_uri("", tmp_path))
+    path.rmdir()
+    os.mkfifo(path)
+    with pytest.raises(ServiceError, match=r"mlflow\.db cannot be used: not a regular file"):
+        connect(tracking_uri("", tmp_path))
+
+
+def test_a_database_in_a_folder_that_takes_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(path: Path) -> None:
+        raise AssertionError(path)
+
+    monkeypatch.setattr(store, "_create_tables", create)  # it would try for minutes
+    with pytest.raises(ServiceError, match=r"/proc/x\.db cannot be made: /proc .* tracking\.uri"):
+        connect("sqlite:////proc/x.db")
+
+
+def test_a_database_of_another_version(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.executescript(
+            "create table experiments(a); create table alembic_version(version_num);"
+            "insert into alembic_version values('later')"
+        )
+    with pytest.raises(ServiceError, match=r"mlflow\.db: .*'later'") as raised:
+        connect(uri)
+    assert not isinstance(raised.value, UnavailableError)
 
 
 def test_processes_may_create_the_store_at_once(tmp_path: Path) -> None:
