@@ -1,7 +1,7 @@
 # A model of MLflow, served. Its folder is all that is needed, see docs/models.md:
 #   docker build -t nas-model -f deploy/model.Dockerfile FOLDER
 FROM python:3.11-slim
-# Such as the index of torch without CUDA, which is a tenth as large.
+# As those that fetch torch without CUDA, which is a tenth as large.
 ARG PIP_OPTIONS=""
 COPY requirements.txt /
 RUN pip install --no-cache-dir $PIP_OPTIONS -r /requirements.txt
