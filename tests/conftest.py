@@ -4,12 +4,8 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,6 +31,8 @@ import hypothesis
 import psutil
 import pytest
 from filelock import FileLock
+
+from tests.serving import answers, free_port
 
 # Who runs the tests in the background may have Ctrl-C ignored, or hangups with nohup, and the
 # processes that tests start and interrupt would inherit that.
@@ -118,7 +116,7 @@ def prefect_server(
 ) -> Iterator[str]:
     """A real Prefect server on SQLite of its own; yields its API's address."""
     home = prefect_home(tmp_path_factory.mktemp("prefect"))
-    port = _free_port()
+    port = free_port()
     environment = {
         **os.environ,
         "PREFECT_HOME": str(home),
@@ -137,7 +135,8 @@ def prefect_server(
         )
     address = f"http://127.0.0.1:{port}/api"
     try:
-        _wait_until_healthy(server, f"{address}/health", log)
+        if not answers(f"{address}/health", server, SECONDS_TO_START):
+            pytest.fail(f"the Prefect server did not start:\n{log.read_text()[-4000:]}")
         yield address
     finally:
         _end_tree(server.pid)
@@ -170,24 +169,6 @@ def _named_by(variable: str, content: str) -> Path:
     if not path.exists():
         pytest.fail(f"{variable} is {named}, which does not exist: set it to {content}")
     return path
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _wait_until_healthy(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    deadline = time.monotonic() + SECONDS_TO_START
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(address, timeout=5):
-                return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.5)
-    pytest.fail(f"the Prefect server did not start:\n{log.read_text()[-4000:]}")
 
 
 def _end_tree(pid: int) -> None:

@@ -12,7 +12,8 @@ from nas_core.search.loop import Search
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training.lifecycle import train_architecture
 from nas_core.workers.local import InProcessWorkers
-from tests.chaos.harness import Project, Server, free_port
+from tests.chaos.harness import Project, Server
+from tests.serving import free_port
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from flows.cli.watch import run_deployment_live
 from flows.servers import deployments, services, serving
 from flows.servers.prefect_server import ACTIVE, api, check_configured, runs_in_state
 from nas_core.base.errors import RunError, ServiceError, SettingsError
+from tests.serving import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 STANDIN = Path(__file__).parent / "standin"
@@ -129,13 +130,6 @@ def wait_for(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.3)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def copy_settings(folder: Path) -> Path:

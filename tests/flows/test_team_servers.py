@@ -6,11 +6,9 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from moto.server import ThreadedMotoServer
 
 from nas_core.base.errors import ServiceError
 from tasks.tracking.store import connect as connect_store
+from tests.serving import answers, free_port
 from tests.tiny import tiny
 
 pytestmark = pytest.mark.slow
@@ -148,13 +147,6 @@ def connect(port: int, database: str) -> psycopg.Connection[Any]:
     )  # fmt: skip
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def start(
     name: str, service: dict[str, Any], ports: dict[str, int], folder: Path
 ) -> subprocess.Popen[bytes]:
@@ -190,16 +182,9 @@ def start(
 
 
 def wait_for(address: str, server: subprocess.Popen[bytes], folder: Path) -> None:
-    deadline = time.monotonic() + 400
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            if httpx.get(address, timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.5)
-    logs = "\n".join(path.read_text()[-3000:] for path in folder.glob("*.log"))
-    pytest.fail(f"{address} does not answer:\n{logs}")
+    if not answers(address, server, 400):
+        logs = "\n".join(path.read_text()[-3000:] for path in folder.glob("*.log"))
+        pytest.fail(f"{address} does not answer:\n{logs}")
 
 
 def end(server: subprocess.Popen[bytes]) -> None:

@@ -4,11 +4,9 @@ import base64
 import io
 import json
 import os
-import socket
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from nas_core.models.checkpoint import load_segmenter
 from tasks.tracking.registry import save_model
 from tests.robustness.cases import SECRET, listed, refused
 from tests.robustness.test_images import BAD_JPEG, BAD_PNG, GOOD, orientation, picture
+from tests.serving import answers, free_port
 
 pytestmark = [pytest.mark.timeout(500), pytest.mark.slow]
 
@@ -43,9 +42,7 @@ def served(whole_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("served")
     weights = whole_project / "artifacts" / "trainings" / "arch1-0123" / "model.safetensors"
     save_model(folder / "model", weights, load_segmenter(weights)[1], Model())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
     command += ["-m", str(folder / "model"), "--port", str(port)]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -55,14 +52,7 @@ def served(whole_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline and server.poll() is None:
-            try:
-                if httpx.get(f"{address}/ping", timeout=5).status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.3)
-        else:
+        if not answers(f"{address}/ping", server, 300):
             pytest.fail((folder / "log").read_text()[-3000:])
         listening = [
             connection.laddr.ip

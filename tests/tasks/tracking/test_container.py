@@ -5,14 +5,11 @@ import io
 import json
 import os
 import shlex
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -23,6 +20,7 @@ from PIL import Image
 from nas_core.models.checkpoint import load_segmenter
 from nas_core.models.labelling import predict_labels
 from tasks.tracking.registry import save_model
+from tests.serving import answers, free_port
 from tests.tasks.tracking.conftest import CARD
 
 DOCKERFILE = Path(__file__).resolve().parents[3] / "deploy" / "model.Dockerfile"
@@ -78,9 +76,7 @@ def test_its_command_answers_as_an_ordinary_user_that_may_write_nothing_there(
     model: Path, weights: Path, tmp_path: Path
 ) -> None:
     (command,), (check,) = instructions()["CMD"], instructions()["HEALTHCHECK"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     places = {"/model": str(model), "8080": port, "0.0.0.0": "127.0.0.1"}
     words = [places.get(word, word) for word in json.loads(command)]
     assert words[0] == "mlflow"
@@ -99,7 +95,8 @@ def test_its_command_answers_as_an_ordinary_user_that_may_write_nothing_there(
             start_new_session=True,
         )
         try:
-            wait_for(f"http://127.0.0.1:{port}/ping", process)
+            ping = f"http://127.0.0.1:{port}/ping"
+            assert answers(ping, process, SECONDS_TO_START), f"{shlex.join(words)} does not answer"
             healthy = json.loads(check.partition(" CMD ")[2].replace("8080", port))
             subprocess.run([sys.executable, *healthy[1:]], check=True)
             image = np.random.default_rng(0).integers(0, 256, (45, 61, 3), dtype=np.uint8)
@@ -110,17 +107,6 @@ def test_its_command_answers_as_an_ordinary_user_that_may_write_nothing_there(
             if process.poll() is None:
                 os.killpg(process.pid, 9)
                 process.wait()
-
-
-def wait_for(address: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + SECONDS_TO_START
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urlopen(address, timeout=5):
-                return
-        except (URLError, OSError):
-            time.sleep(0.2)
-    pytest.fail(f"{shlex.join(map(str, process.args))} does not answer")
 
 
 def ask(port: str, image: np.ndarray) -> np.ndarray:

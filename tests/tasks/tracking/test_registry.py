@@ -4,15 +4,12 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import mlflow.pyfunc
 import numpy as np
@@ -30,6 +27,7 @@ from nas_core.models.labelling import predict_labels
 from nas_core.space.architectures import ARCHITECTURES
 from tasks.tracking.registry import TrainingEntry, log_test, log_training, requirements
 from tasks.tracking.tracker import CandidateEntry, Tracker
+from tests.serving import answers, free_port
 from tests.tasks.tracking.conftest import CARD
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -73,31 +71,19 @@ def labels(weights: Path, image: np.ndarray) -> np.ndarray:
 @pytest.fixture
 def server(root: Path) -> Iterator[str]:
     """A tracking server that keeps the artifacts itself."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    address = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{root}/artifacts/mlflow.db"]
     command += ["--artifacts-destination", str(root / "served"), "--port", address[17:]]
     with (root / "server.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
-        _wait_for(f"{address}/api/2.0/mlflow/experiments/search?max_results=1", process)
+        path = "api/2.0/mlflow/experiments/search?max_results=1"
+        assert answers(f"{address}/{path}", process, 120), "the tracking server did not start"
         yield address
     finally:
         os.killpg(process.pid, 15)
         process.wait(120)
-
-
-def _wait_for(address: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urlopen(address, timeout=5):
-                return
-        except (URLError, OSError):
-            time.sleep(0.2)
-    pytest.fail("the tracking server did not start")
 
 
 def _encoded(image: np.ndarray, kind: str = "PNG") -> str:
