@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -18,14 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from nas_core.base.paths import prepared_folder
 from nas_core.base.seeds import seeded
-from nas_core.config import DEFAULT_ENCODER, MetaValSettings, ProxySettings
+from nas_core.config import DEFAULT_ENCODER, MetaValSettings, ProxySettings, Settings
 from nas_core.data.meta_val import choose_meta_val
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.data.transforms import augmented_batch, normalise, resized
+from nas_core.models.compute import Compute
 from nas_core.models.decoder import resize
-from nas_core.models.depthwise import DepthwiseConv2d
-from nas_core.models.encoder import Encoder
+from nas_core.models.depthwise import plain_convolutions
+from nas_core.models.encoder import Encoder, encoder_weights
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.genotype import Genotype
 from nas_core.training.averaging import polyak_average
@@ -106,6 +110,20 @@ def build_baseline(
     )
 
 
+@cache
+def baseline_task(settings: Settings, root: Path) -> BaselineTask:
+    """`build_baseline` of the settings, kept in the process."""
+    return build_baseline(
+        PreparedData.open(prepared_folder(root, settings)),
+        encoder_weights(settings, root),
+        settings.search.proxy,
+        Compute.from_settings(settings.compute).device,
+        meta_val=settings.search.meta_val,
+        seed=settings.seed,
+        encoder_name=settings.network.encoder,
+    )
+
+
 def train_baseline(task: BaselineTask, genotype: Genotype, *, seed: int) -> BaselineResult:
     """The counterpart of `train_candidate`, without early stopping."""
     settings = task.settings
@@ -156,26 +174,6 @@ def train_baseline(task: BaselineTask, genotype: Genotype, *, seed: int) -> Base
         result.losses.setdefault("b", []).append(float(np.mean(losses)))
         result.scores.append(_reward(task, cast(Segmenter, average.module)))
     return result
-
-
-def plain_convolutions(network: nn.Module) -> nn.Module:
-    """Replace the project's depthwise convolutions by torch's; weights and names stay."""
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, DepthwiseConv2d):
-                plain = nn.Conv2d(
-                    child.in_channels,
-                    child.out_channels,
-                    child.kernel_size[0],
-                    child.stride[0],
-                    child.dilation[0] * (child.kernel_size[0] // 2),
-                    child.dilation[0],
-                    child.groups,
-                    bias=False,
-                )
-                plain.weight = child.weight
-                setattr(parent, name, plain)
-    return network
 
 
 class _AugmentedImages(Dataset[tuple[Tensor, Tensor]]):

@@ -40,7 +40,7 @@ import torch
 import typer
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from benchmarks.baseline import build_baseline, train_baseline
+from benchmarks.baseline import baseline_task, train_baseline
 from nas_core.base.documents import Document
 from nas_core.base.errors import GenotypeError, NasError, RunError, SettingsError
 from nas_core.base.files import check_writable, read_json, write_json
@@ -246,15 +246,7 @@ def _in_each(workers: Workers, job: Callable[[int], Any]) -> list[Any]:
 
 def _baseline(settings: Settings, root: Path, genotypes: list[Genotype]) -> float:
     """Hours that the straightforward loop takes for these candidates."""
-    task = build_baseline(
-        PreparedData.open(prepared_folder(root, settings)),
-        encoder_weights(settings, root),
-        settings.search.proxy,
-        Compute.from_settings(settings.compute).device,
-        meta_val=settings.search.meta_val,
-        seed=settings.seed,
-        encoder_name=settings.network.encoder,
-    )
+    task = baseline_task(settings, root)
     started = time.perf_counter()
     for genotype in genotypes:
         train_baseline(task, genotype, seed=settings.seed)
@@ -462,13 +454,14 @@ def read_results(out: Path) -> dict[str, Any]:
     return found
 
 
-def run(settings: Settings, out: Path, lengths: Lengths, minutes: float) -> dict[str, Any]:
-    """Go on with all steps, as far as the time goes; what is in results.json.
+def run(
+    settings: Settings, out: Path, found: dict[str, Any], lengths: Lengths, minutes: float
+) -> None:
+    """Go on with all steps, as far as the time goes, from what is `found`, which it fills.
 
     Raises:
         NasError: the data, the weights or the device cannot be used, or a step failed.
     """
-    found = read_results(out)
     deadline = time.monotonic()
     found["device"] = Compute.from_settings(settings.compute).describe()
     found["torch"] = torch.__version__
@@ -485,7 +478,6 @@ def run(settings: Settings, out: Path, lengths: Lengths, minutes: float) -> dict
             _tell(f"{name}: its time is up, the same command goes on")
         finally:
             box.keep()
-    return found
 
 
 def _tell(message: str) -> None:
@@ -512,11 +504,11 @@ def main(
         settings = load_settings(
             profile, [*(DRY_SETTINGS if dry_run else ()), *given], root=project
         )
-        read_results(out)  # refuses before any work
+        found = read_results(out)  # before any work
         out.mkdir(parents=True, exist_ok=True)
         prepare(settings.dataset, project, prepared_folder(out, settings))
         settings = _with_whole_path(settings, project)
-        found = run(settings, out.resolve(), DRY if dry_run else Lengths(), minutes)
+        run(settings, out.resolve(), found, DRY if dry_run else Lengths(), minutes)
     except NasError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

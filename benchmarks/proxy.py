@@ -23,7 +23,6 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -33,14 +32,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.baseline import BaselineTask, build_baseline, train_baseline
+from benchmarks.baseline import baseline_task, train_baseline
 from benchmarks.memory import peak_gib
 from nas_core.base.errors import NasError
 from nas_core.base.paths import prepared_folder
 from nas_core.config import Settings, load_settings, project_dir
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import prepare
 from nas_core.models.compute import Compute
-from nas_core.models.encoder import encoder_weights
 from nas_core.search.candidates import proxy_task
 from nas_core.search.sampling import sample_architectures
 from nas_core.space.architectures import ARCHITECTURES
@@ -117,7 +115,7 @@ def _set_up(kind: Kind, settings: Settings, root: Path) -> float:
     if kind == "project":
         proxy_task(settings, root)
     else:
-        _baseline_task(settings, root)
+        baseline_task(settings, root)
     return time.perf_counter() - started
 
 
@@ -127,7 +125,7 @@ def _train(kind: Kind, settings: Settings, root: Path, genotype: Genotype) -> di
     if kind == "project":
         scores = train_candidate(proxy_task(settings, root), genotype, seed=settings.seed).scores
     else:
-        scores = train_baseline(_baseline_task(settings, root), genotype, seed=settings.seed).scores
+        scores = train_baseline(baseline_task(settings, root), genotype, seed=settings.seed).scores
     return {
         "cpu_seconds": time.process_time() - cpu,
         "reward": scores[-1],
@@ -137,19 +135,6 @@ def _train(kind: Kind, settings: Settings, root: Path, genotype: Genotype) -> di
 
 def _describe(settings: Settings) -> str:
     return Compute.from_settings(settings.compute).describe()
-
-
-@cache
-def _baseline_task(settings: Settings, root: Path) -> BaselineTask:
-    return build_baseline(
-        PreparedData.open(prepared_folder(root, settings)),
-        encoder_weights(settings, root),
-        settings.search.proxy,
-        Compute.from_settings(settings.compute).device,
-        meta_val=settings.search.meta_val,
-        seed=settings.seed,
-        encoder_name=settings.network.encoder,
-    )
 
 
 def _summary(candidates: list[dict[str, Any]], compare: bool) -> dict[str, float]:

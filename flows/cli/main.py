@@ -36,7 +36,7 @@ from flows.cli.places import (
 from nas_core.base.errors import NasError, SettingsError, shown
 from nas_core.base.files import distinct
 from nas_core.base.paths import results_folder
-from nas_core.base.problems import in_words
+from nas_core.base.problems import at_its_key
 from nas_core.config import (
     DEFAULT_ENCODER,
     SECTIONS,
@@ -474,11 +474,10 @@ def main() -> None:
         if not error.title.endswith("Settings"):  # of Prefect, which it reads when imported
             raise
         problem = error.errors(include_input=False)[0]
-        key = ".".join(map(str, problem["loc"]))
         _fail(
             "Prefect's settings",
-            f"{key}: {in_words(problem)}: correct it in the environment (PREFECT_...) or "
-            "in Prefect's files of settings".removeprefix(": "),
+            f"{at_its_key(problem)}: correct it in the environment (PREFECT_...) or in Prefect's "
+            "files of settings",
         )
     except OSError as error:
         if error.filename is None:

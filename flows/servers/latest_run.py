@@ -12,7 +12,6 @@ from nas_core.base.errors import first_line
 from nas_core.base.times import moment
 
 SECONDS_TO_ANSWER = 3.0
-_UNREMARKABLE = ("COMPLETED",)
 
 
 class _State(BaseModel):
@@ -56,7 +55,7 @@ def latest_run(api_url: str) -> str | None:
     except (httpx.HTTPError, ValidationError) as error:
         return f"Prefect does not say: {first_line(error)}"
     run = runs[0] if runs else None
-    if run is None or run.state is None or run.state.type in _UNREMARKABLE:
+    if run is None or run.state is None or run.state.type == "COMPLETED":
         return None
     said = f": {first_line(run.state.message)}" if run.state.message else ""
     when = moment(run.state.timestamp.timestamp())

@@ -20,7 +20,7 @@ from nas_core.base.addresses import redacted
 from nas_core.base.errors import ServiceError, first_line
 from nas_core.base.files import MAX_JSON, read_limited, write_json
 from nas_core.base.paths import artifacts_folder
-from nas_core.base.problems import in_words, key_of
+from nas_core.base.problems import at_its_key
 
 LOG_LINES = 15
 PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL
@@ -107,7 +107,7 @@ class Services:
             content = _Content.model_validate_json(read_limited(path, MAX_JSON), strict=True)
         except (OSError, ValueError) as error:
             problem = (
-                f"{key_of(error.errors()[0])}: {in_words(error.errors()[0])}"
+                at_its_key(error.errors()[0])
                 if isinstance(error, ValidationError)
                 else first_line(error)
             )

@@ -15,7 +15,7 @@ from pydantic import (
 
 from nas_core.base.errors import RunError, first_line
 from nas_core.base.files import json_bytes, read_json, write_bytes
-from nas_core.base.problems import in_words, key_of
+from nas_core.base.problems import at_its_key
 
 
 class Document(BaseModel):
@@ -44,9 +44,7 @@ class Document(BaseModel):
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror}") from None
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = f"{path}: {key}" if (key := key_of(problem)) else f"{path}"
-            raise RunError(f"{where}: {in_words(problem)}: {cls.remedy}") from None
+            raise RunError(f"{path}: {at_its_key(error.errors()[0])}: {cls.remedy}") from None
         except ValueError as error:
             raise RunError(f"{path}: not a JSON file: {first_line(error)}: {cls.remedy}") from None
 

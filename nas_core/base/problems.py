@@ -64,6 +64,12 @@ def _plain(bound: Any) -> Any:
     return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
 
 
+def at_its_key(problem: Mapping[str, Any]) -> str:
+    """`in_words`, with the key before it where it is of one."""
+    key = key_of(problem)
+    return f"{key}: {in_words(problem)}" if key else in_words(problem)
+
+
 def key_of(problem: Mapping[str, Any]) -> str:
     """The dotted key of a problem; empty if it is one of the whole."""
     return shown(".".join(str(part) for part in problem["loc"]))[1:-1]

@@ -21,7 +21,7 @@ from nas_core.config import DEFAULT_ENCODER, TileSettings, find_project
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.cost import num_parameters
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
-from nas_core.space.architectures import ARCHITECTURES
+from nas_core.space.architectures import ARCHITECTURES, NAMES
 from nas_core.training.record import FinalScores, Recipe, Training
 
 FORMAT = 1
@@ -236,10 +236,9 @@ def _drawing(network: NetworkCard, input_size: tuple[int, int]) -> bytes:
     from nas_core.analysis.drawing import draw  # brings matplotlib, which a prediction needs not
 
     identity = network.genotype.id
-    names = [name for name, known in ARCHITECTURES.items() if known.id == identity]
     return draw(
         network.genotype,
-        names[0] if names else identity,
+        NAMES.get(identity, identity),
         **network.form,
         input_size=input_size,
     )

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from nas_core.base.errors import GenotypeError, SettingsError, WeightsError, first_line, shown
 from nas_core.base.files import check_regular, distinct, file_digest, read_json, write_bytes
-from nas_core.base.problems import in_words, key_of
+from nas_core.base.problems import at_its_key
 from nas_core.config import DEFAULT_ENCODER, NetworkSettings, TileSettings
 from nas_core.data.labels import MAX_CLASSES
-from nas_core.models.cost import Form, form_of
+from nas_core.models.cost import Form
 from nas_core.models.segmenter import Segmenter
 from nas_core.models.state import DAMAGED, check_tensor, state_digest
 from nas_core.space.genotype import Genotype
@@ -62,12 +62,11 @@ class NetworkCard:
 
     @property
     def form(self) -> Form:
-        return form_of(self._network, len(self.classes))
-
-    @property
-    def _network(self) -> NetworkSettings:
-        return NetworkSettings(
-            agg_size=self.agg_size, sep_repeats=self.sep_repeats, encoder=self.encoder
+        return Form(
+            num_classes=len(self.classes),
+            agg_size=self.agg_size,
+            sep_repeats=self.sep_repeats,
+            encoder=self.encoder,
         )
 
     def build(self) -> Segmenter:
@@ -182,7 +181,7 @@ def load_segmenter(path: Path) -> tuple[Segmenter, NetworkCard]:
     except (*_MALFORMED, GenotypeError) as error:
         problem = first_line(error)
         if isinstance(error, ValidationError):
-            problem = f"{key_of(error.errors()[0])}: {in_words(error.errors()[0])}"
+            problem = at_its_key(error.errors()[0])
         raise WeightsError(f"{path}: its description is malformed: {problem}") from None
     try:
         _check_state(state, card, str(path))

@@ -63,6 +63,27 @@ class DepthwiseConv2d(nn.Conv2d):
         return join_phases(convolve(phases, weight, 1), num_phases, features.shape)
 
 
+def plain_convolutions(network: nn.Module) -> nn.Module:
+    """A network whose `DepthwiseConv2d`s are made torch's; weights and names stay."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, DepthwiseConv2d):
+                with torch.device("meta"):
+                    plain = nn.Conv2d(
+                        child.in_channels,
+                        child.out_channels,
+                        child.kernel_size[0],
+                        child.stride[0],
+                        padding=child.dilation[0] * (child.kernel_size[0] // 2),
+                        dilation=child.dilation[0],
+                        groups=child.groups,
+                        bias=False,
+                    )
+                plain.weight = child.weight
+                setattr(parent, name, plain)
+    return network
+
+
 def split_phases(features: Tensor, num_phases: int) -> Tensor:
     """(N, C, H, W) to (d * d * N, C, H/d, W/d) in channels_last, d being `num_phases`.
 

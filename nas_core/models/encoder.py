@@ -9,7 +9,7 @@ import difflib
 import http.client
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -114,12 +114,10 @@ def _from_torchvision(name: str) -> tuple[Callable[..., Any], tuple[int, int]]:
     found = _WIDTH.fullmatch(name)
     if found is None or found["base"] not in _TORCHVISION:
         known = [*_TORCHVISION, *(f"{base}_x0.5" for base in _WITH_WIDTHS)]
-        near = difflib.get_close_matches(name, known, 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
         raise SettingsError(
             f"network.encoder = {shown(name)}: there are {', '.join(_TORCHVISION)}, those of "
             f"{', '.join(_WITH_WIDTHS)} in other widths, as {_WITH_WIDTHS[0]}_x0.5, and "
-            f"timm/NAME for each of timm's{meant}"
+            f"timm/NAME for each of timm's{_did_you_mean(name, known)}"
         )
     if found["base"] not in _WITH_WIDTHS:
         raise SettingsError(f"network.encoder = {name!r}: {found['base']} has one width alone")
@@ -138,8 +136,29 @@ def _out_channels(block: nn.Module) -> int:
     return [part.num_features for part in block.modules() if isinstance(part, nn.BatchNorm2d)][-1]
 
 
-def _from_timm(name: str, **options: Any) -> tuple[nn.Module, tuple[int, int]]:
+def _from_timm(name: str, *, pretrained: bool = False) -> tuple[nn.Module, tuple[int, int]]:
     """A module that gives both feature maps, and their channels."""
+    taps, channels = _timm_taps(name)
+    return _build_timm(name, out_indices=taps, pretrained=pretrained), channels
+
+
+def _build_timm(name: str, **options: Any) -> nn.Module:
+    import timm
+
+    # This form of timm's leaves out what is behind the last of the maps.
+    network: nn.Module = timm.create_model(
+        name.removeprefix(_TIMM), features_only=True, feature_cls="getter", **options
+    )
+    return network
+
+
+@cache
+def _timm_taps(name: str) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The numbers of both feature maps among all that it has, and their channels.
+
+    Raises:
+        SettingsError: see `Encoder`.
+    """
     try:
         import timm
     except ModuleNotFoundError as error:
@@ -150,8 +169,7 @@ def _from_timm(name: str, **options: Any) -> tuple[nn.Module, tuple[int, int]]:
     kind = name.removeprefix(_TIMM)
     # Other forms of a name are addresses, from which timm would download what is said there.
     if not re.fullmatch(r"\w+(\.\w+)?", kind, re.ASCII) or not timm.is_model(kind):
-        near = difflib.get_close_matches(kind, timm.list_models(), 1)
-        meant = f"; did you mean {_TIMM}{near[0]}?" if near else ""
+        meant = _did_you_mean(kind, timm.list_models(), _TIMM)
         raise SettingsError(f"network.encoder = {shown(name)}: timm has no such model{meant}")
     try:
         config = timm.get_pretrained_cfg(kind)
@@ -162,13 +180,13 @@ def _from_timm(name: str, **options: Any) -> tuple[nn.Module, tuple[int, int]]:
             f"network.encoder = {name!r}: it takes images less {config.mean} by {config.std}, and "
             f"here they are less {IMAGENET_MEAN} by {IMAGENET_STD}; choose another one"
         )
-    # This form of timm's leaves out what is behind the last of the maps.
-    build = partial(timm.create_model, kind, features_only=True, feature_cls="getter")
     try:
         with torch.device("meta"):
-            strides: list[int] = cast(Any, build()).feature_info.reduction()
-            taps = tuple(len(strides) - 1 - strides[::-1].index(wanted) for wanted in TAP_STRIDES)
-            probe = build(out_indices=taps)
+            strides: list[int] = cast(Any, _build_timm(name)).feature_info.reduction()
+            first, second = (
+                len(strides) - 1 - strides[::-1].index(wanted) for wanted in TAP_STRIDES
+            )
+            probe = _build_timm(name, out_indices=(first, second))
             maps = probe.eval()(torch.empty(1, 3, 64, 64))
             if [one.shape[2:] for one in maps] != [(64 // by, 64 // by) for by in TAP_STRIDES]:
                 raise ValueError
@@ -178,9 +196,12 @@ def _from_timm(name: str, **options: Any) -> tuple[nn.Module, tuple[int, int]]:
             f"for images of any size ({first_line(error) or 'they are of other sizes'}); choose "
             "another one"
         ) from None
-    features = build(out_indices=taps, **options)
-    first, second = (one.shape[1] for one in maps)
-    return features, (first, second)
+    return (first, second), (maps[0].shape[1], maps[1].shape[1])
+
+
+def _did_you_mean(name: str, known: list[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
 def _use_fast_depthwise(blocks: nn.Module) -> None:

@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import nn
 
-from nas_core.models.depthwise import DepthwiseConv2d
+from nas_core.models.depthwise import plain_convolutions
 from nas_core.models.folding import fold_batch_norms
 
 INPUT, OUTPUT = "image", "logits"
@@ -37,7 +37,8 @@ def onnx_graph(network: nn.Module, size: tuple[int, int] | None = None) -> onnx.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
-            _with_plain_convolutions(network),
+            # Ours are made of many operations.
+            plain_convolutions(copy.deepcopy(network)).eval(),
             (torch.zeros(1, 3, *(size or _EXAMPLE_SIZE)),),
             path,
             dynamo=False,
@@ -68,25 +69,3 @@ def _name_weights_alone(graph: onnx.GraphProto) -> None:
         node.input.extend(names)
     del graph.node[:]
     graph.node.extend(kept)
-
-
-def _with_plain_convolutions(network: nn.Module) -> nn.Module:
-    """A copy whose depthwise convolutions are torch's: ours are made of many operations."""
-    copied = copy.deepcopy(network)
-    for parent in list(copied.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, DepthwiseConv2d):
-                with torch.device("meta"):
-                    plain = nn.Conv2d(
-                        child.in_channels,
-                        child.out_channels,
-                        child.kernel_size[0],
-                        child.stride[0],
-                        padding=child.dilation[0] * (child.kernel_size[0] // 2),
-                        dilation=child.dilation[0],
-                        groups=child.groups,
-                        bias=False,
-                    )
-                plain.weight = child.weight
-                setattr(parent, name, plain)
-    return copied.eval()

@@ -23,7 +23,7 @@ from nas_core.base.closing import Closing
 from nas_core.base.errors import GenotypeError, RunError
 from nas_core.base.files import append_line, write_bytes
 from nas_core.base.locks import RunLock
-from nas_core.base.problems import in_words, key_of
+from nas_core.base.problems import at_its_key
 from nas_core.search.consistency import History
 
 # torch takes seconds to import, and a journal is read without it: the two functions that need it
@@ -362,8 +362,7 @@ def _parse_line(model: type[Parsed], line: bytes, where: str) -> tuple[Parsed, b
     try:
         parsed = model.model_validate_json(found[1] + b"}" if found else line, strict=True)
     except ValidationError as error:
-        problem = error.errors()[0]
-        what = f"{key}: {in_words(problem)}" if (key := key_of(problem)) else in_words(problem)
+        what = at_its_key(error.errors()[0])
         raise RunError(
             f"{where}: not a {model.__name__.lower()} of a journal: {what}; {_ADVICE}"
         ) from None

@@ -9,13 +9,13 @@ import torch
 from torch.nn import functional
 
 from benchmarks import baseline
-from benchmarks.baseline import build_baseline, plain_convolutions, train_baseline
+from benchmarks.baseline import build_baseline, train_baseline
 from nas_core.base.seeds import seeded
 from nas_core.config import DatasetSettings, MetaValSettings, ProxySettings, SyntheticSettings
 from nas_core.data.prepared import PreparedData, prepare
 from nas_core.models.compute import Compute
 from nas_core.models.decoder import Decoder
-from nas_core.models.depthwise import DepthwiseConv2d
+from nas_core.models.depthwise import DepthwiseConv2d, plain_convolutions
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.architectures import ARCHITECTURES

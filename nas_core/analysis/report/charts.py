@@ -160,7 +160,7 @@ def _add_networks(
         marker=dict(marker),
         hovertemplate="%{y:.4f} at %{x:.4~r}<br>%{customdata}<extra></extra>",
     )
-    for _, row in rows.iterrows():
+    for _, row in rows[rows["id"].isin(NAMES)].iterrows():
         _name(figure, row["id"], row[cost] / unit, row["quality"])
 
 
