@@ -31,8 +31,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import errors_in_words
 from benchmarks.strategies import find_tables, read_tables
-from nas_core.base.errors import NasError
 from nas_core.config import load_settings
 from nas_core.search.confirming import race_of
 from nas_core.search.racing import Race, open_round
@@ -115,6 +115,7 @@ def measure(
     ]
 
 
+@errors_in_words
 def main(
     tables: Annotated[Path | None, typer.Option(help="Folder of the tables.")] = None,
     searches: Annotated[int, typer.Option(min=2, help="Searches a row.")] = 2000,
@@ -122,22 +123,19 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Choose three networks with and without a race between the best, at equal cost."""
-    try:
-        races = {
-            num: race_of(
-                load_settings(
-                    overrides=[
-                        *(overrides or []),
-                        f"search.num_candidates={num}",
-                        f"train.top={TOP}",
-                    ]
-                )
+    races = {
+        num: race_of(
+            load_settings(
+                overrides=[
+                    *(overrides or []),
+                    f"search.num_candidates={num}",
+                    f"train.top={TOP}",
+                ]
             )
-            for num in NUM_CANDIDATES
-        }
-        micro = read_tables(tables or find_tables())["micro"]
-    except NasError as error:
-        sys.exit(f"error: {error}")
+        )
+        for num in NUM_CANDIDATES
+    }
+    micro = read_tables(tables or find_tables())["micro"]
     rows = measure(list(micro.accuracy.values()), searches, races)
     if as_json:
         print(json.dumps(rows, indent=1))

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import errors_in_words
 from nas_core.config import ControllerSettings
 from nas_core.search.ppo import PPO
 from nas_core.search.strategy import Result
@@ -42,6 +43,7 @@ def measure(repeats: int) -> dict[str, float]:
     }
 
 
+@errors_in_words
 def main(
     repeats: Annotated[int, typer.Option(min=1, help="Rounds to take the median of.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

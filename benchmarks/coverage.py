@@ -23,8 +23,9 @@ from rich.progress import track
 from rich.table import Table
 from scipy.stats import kendalltau, spearmanr
 
+from benchmarks.command import errors_in_words
 from nas_core.analysis.rank_agreement import agreement
-from nas_core.base.errors import DataError, NasError
+from nas_core.base.errors import DataError
 
 TABLE = "nasbench_mr_cityscapes.csv"
 NUMBERS = (14, 40)
@@ -85,16 +86,14 @@ def measure(table: pd.DataFrame, num: int, num_draws: int) -> list[dict[str, Any
     return figures
 
 
+@errors_in_words
 def main(
     tables: Annotated[Path, typer.Option(help=f"Folder with {TABLE}.")],
     draws: Annotated[int, typer.Option(min=1, help="Of each number of networks.")] = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print how often the intervals of `nas fidelity` hold the truth."""
-    try:
-        table = read_table(tables)
-    except NasError as error:
-        sys.exit(str(error))
+    table = read_table(tables)
     rows = [row for num in NUMBERS for row in measure(table, num, draws)]
     if as_json:
         print(json.dumps(rows))

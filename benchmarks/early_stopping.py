@@ -10,7 +10,6 @@ from earlier candidates depends on who came first.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable
 from typing import Annotated, Any, cast
 
@@ -19,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import errors_in_words
 from nas_core.analysis.leaderboard import read_search
 from nas_core.analysis.stopping import (
     Replay,
@@ -28,7 +28,6 @@ from nas_core.analysis.stopping import (
     running_mean,
     successive_halving,
 )
-from nas_core.base.errors import NasError
 from nas_core.base.paths import searches_folder
 from nas_core.config import EarlyStoppingSettings, project_dir
 from nas_core.search.journal import Journal
@@ -107,15 +106,13 @@ def _shown(figure: str, values: Iterable[float]) -> str:
     return f"{mean} ({', '.join(interval)})" if interval else mean
 
 
+@errors_in_words
 def main(
     run: Annotated[str | None, typer.Option(help="Folder name in artifacts/searches.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Replay rules of early stopping over a finished search that ran without them."""
-    try:
-        figures = measure(run)
-    except NasError as error:
-        sys.exit(str(error))
+    figures = measure(run)
     if as_json:
         print(json.dumps(figures))
         return

@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import errors_in_words
 from nas_core.data.images import read_image, read_mask
 from nas_core.data.pictures import find_pictures
 from nas_core.deploy import int8, onnx_int8, openvino_ir
@@ -91,6 +92,7 @@ def measure(camvid: Path, model: str, runs: int, part: int = 4) -> list[dict[str
     return rows
 
 
+@errors_in_words
 def main(
     camvid: Annotated[Path, typer.Option(help="With train, val and valannot.")],
     model: str = "camvid0-camvid",

@@ -41,8 +41,9 @@ import typer
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from benchmarks.baseline import baseline_task, train_baseline
+from benchmarks.command import errors_in_words
 from nas_core.base.documents import Document
-from nas_core.base.errors import GenotypeError, NasError, RunError, SettingsError
+from nas_core.base.errors import GenotypeError, RunError, SettingsError
 from nas_core.base.files import check_writable, read_json, write_json
 from nas_core.base.paths import prepared_folder
 from nas_core.config import Settings, check_distinct, load_settings, project_dir
@@ -484,6 +485,7 @@ def _tell(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+@errors_in_words
 def main(
     out: Annotated[Path, typer.Option(help="Folder that the same command goes on from.")],
     minutes: Annotated[
@@ -494,27 +496,18 @@ def main(
     dry_run: Annotated[bool, typer.Option(help="Everything, small, on the CPU.")] = False,
 ) -> None:
     """Use a GPU that is lent for minutes."""
-    try:
-        project = project_dir()
-        given = overrides or []
-        check_distinct("-S", [text.partition("=")[0].strip() for text in given])
-        if dry_run and profile is not None:
-            raise SettingsError("--dry-run has settings of its own: leave --profile out")
-        profile = "synthetic" if dry_run else profile or "camvid"
-        settings = load_settings(
-            profile, [*(DRY_SETTINGS if dry_run else ()), *given], root=project
-        )
-        found = read_results(out)  # before any work
-        out.mkdir(parents=True, exist_ok=True)
-        prepare(settings.dataset, project, prepared_folder(out, settings))
-        settings = _with_whole_path(settings, project)
-        run(settings, out.resolve(), found, DRY if dry_run else Lengths(), minutes)
-    except NasError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        if error.filename is None:
-            raise
-        sys.exit(f"error: {error.filename}: {error.strerror}")
+    project = project_dir()
+    given = overrides or []
+    check_distinct("-S", [text.partition("=")[0].strip() for text in given])
+    if dry_run and profile is not None:
+        raise SettingsError("--dry-run has settings of its own: leave --profile out")
+    profile = "synthetic" if dry_run else profile or "camvid"
+    settings = load_settings(profile, [*(DRY_SETTINGS if dry_run else ()), *given], root=project)
+    found = read_results(out)  # before any work
+    out.mkdir(parents=True, exist_ok=True)
+    prepare(settings.dataset, project, prepared_folder(out, settings))
+    settings = _with_whole_path(settings, project)
+    run(settings, out.resolve(), found, DRY if dry_run else Lengths(), minutes)
     for name in STEPS:
         print(f"{name}: {_line(found.get(name))}")
     print(f"all of it is in {out / RESULTS}")

@@ -22,6 +22,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import errors_in_words
+from flows.cli.sizes import image_size
 from nas_core.analysis.rank_agreement import rank_agreement
 from nas_core.base.seeds import seeded
 from nas_core.config import ConstraintSettings, NetworkSettings
@@ -101,14 +103,14 @@ def orders(figures: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     return rows
 
 
+@errors_in_words
 def main(
     num: Annotated[int, typer.Option(min=3, help="Networks.")] = 30,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "480x360",
     runs: Annotated[int, typer.Option(min=1, help="That a time is the median of.")] = 20,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    width, height = map(int, size.split("x"))
-    figures = measure(num, (height, width), runs)
+    figures = measure(num, image_size(size), runs)
     rows = orders(figures)
     if as_json:
         print(json.dumps({"figures": figures, "orders": rows}, indent=2))

@@ -25,8 +25,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import errors_in_words
 from benchmarks.reliability import figures
-from nas_core.base.errors import NasError, SettingsError
+from nas_core.base.errors import SettingsError
 from nas_core.base.files import digest_of, read_json, write_json
 from nas_core.base.paths import artifacts_folder, prepared_folder
 from nas_core.base.seeds import derive_seed
@@ -174,6 +175,7 @@ def measure(
     return rows
 
 
+@errors_in_words
 def main(
     images: Annotated[list[int] | None, typer.Option(min=3, help="Again for more.")] = None,
     seed: Annotated[list[int] | None, typer.Option(min=0, help="Again for more.")] = None,
@@ -184,24 +186,21 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare trainings of equal epochs with trainings of equal steps."""
-    try:
-        root = project_dir()
-        settings = load_settings(profile, overrides or [], root=root)
-        if settings.train.splits != "train":
-            raise SettingsError("train.splits: trainings are compared on val, so train without it")
-        if 0 < networks < 4:
-            raise SettingsError(f"--networks {networks}: give 4 or more, or 0 for none")
-        _, genotype = find_architecture(architecture, {})
-        rows = measure(
-            settings,
-            root,
-            images=images or [60, 180, 367],
-            seeds=seed or [0],
-            num_networks=networks,
-            genotype=genotype,
-        )
-    except NasError as error:
-        sys.exit(str(error))
+    root = project_dir()
+    settings = load_settings(profile, overrides or [], root=root)
+    if settings.train.splits != "train":
+        raise SettingsError("train.splits: trainings are compared on val, so train without it")
+    if 0 < networks < 4:
+        raise SettingsError(f"--networks {networks}: give 4 or more, or 0 for none")
+    _, genotype = find_architecture(architecture, {})
+    rows = measure(
+        settings,
+        root,
+        images=images or [60, 180, 367],
+        seeds=seed or [0],
+        num_networks=networks,
+        genotype=genotype,
+    )
     if as_json:
         print(json.dumps(rows))
     else:

@@ -27,6 +27,7 @@ import psutil
 import typer
 import yaml
 
+from benchmarks.command import errors_in_words
 from nas_core.base.files import json_bytes
 from nas_core.config import ConstraintSettings, Settings, load_settings, project_dir
 from nas_core.search import loop
@@ -188,6 +189,7 @@ def _project() -> Iterator[None]:
             yield
 
 
+@errors_in_words
 def main(
     candidates: Annotated[int, typer.Option(min=20, help="Length of the search.")] = 2000,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

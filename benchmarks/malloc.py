@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import resource
 import statistics
-import sys
 import time
 from functools import cache
 from typing import Annotated, Any
@@ -22,8 +21,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import errors_in_words
 from benchmarks.memory import peak_gib
-from nas_core.base.errors import NasError
 from nas_core.config import Settings, load_settings, project_dir
 from nas_core.models.compute import Compute, keep_freed_memory
 from nas_core.models.cost import form_of
@@ -98,6 +97,7 @@ def measure(settings: Settings, genotype: Genotype, num_steps: int) -> list[dict
     ]
 
 
+@errors_in_words
 def main(
     architecture: Annotated[str, typer.Option(help="What is trained.")] = "arch0",
     steps: Annotated[int, typer.Option(min=1, help="Steps of each.")] = 20,
@@ -106,12 +106,9 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time steps of full training with freed memory kept and without."""
-    try:
-        label, genotype = find_architecture(architecture, {})
-        settings = load_settings(profile, overrides or [], root=project_dir())
-        rows = measure(settings, genotype, steps)
-    except NasError as error:
-        sys.exit(str(error))
+    label, genotype = find_architecture(architecture, {})
+    settings = load_settings(profile, overrides or [], root=project_dir())
+    rows = measure(settings, genotype, steps)
     if as_json:
         print(json.dumps(rows))
         return

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import resource
-import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -26,7 +25,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from nas_core.base.errors import NasError
+from benchmarks.command import errors_in_words
 from nas_core.config import Settings, load_settings, project_dir
 from nas_core.data.cityscapes import NUM_LABEL_IDS
 from nas_core.data.prepared import PreparedData, prepare
@@ -111,6 +110,7 @@ def measure(settings: Settings, genotype: Genotype) -> list[dict[str, Any]]:
     return rows
 
 
+@errors_in_words
 def main(
     architecture: Annotated[str, typer.Option(help="What is trained.")] = "arch0",
     profile: Annotated[str, typer.Option("--profile", "-p")] = "cityscapes",
@@ -118,12 +118,9 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure the peaks of memory."""
-    try:
-        label, genotype = find_architecture(architecture, {})
-        given = [*(overrides or []), "dataset.kind=cityscapes", "dataset.path=raw"]
-        rows = measure(load_settings(profile, given, root=project_dir()), genotype)
-    except NasError as error:
-        sys.exit(str(error))
+    label, genotype = find_architecture(architecture, {})
+    given = [*(overrides or []), "dataset.kind=cityscapes", "dataset.path=raw"]
+    rows = measure(load_settings(profile, given, root=project_dir()), genotype)
     if as_json:
         print(json.dumps(rows))
         return

@@ -30,7 +30,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from nas_core.base.errors import NasError, SettingsError
+from benchmarks.command import errors_in_words
+from flows.cli.sizes import image_size
+from nas_core.base.errors import SettingsError
 from nas_core.deploy.export import onnx_model, session
 from nas_core.deploy.shipping import find_weights
 from nas_core.deploy.turns import by_turns
@@ -109,17 +111,14 @@ def measure(code: Path, size: tuple[int, int], num_rounds: int) -> list[dict[str
     ]
 
 
+@errors_in_words
 def main(
     code: Path,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "480x360",
     rounds: Annotated[int, typer.Option(min=1)] = 20,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    try:
-        width, height = map(int, size.split("x"))
-        rows = measure(code, (height, width), rounds)
-    except NasError as error:
-        sys.exit(f"error: {error}")
+    rows = measure(code, image_size(size), rounds)
     if as_json:
         print(json.dumps(rows, indent=2))
         return

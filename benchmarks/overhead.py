@@ -9,13 +9,13 @@ its last one, what is not training or validation is overhead.
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated
 
 import typer
 
+from benchmarks.command import errors_in_words
 from nas_core.analysis.leaderboard import read_search
-from nas_core.base.errors import NasError, RunError
+from nas_core.base.errors import RunError
 from nas_core.base.paths import searches_folder
 from nas_core.config import project_dir
 from nas_core.search.candidate_files import candidate_files
@@ -40,15 +40,13 @@ def measure(run: str | None) -> dict[str, float | str]:
     }
 
 
+@errors_in_words
 def main(
     run: Annotated[str | None, typer.Option(help="Folder name in artifacts/searches.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure the overhead of a finished search."""
-    try:
-        figures = measure(run)
-    except NasError as error:
-        sys.exit(str(error))
+    figures = measure(run)
     if as_json:
         print(json.dumps(figures))
         return

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.command import errors_in_words
 from benchmarks.strategies import (
     NUM_NETWORKS,
     KnownSpace,
@@ -34,7 +35,6 @@ from benchmarks.strategies import (
     with_error,
     workers,
 )
-from nas_core.base.errors import NasError
 from nas_core.config import SearchSettings, load_settings, project_dir
 from nas_core.search.strategy import Result, make_strategy
 
@@ -108,6 +108,7 @@ def measure(
     return rows
 
 
+@errors_in_words
 def main(
     tables: Annotated[Path | None, typer.Option(help="Folder of the tables.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Searches a row.")] = 100,
@@ -116,11 +117,8 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Fronts of quality and cost on tables where all networks are known."""
-    try:
-        search = load_settings("camvid", overrides or [], root=project_dir()).search
-        known = read_tables(tables or find_tables())
-    except NasError as error:
-        sys.exit(f"error: {error}")
+    search = load_settings("camvid", overrides or [], root=project_dir()).search
+    known = read_tables(tables or find_tables())
     rows = measure(known, search, range(first_seed, first_seed + seeds))
     if as_json:
         print(json.dumps(rows, indent=1))

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nas_core.base.errors import NasError
+from benchmarks.command import errors_in_words
 from nas_core.config import DatasetSettings
 from nas_core.data.prepared import prepare
 
@@ -46,16 +46,14 @@ def _state(folder: Path) -> list[tuple[str, int, int]]:
     return [(name, status.st_size, status.st_mtime_ns) for name, status in files]
 
 
+@errors_in_words
 def main(
     data: Annotated[Path, typer.Option(help="Folder of a dataset in CamVid's layout.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time the preparation of a dataset into a temporary folder."""
-    try:
-        with tempfile.TemporaryDirectory() as temporary:
-            figures = measure(data, Path(temporary) / "prepared")
-    except NasError as error:
-        sys.exit(str(error))
+    with tempfile.TemporaryDirectory() as temporary:
+        figures = measure(data, Path(temporary) / "prepared")
     if as_json:
         print(json.dumps(figures))
     else:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +32,8 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.baseline import baseline_task, train_baseline
+from benchmarks.command import errors_in_words
 from benchmarks.memory import peak_gib
-from nas_core.base.errors import NasError
 from nas_core.base.paths import prepared_folder
 from nas_core.config import Settings, load_settings, project_dir
 from nas_core.data.prepared import prepare
@@ -161,6 +160,7 @@ def _summary(candidates: list[dict[str, Any]], compare: bool) -> dict[str, float
     return figures
 
 
+@errors_in_words
 def main(
     profile: Annotated[str, typer.Option("--profile", "-p")] = "camvid",
     overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
@@ -171,12 +171,9 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time the proxy task on the dataset of a profile."""
-    try:
-        root = project_dir()
-        settings = load_settings(profile, overrides or [], root=root)
-        figures = measure(settings, root, sampled, compare)
-    except NasError as error:
-        sys.exit(str(error))
+    root = project_dir()
+    settings = load_settings(profile, overrides or [], root=root)
+    figures = measure(settings, root, sampled, compare)
     if as_json:
         print(json.dumps(figures))
     else:

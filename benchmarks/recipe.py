@@ -26,7 +26,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nas_core.base.errors import NasError, SettingsError
+from benchmarks.command import errors_in_words
+from nas_core.base.errors import SettingsError
 from nas_core.base.files import digest_of, read_json, write_json
 from nas_core.base.paths import artifacts_folder, prepared_folder
 from nas_core.config import Settings, TrainSettings, load_settings, project_dir
@@ -161,6 +162,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     Console().print(table)
 
 
+@errors_in_words
 def main(
     variant: Annotated[
         list[str] | None, typer.Option(help="Only this one. May be repeated.")
@@ -175,26 +177,23 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train the variants of the recipe and score them on val."""
-    try:
-        root = project_dir()
-        settings = load_settings(profile, overrides or [], root=root)
-        known = variants(settings.train)
-        if settings.train.splits != "train":
-            raise SettingsError("train.splits: variants are compared on val, so train without it")
-        label, genotype = find_architecture(architecture, {})
-        chosen = variant or list(known)
-        if unknown := [name for name in chosen if name not in known]:
-            raise SettingsError(f"--variant {unknown[0]}: there are {', '.join(known)}")
-        data = prepare(settings.dataset, root, prepared_folder(root, settings))
-        if hold_out:
-            data = without(data, hold_out)
-        rows = [
-            score(settings, root, data, label, genotype, name, one)
-            for one in seed or [settings.seed]
-            for name in chosen
-        ]
-    except NasError as error:
-        sys.exit(str(error))
+    root = project_dir()
+    settings = load_settings(profile, overrides or [], root=root)
+    known = variants(settings.train)
+    if settings.train.splits != "train":
+        raise SettingsError("train.splits: variants are compared on val, so train without it")
+    label, genotype = find_architecture(architecture, {})
+    chosen = variant or list(known)
+    if unknown := [name for name in chosen if name not in known]:
+        raise SettingsError(f"--variant {unknown[0]}: there are {', '.join(known)}")
+    data = prepare(settings.dataset, root, prepared_folder(root, settings))
+    if hold_out:
+        data = without(data, hold_out)
+    rows = [
+        score(settings, root, data, label, genotype, name, one)
+        for one in seed or [settings.seed]
+        for name in chosen
+    ]
     if as_json:
         print(json.dumps(rows))
     else:

@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.command import errors_in_words
 from nas_core.analysis.rank_agreement import proxy_identity
 from nas_core.analysis.reliability import reliability
-from nas_core.base.errors import NasError
 from nas_core.base.files import digest_of, read_json, write_json
 from nas_core.base.paths import artifacts_folder, prepared_folder
 from nas_core.config import Settings, load_settings, project_dir
@@ -109,6 +109,7 @@ def _run(
     return row
 
 
+@errors_in_words
 def main(
     profile: Annotated[str, typer.Option("--profile", "-p")] = "camvid",
     overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
@@ -117,12 +118,9 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train random networks with several seeds each on the proxy task of a profile."""
-    try:
-        root = project_dir()
-        settings = load_settings(profile, overrides or [], root=root)
-        found = measure(settings, root, networks, seeds)
-    except NasError as error:
-        sys.exit(str(error))
+    root = project_dir()
+    settings = load_settings(profile, overrides or [], root=root)
+    found = measure(settings, root, networks, seeds)
     if as_json:
         print(json.dumps(found))
     else:

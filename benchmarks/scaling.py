@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from nas_core.base.errors import NasError
+from benchmarks.command import errors_in_words
 from nas_core.base.paths import prepared_folder
 from nas_core.config import RunnerSettings, Settings, load_settings, project_dir
 from nas_core.data.prepared import prepare
@@ -100,6 +100,7 @@ def _train_pair(
     return time.perf_counter() - started
 
 
+@errors_in_words
 def main(
     profile: Annotated[str, typer.Option("-p", "--profile")] = "camvid",
     overrides: Annotated[list[str] | None, typer.Option("-S", help="key=value.")] = None,
@@ -107,12 +108,9 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train candidates with one and with two workers, as processes and on Ray."""
-    try:
-        root = project_dir()
-        settings = load_settings(profile, ["compute.threads=1", *(overrides or [])], root=root)
-        figures = measure(settings, root, pairs)
-    except NasError as error:
-        sys.exit(f"error: {error}")
+    root = project_dir()
+    settings = load_settings(profile, ["compute.threads=1", *(overrides or [])], root=root)
+    figures = measure(settings, root, pairs)
     if as_json:
         print(json.dumps(figures))
         return

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
@@ -21,8 +20,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.command import errors_in_words
 from benchmarks.malloc import steps_of
-from nas_core.base.errors import NasError
 from nas_core.config import Settings, load_settings, project_dir
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
@@ -76,6 +75,7 @@ def _steps(settings: Settings, genotype: Genotype, num: int) -> None:
         steps.step()
 
 
+@errors_in_words
 def main(
     architecture: Annotated[str, typer.Option(help="What is trained.")] = "arch0",
     steps: Annotated[int, typer.Option(min=1, help="Steps of each training, each way.")] = 20,
@@ -84,14 +84,11 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time two full trainings at once and one after the other."""
-    try:
-        label, genotype = find_architecture(architecture, {})
-        # Threads are those of the workers.
-        given = [*(overrides or []), "compute.threads=0"]
-        settings = load_settings(profile, given, root=project_dir())
-        figures = measure(settings, genotype, steps)
-    except NasError as error:
-        sys.exit(str(error))
+    label, genotype = find_architecture(architecture, {})
+    # Threads are those of the workers.
+    given = [*(overrides or []), "compute.threads=0"]
+    settings = load_settings(profile, given, root=project_dir())
+    figures = measure(settings, genotype, steps)
     if as_json:
         print(json.dumps(figures))
         return

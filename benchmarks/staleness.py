@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.command import errors_in_words
 from benchmarks.strategies import KnownSpace, find_tables, read_tables, with_error, workers
-from nas_core.base.errors import NasError
 from nas_core.config import SearchSettings, load_settings, project_dir
 from nas_core.search.strategy import Result, make_strategy
 
@@ -131,6 +131,7 @@ def measure(tables: dict[str, KnownSpace], num: int, num_seeds: int) -> dict[str
     }
 
 
+@errors_in_words
 def main(
     tables: Annotated[Path | None, typer.Option(help="Folder of the tables.")] = None,
     candidates: Annotated[int, typer.Option(min=8, help="Of each simulated search.")] = 256,
@@ -138,11 +139,8 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Simulate searches with many workers."""
-    try:
-        known = read_tables(tables or find_tables())
-        figures = measure(known, candidates, seeds)
-    except NasError as error:
-        sys.exit(f"error: {error}")
+    known = read_tables(tables or find_tables())
+    figures = measure(known, candidates, seeds)
     if as_json:
         print(json.dumps(figures, indent=1))
         return

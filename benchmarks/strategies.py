@@ -36,8 +36,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.command import errors_in_words
 from nas_core.analysis.comparison import PlannedSearch, plan_searches
-from nas_core.base.errors import NasError, RunError
+from nas_core.base.errors import RunError
 from nas_core.config import SearchSettings, load_settings, project_dir
 from nas_core.search.strategy import Result, make_strategy
 from nas_core.space.decisions import Decision, Space
@@ -203,6 +204,7 @@ def find_tables() -> Path:
     return inside if inside.is_dir() else root.parent / "shared" / "benchmarks"
 
 
+@errors_in_words
 def main(
     tables: Annotated[Path | None, typer.Option(help="Folder of the tables.")] = None,
     strategy: Annotated[
@@ -214,15 +216,12 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Search on tables where all networks are known."""
-    try:
-        searches = plan_searches(
-            load_settings("camvid", overrides or [], root=project_dir()),
-            strategy or [],
-            range(first_seed, first_seed + seeds),
-        )
-        rows = measure(read_tables(tables or find_tables()), searches)
-    except NasError as error:
-        sys.exit(f"error: {error}")
+    searches = plan_searches(
+        load_settings("camvid", overrides or [], root=project_dir()),
+        strategy or [],
+        range(first_seed, first_seed + seeds),
+    )
+    rows = measure(read_tables(tables or find_tables()), searches)
     if as_json:
         print(json.dumps(rows, indent=1))
         return

@@ -41,6 +41,7 @@ _MAX_PATH = 3000
 _MAX_PART = 255
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,40}$")
+_VARIABLE = re.compile(r"\$(\{|[A-Za-z_])")
 _DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?)$")
 
 # Strict: True is no number, where a flow takes a seed without a section around it.
@@ -81,6 +82,8 @@ def _is_device(value: str) -> str:
 def _is_path(value: str) -> str:
     if not value.strip():
         raise ValueError("is empty: give a path")
+    if value.startswith("~") or _VARIABLE.search(value):
+        raise ValueError("only a shell replaces ~ and $NAME: give the path that they stand for")
     if "://" in value:
         raise ValueError("is an address; give the path of a file or folder of this machine")
     if len(value.encode()) > _MAX_PATH or any(
@@ -292,7 +295,8 @@ class LatencySettings(Section):
         "",
         description="A command, run without a shell in the folder of params.yaml, that is given "
         "the path of an ONNX file in place of {model} and prints milliseconds: ./board.sh {model}. "
-        "Empty: ONNX Runtime on this machine.",
+        "It is recorded and shown, so it is no place for a password. Empty: ONNX Runtime on this "
+        "machine.",
     )
     threads: int = Field(
         1, ge=1, le=1024, description="CPU threads of ONNX Runtime. No effect with a command."

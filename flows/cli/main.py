@@ -7,7 +7,6 @@ import inspect
 import io
 import json
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ from flows.cli.places import (
     check_no_address,
     check_places,
 )
+from flows.cli.sizes import size_of_input
 from nas_core.base.errors import NasError, SettingsError, shown
 from nas_core.base.files import distinct
 from nas_core.base.paths import results_folder
@@ -307,7 +307,7 @@ def describe(
     form = Form(
         num_classes=num_classes, agg_size=agg_size, sep_repeats=sep_repeats, encoder=encoder
     )
-    size = _size(input_size)
+    size = size_of_input(input_size)
     cost = measure_cost(architecture, **form, input_size=size)
     if drawing:
         from nas_core.analysis.drawing import draw
@@ -569,11 +569,3 @@ def _parameter(text: str) -> tuple[str, Any]:
         raise SettingsError(
             f"--param {shown(key)[1:-1]}: {shown(value)[1:-1]} is not valid JSON: {error}"
         ) from None
-
-
-def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
-    size = (int(found[1]), int(found[2])) if found else (0, 0)
-    if min(size) < 32:
-        raise SettingsError(f"--input-size {text}: expected HxW, both from 32 to 99999, as 360x480")
-    return size

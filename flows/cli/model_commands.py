@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from flows.cli import tables
 from flows.cli.completion import model_names
+from flows.cli.sizes import image_size
 from nas_core.base.errors import DataError, RunError, SettingsError
 from nas_core.base.files import check_writable
 from nas_core.config import find_project, project_dir
@@ -172,7 +172,7 @@ def export(
     In fp32, or in int8: then with what that costs, and no file if that is too much.
     """
     check_output("--out", out, (to.suffix,))
-    fixed = _size(size) if size else None
+    fixed = image_size(size) if size else None
     if not to.is_int8:
         for option, value in (
             ("--calibration", calibration),
@@ -270,7 +270,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Latency for one image on this machine's CPU: PyTorch, ONNX Runtime, and exported files."""
-    sizes = [_size(text) for text in size or ("480x360", "2048x1024")]
+    sizes = [image_size(text) for text in size or ("480x360", "2048x1024")]
     from dataclasses import asdict
 
     from nas_core.deploy.bench import bench as measure
@@ -293,14 +293,3 @@ def check_output(option: str, path: Path, suffixes: tuple[str, ...]) -> None:
     if not path.absolute().parent.is_dir():
         raise RunError(f"{option} {path}: the folder {path.parent} does not exist")
     check_writable(path.absolute().parent, f"give {option} another place")
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Height and width."""
-    found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
-    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not (32 <= width <= 16384 and 32 <= height <= 16384):
-        raise SettingsError(
-            f"--size {text}: expected WIDTHxHEIGHT, both from 32 to 16384, as 480x360"
-        )
-    return height, width

@@ -15,6 +15,7 @@ from nas_core.base.files import check_writable, expanded
 from nas_core.base.paths import artifacts_folder
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.I)
+_HOSTS = {"--host", "--allow-host"}
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
@@ -31,11 +32,13 @@ def check_current_folder() -> None:
 def check_no_address(arguments: Sequence[str]) -> None:
     """Raises a SettingsError for an address: what arguments and options take is on this machine.
 
-    Settings and parameters, which may hold one, are given as key=value.
+    Settings and parameters, which may hold one, are given as key=value; what takes the name of a
+    host says itself what that is.
     """
-    for argument in arguments:
-        value = argument.partition("=")[2] if argument.startswith("--") else argument
-        if _ADDRESS.match(value):
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option, _, of_option = argument.partition("=")
+        value = of_option if argument.startswith("--") else argument
+        if _ADDRESS.match(value) and not {before, option} & _HOSTS:
             raise SettingsError(
                 f"{redacted(value)} is an address: give the path of a folder or file of this "
                 "machine, and fetch first what lies elsewhere"

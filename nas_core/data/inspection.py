@@ -110,13 +110,14 @@ def inspect_sample(
 
 def all_problems(listing: Listing, inspected: Sequence[Inspected]) -> list[str]:
     """The problems of the listing, of each sample, and of the splits as a whole."""
-    return [
+    found = (
         *listing.problems,
         *(line for one in inspected for line in one.problems),
         *_shared_images(listing, inspected),
         *_unlabelled_splits(listing, inspected),
         *_too_few(listing, inspected),
-    ]
+    )
+    return list(dict.fromkeys(found))  # a file that cannot be read is found twice
 
 
 def _extent(array: npt.NDArray[np.uint8]) -> str:

@@ -28,6 +28,7 @@ FORMAT = 1
 TRAINED = "model.safetensors"
 _NAME = r"[a-z0-9][a-z0-9._-]{0,60}"
 _NO_NAMES = ("imagenet", "none")
+_MAX_LICENCE = 1000
 
 
 class WeightsFile(Document):
@@ -172,6 +173,11 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
     if not licence.strip() or not licence.isprintable():
         raise SettingsError(
             f"the licence {shown(licence)} is no line of text: name it in words, in UTF-8"
+        )
+    if len(licence) > _MAX_LICENCE:
+        raise SettingsError(
+            f"the licence has {len(licence):,} characters, {_MAX_LICENCE} at most: give its name "
+            "or address, not its text"
         )
     weights = training / TRAINED
     record = Training.read(training / "training.json")

@@ -210,7 +210,9 @@ class Strategy(ABC):
             if not isinstance(known, list) or not all(isinstance(name, str) for name in known):
                 raise TypeError("known is no list of ids")
             self._known = set(known)
-            self._num_started = int(state.get("num_started", 0))
+            self._num_started = _count(state.get("num_started", 0))
+            if self._num_started > len(self._known):
+                raise ValueError("num_started is more than what was proposed")
         except _MALFORMED as error:
             raise RunError(
                 f"the state of strategy {self.name} is malformed ({first_line(error)}): restore it "
@@ -230,7 +232,7 @@ class Strategy(ABC):
             if len(log_probs) not in (0, len(choices)) or not all(map(math.isfinite, log_probs)):
                 raise ValueError("log_probs are not one finite number for each choice")
         proposals = tuple(self._propose(*pair) for pair in pairs)
-        return _Round(proposals, int(state["num_refused"]), int(state["num_known"]))
+        return _Round(proposals, _count(state["num_refused"]), _count(state["num_known"]))
 
     @abstractmethod
     def _draw(self, num: int) -> list[Proposal]:
@@ -267,6 +269,12 @@ def make_strategy(settings: SearchSettings, seed: int, space: Space = SPACE) -> 
             return Pareto(settings.pareto, seed, space)
         case "random":
             return RandomSearch(seed, space)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError(f"{value!s:.40} is no number of proposals")
+    return value
 
 
 def _too_few(num_kept: int, refused: Counter[str]) -> str:

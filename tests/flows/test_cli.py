@@ -393,6 +393,14 @@ def test_an_address_in_the_place_of_a_path(
     assert len(error.splitlines()) <= 2 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("option", ["--host", "--allow-host"])
+def test_an_address_in_the_place_of_a_host(nas: Nas, option: str) -> None:
+    for arguments in ([option, ADDRESS], [f"{option}={ADDRESS}"]):
+        code, out, error = nas("up", *arguments)
+        assert (code, out) == (1, "") and "hunter2" not in error
+        assert option in error and "expected" in error and "path" not in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -353,6 +353,7 @@ def test_label_ids_for_the_server_of_cityscapes(nas: Nas, project: Path) -> None
             ["ship", "T", "a", "--data-licence", "caf\udce9"],
             r"the licence 'caf\udce9' is no line of text",
         ),
+        (["ship", "T", "a", "--data-licence", "x" * 1001], "the licence has 1,001 characters"),
         (["ship", "images", "a", "--data-licence", "x"], "training.json cannot be read"),
     ],
 )

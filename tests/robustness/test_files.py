@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from flows.servers.processes import Services
 from nas_core.base.errors import DataError
 from nas_core.base.files import write_json
-from nas_core.config import load_settings
+from nas_core.config import MetaValSettings, load_settings
 from nas_core.data import folder as own_folder
+from nas_core.data.check import check_dataset
 from nas_core.data.images import read_image
 from nas_core.data.listing import report
 from nas_core.data.prepared import PreparedData
@@ -265,6 +266,8 @@ def test_an_image_that_is_no_file_is_named(tmp_path: Path, kind: str) -> None:
         UNREADABLE[kind](tmp_path / "own" / folder / "z.png")
     with refused("images/z.png", of_dataset=True):
         raise report(tmp_path / "own", own_folder.list_dataset(tmp_path / "own").problems)
+    checked = check_dataset(own_folder.list_dataset(tmp_path / "own"), MetaValSettings())
+    assert len(checked.problems) == len(set(checked.problems)) >= 2
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)

@@ -281,6 +281,21 @@ def test_state_of_another_strategy_is_refused(make: Make) -> None:
                 strategy.load_state_dict(state)
 
 
+@pytest.mark.parametrize("count", [-1, 4, True, 1.0, "1", None])
+def test_state_whose_counts_are_none_is_refused(count: object) -> None:
+    strategy = make_strategy(settings_of("random"), seed=0)
+    strategy.ask(3)
+    state = strategy.state_dict()
+    with pytest.raises(RunError, match="is malformed"):
+        strategy.load_state_dict(state | {"num_started": count})
+    if count == 4:
+        return  # of draws it says nothing
+    (opened,) = state["open"]
+    for key in ("num_refused", "num_known"):
+        with pytest.raises(RunError, match="is malformed"):
+            strategy.load_state_dict(state | {"open": [opened | {key: count}]})
+
+
 @pytest.mark.parametrize("name", ["ppo", "reinforce"])
 def test_state_of_the_other_form_of_controller_is_refused(name: str) -> None:
     state = make_strategy(settings_of(name, autoregressive=False), seed=1).state_dict()
