@@ -1,5 +1,6 @@
 # make search     install, draw the synthetic dataset and search on it through Prefect
 # make test       install what is missing and run the whole suite
+# make litert     install the converter of nas export --format litert, about 7 GB
 # make test-fast  the suite without the tests that are marked slow
 # make test-core  the tests of the library alone, which start no server
 # make lint       ruff, mypy, and whether the links of the documents lead somewhere
@@ -19,8 +20,11 @@ PYTEST := $(VENV)/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loa
 # Tools that look at the packages, apart from them: they need others themselves.
 TOOLS := .venv-tools
 INSTALLED_TOOLS := $(TOOLS)/.installed
+# LiteRT's converter does not install beside the other packages either.
+LITERT := .litert
+INSTALLED_LITERT := $(LITERT)/.installed
 
-.PHONY: install search test test-fast test-core lint docs audit licences down clean
+.PHONY: install litert search test test-fast test-core lint docs audit licences down clean
 
 install: $(INSTALLED)
 
@@ -32,6 +36,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(INSTALLED_DEV): $(INSTALLED)
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+litert: $(INSTALLED_LITERT)
+
+$(INSTALLED_LITERT): deploy/litert-constraints.txt
+	$(PYTHON) -m venv $(LITERT)
+	$(LITERT)/bin/pip --disable-pip-version-check install --quiet \
+		--constraint deploy/litert-constraints.txt litert-torch
 	@touch $@
 
 search: $(INSTALLED)
@@ -81,4 +93,4 @@ down:
 	$(VENV)/bin/nas down
 
 clean:
-	rm -rf $(VENV) $(TOOLS)
+	rm -rf $(VENV) $(TOOLS) $(LITERT)

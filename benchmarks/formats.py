@@ -10,6 +10,7 @@ sizes. Of a model that was trained on val only the differences of the scores mea
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,9 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.command import errors_in_words
+from nas_core.base.errors import SettingsError
 from nas_core.data.images import read_image, read_mask
 from nas_core.data.pictures import find_pictures
-from nas_core.deploy import int8, onnx_int8, openvino_ir
+from nas_core.deploy import int8, litert, onnx_int8, openvino_ir
 from nas_core.deploy.calibration import calibration_images
 from nas_core.deploy.export import Runtime, network_input, onnx_model, session
 from nas_core.deploy.shipping import find_weights
@@ -29,6 +31,7 @@ from nas_core.models.checkpoint import load_segmenter
 from nas_core.models.onnx_graph import INPUT, OUTPUT
 
 BASE = "ONNX Runtime fp32"
+LITERT = "LiteRT fp32, fixed size"
 
 
 def measure(camvid: Path, model: str, runs: int, part: int = 4) -> list[dict[str, Any]]:
@@ -71,6 +74,13 @@ def measure(camvid: Path, model: str, runs: int, part: int = 4) -> list[dict[str
         ):
             runtimes[name + suffix] = runtime
             sizes[name + suffix] = sum(map(len, files.values()))
+    try:
+        python = litert.find_converter()
+    except SettingsError as missing:
+        print(f"LiteRT is left out. {missing}", file=sys.stderr)
+    else:
+        content = litert.converted(segmenter, fixed, python)
+        runtimes[LITERT], sizes[LITERT] = litert.LiteRtSession(content, 1), len(content)
     labels = {
         name: [runtime.run([OUTPUT], {INPUT: image})[0][0].argmax(0) for image in inputs]
         for name, runtime in runtimes.items()

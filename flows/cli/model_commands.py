@@ -118,9 +118,12 @@ class Format(StrEnum):
     onnx_int8 = "onnx-int8"
     openvino = "openvino"
     openvino_int8 = "openvino-int8"
+    litert = "litert"
 
     @property
     def suffix(self) -> str:
+        if self is Format.litert:
+            return ".tflite"
         return ".onnx" if self in (Format.onnx, Format.onnx_int8) else ".xml"
 
     @property
@@ -131,7 +134,10 @@ class Format(StrEnum):
 def export(
     model: Model,
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="To write: .onnx, or .xml with a .bin beside it.")
+        Path,
+        typer.Option(
+            metavar="FILE", help="To write: .onnx, .tflite, or .xml with a .bin beside it."
+        ),
     ],
     images: Annotated[
         list[Path] | None,
@@ -167,7 +173,7 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a network for other runtimes, checked against PyTorch: ONNX or OpenVINO's IR.
+    """Write a network for other runtimes, checked against PyTorch: ONNX, OpenVINO's or LiteRT's.
 
     In fp32, or in int8: then with what that costs, and no file if that is too much.
     """
@@ -192,6 +198,12 @@ def export(
         from nas_core.deploy.openvino_ir import check_packages
 
         check_packages(quantised=to.is_int8)
+    elif to is Format.litert:
+        from nas_core.deploy.litert import find_converter
+
+        if fixed is None:
+            raise SettingsError("--format litert: its graphs take one size of image; give --size")
+        find_converter()
     segmenter, card = load_segmenter(find_weights(model))
     if to.is_int8:
         _export_int8(segmenter, card, out, images or [], to, fixed, calibration, masks, max_loss)
@@ -202,9 +214,12 @@ def export(
     pictures = [read_picture(path) for path in find_pictures(images or [])]
     if to is Format.onnx:
         from nas_core.deploy.export import export_onnx as write
-    else:
+    elif to is Format.openvino:
         from nas_core.deploy.openvino_ir import export_openvino as write
-    found = write(segmenter, card, out, pictures, fixed)
+    else:
+        from nas_core.deploy.litert import export_litert as write
+    with errors.status("converting and checking"):
+        found = write(segmenter, card, out, pictures, fixed)
     console.print(
         f"written: {out}\n{found.num_images} {'images' if images else 'synthetic images'}: logits "
         f"within {found.logits:.1e} of PyTorch's, {found.labels:.3%} of the labels differ",
@@ -265,7 +280,9 @@ def bench(
     ] = None,
     file: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="An export of it (.onnx, .xml), too. Again for more."),
+        typer.Option(
+            metavar="FILE", help="An export of it (.onnx, .xml, .tflite), too. Again for more."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -17,6 +17,7 @@ import torch
 from nas_core.base.errors import SettingsError, WeightsError, first_line
 from nas_core.base.files import check_regular
 from nas_core.deploy.export import NOT_ONNX, Runtime, input_size, onnx_model, session
+from nas_core.deploy.litert import LiteRtSession, check_runtime
 from nas_core.deploy.measure import NUM_RUNS, NUM_WARM_UPS
 from nas_core.deploy.openvino_ir import OpenVinoSession, check_packages
 from nas_core.deploy.turns import by_turns
@@ -123,12 +124,19 @@ def _exported(
     """A file ready to run, and the height and width that it takes alone."""
     try:
         check_regular(path)
-        if path.suffix not in (".onnx", ".xml"):  # "pytorch" is what is measured without a file
+        if path.suffix not in (
+            ".onnx",
+            ".xml",
+            ".tflite",
+        ):  # "pytorch" is what is measured without a file
             raise ValueError("its name ends in another way")
         if path.suffix == ".xml":
             _check_ir(path)
             check_packages(quantised=False)
             runtime: Runtime = OpenVinoSession(str(path), threads)
+        elif path.suffix == ".tflite":
+            check_runtime(f"--file {path}")
+            runtime = LiteRtSession(path.read_bytes(), threads)
         else:
             runtime = session(path.read_bytes(), threads)
         fixed = input_size(runtime)
@@ -138,7 +146,7 @@ def _exported(
         raise WeightsError(f"--file {path} cannot be read: {error.strerror}") from None
     except (RuntimeError, ValueError, LookupError, *NOT_ONNX) as error:
         raise WeightsError(
-            f"--file {path} is no file of nas export (.onnx or .xml): {first_line(error)}"
+            f"--file {path} is no file of nas export (.onnx, .xml or .tflite): {first_line(error)}"
         ) from None
     if fixed is not None and fixed not in sizes:
         height, width = fixed

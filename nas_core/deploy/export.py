@@ -122,13 +122,18 @@ def onnx_model(
     return content
 
 
-def metadata(card: NetworkCard) -> dict[str, str]:
-    """What a file knows of its input and output, by key; texts, or JSON."""
+def metadata(card: NetworkCard, layout: str = "NCHW") -> dict[str, str]:
+    """What a file knows of its input and output, by key; texts, or JSON.
+
+    Args:
+        layout: of both.
+    """
+    axis = layout.index("C")
     return {
         "preprocessing": json.dumps(
-            {**normalisation().model_dump(), "layout": "NCHW", "type": "float32"}
+            {**normalisation().model_dump(), "layout": layout, "type": "float32"}
         ),
-        "postprocessing": "the class of a pixel is the argmax of the logits over axis 1",
+        "postprocessing": f"the class of a pixel is the argmax of the logits over axis {axis}",
         "classes": json.dumps(card.classes),
         "palette": json.dumps(card.palette),
         "genotype": json.dumps(card.genotype.to_dict()),

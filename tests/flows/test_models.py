@@ -344,6 +344,12 @@ def test_label_ids_for_the_server_of_cityscapes(nas: Nas, project: Path) -> None
         ([*INT8, "--calibration", "artifacts"], "artifacts: no picture in this folder"),
         ([*INT8, "images", "--calibration", "images", "--masks", "m"], "m is not a folder"),
         ([*INT8, "images", "--calibration", "images", "--masks", "images"], "a.png is missing"),
+        (["export", "T", "--out", "a.tflite", "--format", "litert"], "give --size"),
+        (["export", "T", "--out", "a.onnx", "--format", "litert"], "ends in .tflite"),
+        (
+            ["export", "T", "--out", "a.tflite", "--format", "litert", "--size", "64x32"],
+            "its converter has an environment of its own",
+        ),
         (["bench", "T", "--size", "480"], "expected WIDTHxHEIGHT"),
         (["bench", "T", "--size", "16x480"], "expected WIDTHxHEIGHT"),
         (["bench", "nothing"], "unknown model 'nothing'"),
