@@ -32,7 +32,7 @@ from nas_core.models.depthwise import plain_convolutions
 from nas_core.models.encoder import Encoder, encoder_weights
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.genotype import Genotype
-from nas_core.training.averaging import polyak_average
+from nas_core.training.averaging import PolyakAverage
 from nas_core.training.losses import class_weights, segmentation_loss
 from nas_core.training.metrics import ConfusionMatrix
 
@@ -140,7 +140,7 @@ def train_baseline(task: BaselineTask, genotype: Genotype, *, seed: int) -> Base
 
     decoder = segmenter.decoder
     optimizer = torch.optim.Adam(decoder.parameters(), lr=settings.learning_rate_a)
-    average = polyak_average(decoder, settings.averaging_a)
+    average = PolyakAverage(decoder, settings.averaging_a)
     decoder.train()
     for _ in range(settings.epochs_a):
         losses = []
@@ -159,7 +159,7 @@ def train_baseline(task: BaselineTask, genotype: Genotype, *, seed: int) -> Base
         ],
         weight_decay=settings.weight_decay_b,
     )
-    average = polyak_average(segmenter, settings.averaging_b)
+    average = PolyakAverage(segmenter, settings.averaging_b)
     num_steps = settings.epochs_b * max(1, len(task.meta_train) // settings.batch_size)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, num_steps)
     images_of = _AugmentedImages(task.meta_train, settings, task.ignore_index, generator)

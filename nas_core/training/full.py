@@ -37,11 +37,16 @@ from nas_core.models.state import (
     state_digest,
 )
 from nas_core.space.genotype import Genotype
-from nas_core.training.averaging import polyak_average
-from nas_core.training.cuda_graphs import GraphedNetwork
+from nas_core.training.averaging import PolyakAverage
 from nas_core.training.losses import class_weights, segmentation_loss
 from nas_core.training.metrics import ConfusionMatrix
-from nas_core.training.steps import StepLog, optimise, shuffled_batches, validation
+from nas_core.training.steps import (
+    StepLog,
+    make_step,
+    scheduled_rate,
+    shuffled_batches,
+    validation,
+)
 
 CHECKPOINT_FORMAT = 1
 
@@ -176,13 +181,20 @@ class _Training:
         if encoder_state is not None:
             self.segmenter.encoder.load_state_dict(encoder_state)
         compute.place(self.segmenter)
-        self.average = polyak_average(self.segmenter, settings.averaging)
-        self.forward = self._forward()
+        self.average = PolyakAverage(self.segmenter, settings.averaging)
         self.optimizer = _optimizer(self.segmenter, settings, compute.device)
         self.schedule = LambdaLR(self.optimizer, learning_rate_factor(settings, self.num_steps))
         shares = torch.as_tensor(data.label_shares)
         weights = class_weights(shares) if settings.class_weighting else torch.ones(len(shares))
         self.class_weights = weights.to(compute.device)
+        self.step = make_step(
+            _loss_of(self.segmenter, compute, self.class_weights, data.ignore_index),
+            self.optimizer,
+            list(self.segmenter.parameters()),
+            settings.max_gradient_norm,
+            self.segmenter,
+            self.average,
+        )
         self.history: list[dict[str, float]] = []
         self.devices: list[str] = []
         self.final_val: ConfusionMatrix | None = None
@@ -195,35 +207,16 @@ class _Training:
     def num_steps(self) -> int:
         return self.steps_per_epoch * self.settings.epochs
 
-    def _forward(self) -> Callable[[Tensor], Tensor]:
-        if self.compute.device.type == "cuda":
-            return GraphedNetwork(self.segmenter)
-        return self.segmenter
-
     def run_epoch(self, epoch: int) -> dict[str, float]:
         started = time.perf_counter()
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         self.segmenter.train()
         log = StepLog()
         for rows in shuffled_batches(self.num_images, self.settings.batch_size, generator):
-            images, masks = self._batch(rows, generator)
-            with self.compute.autocast():
-                logits = self.forward(images)
-            loss = segmentation_loss(logits, masks, self.class_weights, self.data.ignore_index)
-            if optimise(
-                loss,
-                self.optimizer,
-                list(self.segmenter.parameters()),
-                self.settings.max_gradient_norm,
-                log,
-            ):
-                self.average.update_parameters(self.segmenter)
+            log.found.append(self.step(*self._batch(rows, generator)))
             self.schedule.step()
-        row: dict[str, float] = {
-            "epoch": epoch + 1,
-            "loss": log.mean_loss(),
-            "skipped_steps": log.num_skipped,
-        }
+        loss, num_skipped = log.read()
+        row: dict[str, float] = {"epoch": epoch + 1, "loss": loss, "skipped_steps": num_skipped}
         last = epoch + 1 == self.settings.epochs
         if (epoch + 1) % self.settings.validate_every == 0 or last:
             val = self.validate(epoch + 1)
@@ -367,7 +360,10 @@ class _Training:
         factor = learning_rate_factor(self.settings, self.num_steps)
         rates = [rate * factor(steps) for rate in self.schedule.base_lrs]
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
         self.schedule.load_state_dict(
             {**self.schedule.state_dict(), "last_epoch": steps, "_last_lr": rates}
         )
@@ -415,15 +411,33 @@ def _check_moments(moments: dict[str, Any], parameter: Tensor, taken: float) -> 
         raise ValueError("the optimizer's state is not that of AdamW")
 
 
+def _loss_of(
+    segmenter: Segmenter, compute: Compute, weights: Tensor, ignore_index: int
+) -> Callable[[Tensor, Tensor], Tensor]:
+    def loss_of(images: Tensor, masks: Tensor) -> Tensor:
+        with compute.autocast():
+            logits = segmenter(images)
+        return segmentation_loss(logits, masks, weights, ignore_index)
+
+    return loss_of
+
+
 def _optimizer(segmenter: Segmenter, settings: TrainSettings, device: torch.device) -> Optimizer:
     return AdamW(
         [
-            {"params": segmenter.encoder.parameters(), "lr": settings.learning_rate_encoder},
-            {"params": segmenter.decoder.parameters(), "lr": settings.learning_rate},
+            {
+                "params": network.parameters(),
+                "lr": scheduled_rate(rate, device),
+            }
+            for network, rate in (
+                (segmenter.encoder, settings.learning_rate_encoder),
+                (segmenter.decoder, settings.learning_rate),
+            )
         ],
         weight_decay=settings.weight_decay,
         # On a GPU one kernel in place of some hundred; on the CPU as by default.
         fused=True if device.type == "cuda" else None,
+        capturable=device.type == "cuda",
     )
 
 

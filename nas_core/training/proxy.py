@@ -31,10 +31,16 @@ from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter, most_likely
 from nas_core.models.state import check_finite
 from nas_core.space.genotype import Genotype
-from nas_core.training.averaging import polyak_average
+from nas_core.training.averaging import PolyakAverage
 from nas_core.training.losses import class_weights, segmentation_loss
 from nas_core.training.metrics import ConfusionMatrix
-from nas_core.training.steps import StepLog, optimise, shuffled_batches, validation
+from nas_core.training.steps import (
+    StepLog,
+    make_step,
+    scheduled_rate,
+    shuffled_batches,
+    validation,
+)
 
 Taps = tuple[Tensor, Tensor]
 
@@ -209,21 +215,28 @@ def _train_decoder(
     """Stage A. Leaves the averaged weights in the segmenter's decoder."""
     settings, decoder = task.settings, segmenter.decoder
     parameters = list(decoder.parameters())
-    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate_a, fused=True)
-    average = polyak_average(decoder, settings.averaging_a)
+    optimizer = torch.optim.Adam(
+        parameters,
+        lr=settings.learning_rate_a,
+        fused=True,
+        capturable=task.compute.device.type == "cuda",
+    )
+    average = PolyakAverage(decoder, settings.averaging_a)
+
+    def loss_of(tap: Tensor, later_tap: Tensor, masks: Tensor) -> Tensor:
+        with task.compute.autocast():
+            logits = decoder([tap, later_tap])
+        return _loss(task, logits, masks)
+
+    # Stage A has no gradient clipping in the authors' search.
+    step = make_step(loss_of, optimizer, parameters, float("inf"), decoder, average)
     decoder.train()
     for _ in range(settings.epochs_a):
         log = StepLog()
         for batch in shuffled_batches(len(task.crop_masks), settings.batch_size, generator):
             rows = task.compute.send(batch)
-            with task.compute.autocast():
-                logits = decoder(_rows(task.crop_taps, rows))
-            loss = _loss(task, logits, task.crop_masks[rows])
-            # Stage A has no gradient clipping in the authors' search.
-            if optimise(loss, optimizer, parameters, float("inf"), log):
-                average.update_parameters(decoder)
-        result.losses.setdefault("a", []).append(log.mean_loss())
-        result.num_skipped_steps += log.num_skipped
+            log.found.append(step(*_rows(task.crop_taps, rows), task.crop_masks[rows]))
+        _note(result, "a", log)
     decoder.load_state_dict(average.module.state_dict())
 
 
@@ -239,33 +252,39 @@ def _train_end_to_end(
     The rates fall linearly to zero over its steps: so two runs of a network differ less
     (docs/search.md).
     """
-    settings = task.settings
+    settings, device = task.settings, task.compute.device
     parameters = list(segmenter.parameters())
     optimizer = torch.optim.Adam(
         [
-            {"params": segmenter.encoder.parameters(), "lr": settings.learning_rate_encoder},
-            {"params": segmenter.decoder.parameters(), "lr": settings.learning_rate_b},
+            {"params": network.parameters(), "lr": scheduled_rate(rate, device)}
+            for network, rate in (
+                (segmenter.encoder, settings.learning_rate_encoder),
+                (segmenter.decoder, settings.learning_rate_b),
+            )
         ],
         weight_decay=settings.weight_decay_b,
         fused=True,
+        capturable=device.type == "cuda",
     )
     num_steps = settings.epochs_b * max(1, len(task.meta_train) // settings.batch_size)
     schedule = LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=num_steps)
-    average = polyak_average(segmenter, settings.averaging_b)
+    average = PolyakAverage(segmenter, settings.averaging_b)
+
+    def loss_of(images: Tensor, masks: Tensor) -> Tensor:
+        with task.compute.autocast():
+            logits = segmenter.decoder(segmenter.encoder(images))
+        return _loss(task, logits, masks)
+
+    step = make_step(loss_of, optimizer, parameters, settings.max_gradient_norm, segmenter, average)
     for _ in range(settings.epochs_b):
         started = time.perf_counter()
         segmenter.train()
         log = StepLog()
         for rows in shuffled_batches(len(task.meta_train), settings.batch_size, generator):
-            images, masks = _batch(task, rows, generator)
-            with task.compute.autocast():
-                logits = segmenter.decoder(segmenter.encoder(task.compute.send(images)))
-            loss = _loss(task, logits, masks)
-            if optimise(loss, optimizer, parameters, settings.max_gradient_norm, log):
-                average.update_parameters(segmenter)
+            batch = _batch(task, rows, generator)
+            log.found.append(step(*map(task.compute.send, batch)))
             schedule.step()
-        result.losses.setdefault("b", []).append(log.mean_loss())
-        result.num_skipped_steps += log.num_skipped
+        _note(result, "b", log)
         result.seconds["stage_b"] = (
             result.seconds.get("stage_b", 0.0) + time.perf_counter() - started
         )
@@ -280,6 +299,12 @@ def _train_end_to_end(
         result.stopped_early = _stops(result, thresholds)
         if result.stopped_early:
             return
+
+
+def _note(result: ProxyResult, stage: str, log: StepLog) -> None:
+    loss, num_skipped = log.read()
+    result.losses.setdefault(stage, []).append(loss)
+    result.num_skipped_steps += num_skipped
 
 
 def _stops(result: ProxyResult, thresholds: Sequence[float]) -> bool:
@@ -313,7 +338,7 @@ def _loss(task: ProxyTask, logits: Tensor, masks: Tensor) -> Tensor:
     """The loss of logits of any size (N, C, h, w) at the size of the masks (N, H, W)."""
     return segmentation_loss(
         _upsample(logits.float(), masks.shape[1:]),
-        task.compute.send(masks),
+        masks,
         task.class_weights,
         task.ignore_index,
     )

@@ -3,65 +3,144 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from nas_core.base.errors import CandidateError, WeightsError
+from nas_core.training.averaging import PolyakAverage
+from nas_core.training.cuda_graphs import GraphedStep
+
+LossOf = Callable[..., Tensor]
+"""The loss of a batch, given as tensors."""
 
 
 @dataclass
 class StepLog:
-    """Losses of an epoch's steps, and how many steps were skipped for a non-finite one."""
+    """The losses of an epoch's steps; nan for a step that was skipped.
 
-    losses: list[float] = field(default_factory=list)
-    num_skipped: int = 0
+    Those of a GPU are read at the end, so that no step waits for it.
+    """
 
-    def mean_loss(self) -> float:
-        """The mean loss of the steps taken.
+    found: list[float | Tensor] = field(default_factory=list)
+
+    def read(self) -> tuple[float, int]:
+        """The mean loss of the steps taken, and the number of those skipped.
 
         Raises:
             CandidateError: every step was skipped.
         """
-        if not self.losses:
+        values = torch.stack([torch.as_tensor(one) for one in self.found]).tolist()
+        losses = [one for one in values if not math.isnan(one)]
+        num_skipped = len(values) - len(losses)
+        if not losses:
             raise CandidateError(
-                f"the loss or its gradient was not finite in any of {self.num_skipped} steps; "
+                f"the loss or its gradient was not finite in any of {num_skipped} steps; "
                 "a lower learning rate may help"
             )
-        return sum(self.losses) / len(self.losses)
+        return sum(losses) / len(losses), num_skipped
+
+
+class Step:
+    """Minimises a loss: a batch's gradients, clipped, change a network, which is averaged.
+
+    Where the loss or the gradient norm is not finite the weights stay as they are.
+
+    Args:
+        loss_of: of a batch, whose tensors are on the device of the network.
+        parameters: those whose gradient norm is clipped to `max_norm`.
+        network: what is averaged.
+    """
+
+    def __init__(
+        self,
+        loss_of: LossOf,
+        optimizer: Optimizer,
+        parameters: Sequence[Parameter],
+        max_norm: float,
+        network: nn.Module,
+        average: PolyakAverage,
+    ) -> None:
+        self.loss_of, self.optimizer = loss_of, optimizer
+        self.parameters, self.max_norm = list(parameters), max_norm
+        self.network, self.average = network, average
+
+    def __call__(self, *batch: Tensor) -> float | Tensor:
+        """The loss; nan if the step was not taken."""
+        loss = optimise(self.loss_of(*batch), self.optimizer, self.parameters, self.max_norm)
+        if not math.isnan(loss):
+            self.average.update_parameters(self.network)
+        return loss
+
+
+class DeviceStep(Step):
+    """A step of a fused optimiser that does not wait for the device, which decides by itself."""
+
+    def __call__(self, *batch: Tensor) -> Tensor:
+        loss = self.loss_of(*batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
+        taken = loss.detach().isfinite() & norm.isfinite()
+        # With this a fused optimiser leaves all as it was, as for torch's GradScaler.
+        self.optimizer.found_inf = (~taken).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        self.average.update_where(self.network, taken)
+        return torch.where(taken, loss.detach(), torch.nan)
+
+    def state(self) -> list[Tensor]:
+        """All that it changes."""
+        networks = (self.network, self.average)
+        moments = (values for of_one in self.optimizer.state.values() for values in of_one.values())
+        return [
+            *(value for one in networks for value in (*one.parameters(), *one.buffers())),
+            *(value for value in moments if isinstance(value, Tensor)),
+        ]
+
+
+def make_step(
+    loss_of: LossOf,
+    optimizer: Optimizer,
+    parameters: Sequence[Parameter],
+    max_norm: float,
+    network: nn.Module,
+    average: PolyakAverage,
+) -> Callable[..., float | Tensor]:
+    """A `Step`; on a GPU a `DeviceStep` as one CUDA graph, for batches of one shape."""
+    given = (loss_of, optimizer, parameters, max_norm, network, average)
+    if not parameters[0].is_cuda:
+        return Step(*given)
+    step = DeviceStep(*given)
+    return GraphedStep(step, step.state)
 
 
 def optimise(
-    loss: Tensor,
-    optimizer: Optimizer,
-    parameters: list[Parameter],
-    max_norm: float,
-    log: StepLog,
-) -> bool:
+    loss: Tensor, optimizer: Optimizer, parameters: list[Parameter], max_norm: float
+) -> float:
     """Backpropagate and step, unless the loss or the gradient norm is not finite.
 
-    Args:
-        parameters: those whose gradient norm is clipped to `max_norm`.
-
     Returns:
-        Whether the step was taken.
+        The loss; nan if the step was not taken.
     """
     optimizer.zero_grad(set_to_none=True)
     value = loss.item()
     if math.isfinite(value):
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        norm = nn.utils.clip_grad_norm_(parameters, max_norm)
         if torch.isfinite(norm):
             optimizer.step()
-            log.losses.append(value)
-            return True
-    log.num_skipped += 1
-    return False
+            return value
+    return math.nan
+
+
+def scheduled_rate(rate: float, device: torch.device) -> float | Tensor:
+    """A learning rate that a schedule changes: a graph reads it from its GPU."""
+    return torch.tensor(rate, device=device) if device.type == "cuda" else rate
 
 
 @contextmanager

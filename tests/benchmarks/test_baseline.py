@@ -19,7 +19,7 @@ from nas_core.models.depthwise import DepthwiseConv2d, plain_convolutions
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.architectures import ARCHITECTURES
-from nas_core.training import proxy
+from nas_core.training import steps
 from nas_core.training.proxy import build_proxy_task, train_candidate
 
 COMPUTE = Compute(torch.device("cpu"), bf16=False)
@@ -64,15 +64,15 @@ def test_the_rates_are_those_of_the_projects(
 
         monkeypatch.setattr(module, name, spy)
 
-    record(proxy, "optimise")
+    record(steps, "optimise")
     record(baseline, "_step")
     settings = ONE_STEP.model_copy(update={"batch_size": 4, "epochs_b": 2})
     task = build_proxy_task(scenes, None, settings, COMPUTE, meta_val=META_VAL, seed=3)
     train_candidate(task, ARCHITECTURES["arch0"], seed=1)
     theirs = build_baseline(scenes, None, settings, COMPUTE.device, meta_val=META_VAL, seed=3)
     train_baseline(theirs, ARCHITECTURES["arch0"], seed=1)
-    assert len(rates[proxy]) == 2 + 2 * 4
-    assert rates[baseline] == pytest.approx(rates[proxy])
+    assert len(rates[steps]) == 2 + 2 * 4
+    assert rates[baseline] == pytest.approx(rates[steps])
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

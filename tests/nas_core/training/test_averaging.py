@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas_core.training.averaging import polyak_average
+from nas_core.training.averaging import PolyakAverage
 
 
 def _model(value: float) -> nn.Module:
@@ -21,7 +21,7 @@ def _set(model: nn.Module, value: float, mean: float) -> None:
 
 def test_follows_the_definition_with_its_warm_up() -> None:
     model = _model(1.0)
-    average = polyak_average(model, 0.4)
+    average = PolyakAverage(model, 0.4)
     expected, mean = 1.0, 0.0
     for n, value in enumerate([5.0, -2.0, 7.0, 3.0, 0.5, 1.5]):
         _set(model, value, value / 2)
@@ -37,7 +37,7 @@ def test_follows_the_definition_with_its_warm_up() -> None:
 
 def test_leaves_the_model_alone_and_is_in_eval_mode() -> None:
     model = _model(1.0)
-    average = polyak_average(model, 0.9)
+    average = PolyakAverage(model, 0.9)
     _set(model, 2.0, 0.0)
     average.update_parameters(model)
     assert model.training and not average.module.training

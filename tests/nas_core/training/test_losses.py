@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from nas_core.training import losses as losses_module
 from nas_core.training.losses import class_weights, segmentation_loss
 
 
@@ -42,3 +43,24 @@ def test_loss_of_nothing_but_void_is_zero() -> None:
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None and not logits.grad.any()
+
+
+@pytest.mark.parametrize("void", ["none", "some", "all"])
+def test_without_reading_it_is_the_same(void: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.randint(3, (2, 8, 9), generator=generator)
+    if void == "some":
+        masks[0, :5] = 11
+    if void == "all":
+        masks[:] = 11
+    weights = torch.tensor([0.5, 1.0, 2.5])
+    losses, gradients = [], []
+    for loss_of in (segmentation_loss, losses_module._loss_without_reading):
+        logits = torch.randn(2, 3, 8, 9, generator=generator.manual_seed(1), requires_grad=True)
+        loss = loss_of(logits, masks, weights, 11)
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append(logits.grad)
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+    assert (losses[0] == 0) == (void == "all")

@@ -246,17 +246,32 @@ def test_the_rates_of_stage_b_fall_linearly_to_zero(
 ) -> None:
     rates: list[list[float]] = []
 
-    def spy(loss: Tensor, optimizer: Optimizer, *rest: Any) -> bool:
-        rates.append([group["lr"] for group in optimizer.param_groups])
-        return steps.optimise(loss, optimizer, *rest)
+    optimise = steps.optimise
 
-    monkeypatch.setattr(proxy, "optimise", spy)
+    def spy(loss: Tensor, optimizer: Optimizer, *rest: Any) -> float:
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        return optimise(loss, optimizer, *rest)
+
+    monkeypatch.setattr(steps, "optimise", spy)
     settings = SETTINGS.model_copy(update={"epochs_a": 1, "epochs_b": 2})
     train_candidate(replace(task, settings=settings), ARCH0, seed=1)
     # 16 images in batches of 6 are two steps an epoch.
     assert rates[:2] == [[settings.learning_rate_a]] * 2
     expected = [[5e-4 * share, 2e-3 * share] for share in (1, 0.75, 0.5, 0.25)]
     np.testing.assert_allclose(rates[2:], expected)
+
+
+def test_steps_that_read_nothing_train_alike(
+    task: ProxyTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, but for the graphs."""
+    expected = train_candidate(task, ARCH0, seed=1)
+    monkeypatch.setattr(proxy, "make_step", steps.DeviceStep)
+    found = train_candidate(task, ARCH0, seed=1)
+    for stage, losses in expected.losses.items():
+        assert found.losses[stage] == pytest.approx(losses, rel=1e-2)
+    assert found.scores == pytest.approx(expected.scores, abs=0.05)
+    assert found.num_skipped_steps == expected.num_skipped_steps == 0
 
 
 def test_bf16_trains_as_well_as_fp32(scenes: PreparedData, task: ProxyTask) -> None:
