@@ -30,11 +30,13 @@ from flows.cli.places import check_places
 from flows.servers.processes import Service, Services
 from nas_core.base.errors import RunError, SettingsError
 from nas_core.base.locks import RunLock
+from nas_core.models.state import load_plain
 from nas_core.search.about import write_about
 from nas_core.search.journal import Header, Journal, Record
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.decisions import sample
 from nas_core.training.record import EPOCHS_FILE, EpochsDone
+from tests.tiny import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -526,26 +528,15 @@ def test_every_command_has_help(nas: Nas) -> None:
         assert code == 0 and "Usage" in help_text
 
 
-@pytest.mark.timeout(1800)
-def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(
-    tmp_path: Path, prefect_home: Callable[[Path], Path]
-) -> None:
-    params = {
-        "name": "stopped",
-        "dataset": {
-            "kind": "synthetic",
-            "path": "raw",
-            "synthetic": {"num_train": 8, "num_val": 2, "num_test": 2, "height": 40, "width": 48},
-        },
-        "encoder": {"weights": "none"},
-        "search": {
-            "num_candidates": 40,
-            "proxy": {"height": 40, "width": 48, "batch_size": 4, "epochs_a": 30, "epochs_b": 0},
-        },
-        "train": {"top": 0, "also": []},
-    }
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    # No address: a temporary server, which is in the process group that Ctrl-C goes to.
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def stoppable(tmp_path: Path, prefect_home: Callable[[Path], Path]) -> Start:
+    """Starts a command in a process group and project of its own.
+
+    No address: it has a temporary server, which is in the process group that Ctrl-C goes to.
+    """
     environment = {
         **{name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"},
         "NAS_PROJECT_DIR": str(tmp_path),
@@ -553,9 +544,9 @@ def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(
         "MLFLOW_TRACKING_URI": "",
     }
 
-    def start() -> subprocess.Popen[str]:
+    def start(*arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-c", "from flows.cli.main import main; main()", "search"],
+            [sys.executable, "-c", "from flows.cli.main import main; main()", *arguments],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -563,32 +554,78 @@ def test_ctrl_c_and_sigterm_end_cleanly_and_the_command_goes_on(
             start_new_session=True,
         )
 
+    return start
+
+
+def stop(
+    command: subprocess.Popen[str], ready: Callable[[], bool], number: int, *, whole_group: bool
+) -> tuple[int, str]:
+    """Once it is ready. Returns the exit code and the output."""
+    deadline = time.monotonic() + 600
+    while not ready() and time.monotonic() < deadline:
+        assert command.poll() is None, command.communicate()[0]
+        time.sleep(0.1)
+    started = psutil.Process(command.pid).children(recursive=True)
+    assert started
+    (os.killpg if whole_group else os.kill)(command.pid, number)
+    output = command.communicate(timeout=300)[0]
+    assert not psutil.wait_procs(started, timeout=60)[1]
+    return command.returncode, output
+
+
+STOPS = [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143)]
+
+
+@pytest.mark.timeout(1800)
+def test_ctrl_c_and_sigterm_end_a_search_cleanly_and_the_command_goes_on(
+    tmp_path: Path, stoppable: Start
+) -> None:
+    params = tiny(
+        search={"num_candidates": 40, "proxy": {"epochs_a": 30, "epochs_b": 0}},
+        train={"top": 0},
+    )
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+
     def candidates() -> list[Record]:
         return [r for path in tmp_path.glob("artifacts/searches/*/journal.jsonl")
                 for r in Journal.read(path).candidates]  # fmt: skip
 
-    def stop(signal_number: signal.Signals, whole_group: bool) -> tuple[int, str]:
-        """After one more candidate. Returns the exit code and the output."""
-        search, num_before = start(), len(candidates())
-        deadline = time.monotonic() + 600
-        while len(candidates()) == num_before and time.monotonic() < deadline:
-            assert search.poll() is None, search.communicate()[0]
-            time.sleep(0.1)
-        servers = psutil.Process(search.pid).children()
-        assert servers
-        (os.killpg if whole_group else os.kill)(search.pid, signal_number)
-        output = search.communicate(timeout=300)[0]
-        assert not psutil.wait_procs(servers, timeout=60)[1]
-        return search.returncode, output
+    for number, whole_group, expected in STOPS:
+        done = candidates()
+        code, output = stop(
+            stoppable("search"),
+            lambda done=done: len(candidates()) > len(done),
+            number,
+            whole_group=whole_group,
+        )
+        assert code == expected, output
+        assert "the same command goes on" in output and "Traceback" not in output
+        assert candidates()[: len(done)] == done and len(done) < len(candidates()) < 40
 
-    code, output = stop(signal.SIGINT, whole_group=True)
-    assert code == 130, output
-    assert "the same command goes on" in output and "Traceback" not in output
-    done = candidates()
-    code, output = stop(signal.SIGTERM, whole_group=False)
-    assert code == 143, output
-    assert "the same command goes on" in output and "Traceback" not in output
-    assert candidates()[: len(done)] == done and len(done) < len(candidates()) < 40
+
+@pytest.mark.timeout(1800)
+def test_ctrl_c_and_sigterm_end_trainings_in_two_workers_and_the_command_goes_on(
+    tmp_path: Path, stoppable: Start
+) -> None:
+    params = tiny(train={"epochs": 100_000, "validate_every": 100_000}, runner={"workers": 2})
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+
+    def epochs() -> list[int]:
+        paths = sorted(tmp_path.glob("artifacts/trainings/*/checkpoint.pt"))
+        return [len(load_plain(path)["history"]) for path in paths]
+
+    for number, whole_group, expected in STOPS:
+        before = epochs() or [0, 0]
+
+        def both_go_on(before: list[int] = before) -> bool:
+            now = epochs()
+            return len(now) == 2 and all(b > a for a, b in zip(before, now, strict=True))
+
+        command = stoppable("verify", "--architecture", "arch0", "--architecture", "arch1")
+        code, output = stop(command, both_go_on, number, whole_group=whole_group)
+        assert code == expected, output
+        assert "the same command goes on" in output and "Traceback" not in output
+        assert both_go_on()
 
 
 def test_a_backend_of_matplotlib_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -16,9 +17,16 @@ import pytest
 import torch
 
 from nas_core.base.errors import CandidateError, RunError, ServiceError, SettingsError
-from nas_core.config import RaySettings, RunnerSettings
-from nas_core.workers.local import MAX_LOSSES
+from nas_core.base.paths import prepared_folder
+from nas_core.config import RaySettings, RunnerSettings, validate_settings
+from nas_core.data.prepared import prepare
+from nas_core.models.compute import Compute
+from nas_core.space.architectures import ARCHITECTURES
+from nas_core.training.record import FinalScores
+from nas_core.training.side_by_side import evaluate, side_by_side, train, training_workers
+from nas_core.workers.local import MAX_LOSSES, InProcessWorkers, Workers
 from nas_core.workers.ray_cluster import RayWorkers
+from tests.tiny import tiny
 
 ROOT = Path(__file__).parents[3]
 STANDINS = ROOT / "tests" / "standins"
@@ -181,3 +189,30 @@ def test_what_is_shared_is_computed_once_and_mapped_into_each_worker(
     assert [one["sum"] for one in found] == [total] * 3
     # Its memory is the object store's, a file that all processes of the node map.
     assert all("/dev/shm" in one["mapped"] or "/tmp" in one["mapped"] for one in found)
+
+
+def test_full_trainings_are_those_of_this_process(cluster: str, tmp_path: Path) -> None:
+    params = tiny(
+        train={"epochs": 2}, runner={"kind": "ray", "workers": 2, "ray": {"address": cluster}}
+    )
+    changed = validate_settings(params, "test")
+    roots = tmp_path / "ray", tmp_path / "here"
+    for root in roots:
+        prepare(changed.dataset, root, prepared_folder(root, changed))
+    found: list[dict[str, tuple[bytes, FinalScores]]] = []
+    with training_workers(changed, Compute.from_settings(changed.compute), 2) as on_ray:
+        assert isinstance(on_ray, RayWorkers) and on_ray.num == 2
+        for workers, root in zip((on_ray, InProcessWorkers()), roots, strict=True):
+
+            def job(
+                label: str, workers: Workers = workers, root: Path = root
+            ) -> tuple[bytes, FinalScores]:
+                folder = train(workers, changed, root, label, ARCHITECTURES[label], commit="0")
+                scores = evaluate(workers, changed, root, label, folder)
+                return (folder / "model.safetensors").read_bytes(), scores
+
+            names = ("arch0", "arch1")
+            jobs = [partial(job, name) for name in names]
+            found.append(dict(zip(names, side_by_side(workers, jobs), strict=True)))
+    assert found[0] == found[1]
+    assert found[0]["arch0"] != found[0]["arch1"]
