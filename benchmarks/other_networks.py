@@ -1,9 +1,10 @@
 """Latency of other people's compact networks beside that of the paper's and the project's own.
 
-python -m benchmarks.other_networks CODE [--size WIDTHxHEIGHT] [--rounds N] [--json]
+python -m benchmarks.other_networks CODE ... [--size WIDTHxHEIGHT] [--rounds N] [--json]
 
 CODE is a checkout of https://github.com/xiaoyufenfei/Efficient-Segmentation-Networks, which has
-these networks under the MIT licence. Their weights are random: the time does not depend on them.
+these networks under the MIT licence, and a second one of https://github.com/XU-GITHUB-curry/FBSNet,
+which names no licence. Their weights are random: the time does not depend on them.
 All run in ONNX Runtime on one thread, at a fixed size, for 11 classes, and give logits of the
 image's size. They take turns, and CPU time is counted, so what else goes on on the machine hits all
 alike.
@@ -18,7 +19,7 @@ import tempfile
 import time
 import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,11 +29,11 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.command import errors_in_words
 from flows.cli.sizes import image_size
-from nas_core.base.errors import SettingsError
+from nas_core.base.errors import SettingsError, some_of
 from nas_core.deploy.export import onnx_model, session
 from nas_core.deploy.shipping import find_weights
 from nas_core.deploy.turns import by_turns
@@ -42,30 +43,50 @@ from nas_core.models.onnx_graph import INPUT, OPSET
 
 # The first is what the others are compared with.
 OWN = ("arch0-camvid", "arch1-camvid", "camvid0-camvid")
-# ESPNet with the depth of its paper. Without ENet, whose unpooling has no form in ONNX.
+# ESPNet with the depth of its paper.
 OTHERS: Mapping[str, Mapping[str, int]] = {
     "ESPNet": {"p": 2, "q": 8}, "CGNet": {}, "EDANet": {}, "DABNet": {}, "FPENet": {},
+    "ENet": {}, "FBSNet": {},
 }  # fmt: skip
 NUM_CLASSES = 11
 
 
-def load_other(code: Path, name: str) -> nn.Module:
-    """A network of the checkout, in eval mode.
+class Unpool(nn.Module):
+    """What torch's MaxUnpool2d of 2x2 pixels computes, in operations that ONNX has."""
+
+    def forward(self, features: Tensor, indices: Tensor) -> Tensor:
+        number, channels, height, width = features.shape
+        empty = features.new_zeros((number, channels, 4 * height * width))
+        filled = empty.scatter(2, indices.flatten(2), features.flatten(2))
+        return filled.view(number, channels, 2 * height, 2 * width)
+
+
+def load_other(code: Sequence[Path], name: str) -> nn.Module:
+    """A network of one of the checkouts, in eval mode.
 
     Raises:
-        SettingsError: the checkout has no such file.
+        SettingsError: they have no such file.
     """
-    path = code / "model" / f"{name}.py"
-    if not path.is_file():
-        raise SettingsError(f"{path} is missing: CODE must be a checkout as the help describes it")
-    # They print their layers when run as programs, with a package that is not needed here.
-    sys.modules.setdefault("torchsummary", types.ModuleType("torchsummary"))
-    sys.modules["torchsummary"].__dict__.setdefault("summary", None)
+    paths = [folder / "model" / f"{name}.py" for folder in code]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise SettingsError(
+            f"model/{name}.py is in none of {some_of(map(str, code))}: give checkouts of the two "
+            "repositories that benchmarks/other_networks.py names"
+        )
+    # They print their layers when run as programs, with packages that are not needed here.
+    for package, what in (("torchsummary", "summary"), ("IPython", "embed")):
+        sys.modules.setdefault(package, types.ModuleType(package))
+        sys.modules[package].__dict__.setdefault(what, None)
     spec = importlib.util.spec_from_file_location(f"other_{name}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     network: nn.Module = getattr(module, name)(classes=NUM_CLASSES, **OTHERS[name])
+    for parent in list(network.modules()):
+        for key, child in parent.named_children():
+            if isinstance(child, nn.MaxUnpool2d):
+                setattr(parent, key, Unpool())
     return network.eval()
 
 
@@ -86,7 +107,7 @@ def own_onnx(name: str, size: tuple[int, int]) -> tuple[bytes, int]:
     return onnx_model(segmenter, card, size), num_parameters(segmenter)
 
 
-def measure(code: Path, size: tuple[int, int], num_rounds: int) -> list[dict[str, Any]]:
+def measure(code: Sequence[Path], size: tuple[int, int], num_rounds: int) -> list[dict[str, Any]]:
     """Of each network its parameters, its CPU time, and that relative to the first one's."""
     others = {name: load_other(code, name) for name in OTHERS}
     models = {name: own_onnx(name, size) for name in OWN}
@@ -113,7 +134,7 @@ def measure(code: Path, size: tuple[int, int], num_rounds: int) -> list[dict[str
 
 @errors_in_words
 def main(
-    code: Path,
+    code: Annotated[list[Path], typer.Argument(help="Checkouts of the others' code.")],
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT in pixels.")] = "480x360",
     rounds: Annotated[int, typer.Option(min=1)] = 20,
     as_json: Annotated[bool, typer.Option("--json")] = False,

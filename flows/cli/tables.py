@@ -266,7 +266,7 @@ def print_latencies(console: Console, rows: Sequence[Latency]) -> None:
     )
     table.add_column("size")
     table.add_column("backend")
-    for heading in ("median ms", "10..90 %", "speed-up"):
+    for heading in ("median ms", "10..90 %", "speed-up", "peak MB"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -275,6 +275,7 @@ def print_latencies(console: Console, rows: Sequence[Latency]) -> None:
             f"{row.median_ms:.1f}",
             f"{row.p10_ms:.1f}..{row.p90_ms:.1f}",
             f"{row.speedup:.2f}",
+            f"{row.peak_mb:.0f}",
         )
     console.print(table)
 

@@ -1,11 +1,11 @@
-"""How long a trained network takes for one image, in PyTorch and in the runtimes of its exports."""
+"""What a trained network takes for one image, in PyTorch and in the runtimes of its exports."""
 
 from __future__ import annotations
 
 import os
-import re
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +16,12 @@ import torch
 
 from nas_core.base.errors import SettingsError, WeightsError, first_line
 from nas_core.base.files import check_regular
-from nas_core.deploy.export import NOT_ONNX, Runtime, input_size, onnx_model, session
-from nas_core.deploy.litert import LiteRtSession, check_runtime
+from nas_core.deploy.export import NOT_ONNX, Runtime, input_size, onnx_model
 from nas_core.deploy.measure import NUM_RUNS, NUM_WARM_UPS
-from nas_core.deploy.openvino_ir import OpenVinoSession, check_packages
+from nas_core.deploy.memory import peak_megabytes
+from nas_core.deploy.runtimes import EXPORTS, WEIGHTS, PyTorchSession, open_runtime
 from nas_core.deploy.turns import by_turns
-from nas_core.models.checkpoint import NetworkCard
+from nas_core.models.checkpoint import NetworkCard, save_segmenter
 from nas_core.models.labelling import check_memory
 from nas_core.models.onnx_graph import INPUT, OUTPUT
 from nas_core.models.segmenter import Segmenter
@@ -35,6 +35,7 @@ class Latency:
         backend: pytorch, onnxruntime, or the name of an exported file.
         median_ms, p10_ms, p90_ms: over `runs` runs.
         speedup: PyTorch's median divided by this one's.
+        peak_mb: see `peak_megabytes`.
     """
 
     backend: str
@@ -46,6 +47,21 @@ class Latency:
     p10_ms: float
     p90_ms: float
     speedup: float
+    peak_mb: float
+
+
+@dataclass(frozen=True)
+class _Backend:
+    """What is measured.
+
+    Attributes:
+        path: of its file.
+        fixed: the height and width that it takes alone, if there is one.
+    """
+
+    path: Path
+    runtime: Runtime
+    fixed: tuple[int, int] | None
 
 
 def bench(
@@ -76,96 +92,75 @@ def bench(
         raise SettingsError(f"--threads {threads}: this machine has {cores} CPU cores; give fewer")
     for size in sizes:
         check_memory("--size", size)
-    with _threads(threads or torch.get_num_threads()) as number:
+    with (
+        _threads(threads or torch.get_num_threads()) as number,
+        tempfile.TemporaryDirectory(prefix="nas-bench-") as folder,
+    ):
         exports = {str(path): _exported(path, sizes, number, len(card.classes)) for path in files}
-        runtime = session(onnx_model(segmenter, card), number)
-        segmenter = segmenter.to(memory_format=torch.channels_last).eval()
-        for height, width in sizes:
+        backends = {**_own(segmenter, card, Path(folder), number), **exports}
+        for size in sizes:
+            measured = {k: one for k, one in backends.items() if one.fixed in (None, size)}
             generator = torch.Generator().manual_seed(0)
-            image = torch.randn(1, 3, height, width, generator=generator)
-            inputs = {INPUT: image.numpy()}
-            eager = image.contiguous(memory_format=torch.channels_last)
-
-            def run_torch(eager: torch.Tensor = eager) -> None:
-                with torch.inference_mode():
-                    segmenter(eager)
-
-            def run_onnx(inputs: dict[str, np.ndarray] = inputs) -> None:
-                runtime.run([OUTPUT], inputs)
-
-            runs: dict[str, Callable[[], object]] = {
-                "pytorch": run_torch,
-                "onnxruntime": run_onnx,
-            }
-            for name, (exported, fixed) in exports.items():
-                if fixed in (None, (height, width)):
-                    runs[name] = partial(exported.run, [OUTPUT], inputs)
+            inputs = {INPUT: torch.randn(1, 3, *size, generator=generator).numpy()}
+            runs = {k: partial(one.runtime.run, [OUTPUT], inputs) for k, one in measured.items()}
             times = by_turns(runs, NUM_RUNS, warm_ups=NUM_WARM_UPS, clock=time.perf_counter)
             baseline = float(np.median(times["pytorch"]))
             yield [
                 Latency(
                     backend=backend,
-                    width=width,
-                    height=height,
+                    width=size[1],
+                    height=size[0],
                     threads=number,
                     runs=len(values),
                     median_ms=float(np.median(values)),
                     p10_ms=float(np.percentile(values, 10)),
                     p90_ms=float(np.percentile(values, 90)),
                     speedup=baseline / float(np.median(values)),
+                    peak_mb=peak_megabytes(measured[backend].path, size, number),
                 )
                 for backend, values in times.items()
             ]
 
 
+def _own(
+    segmenter: Segmenter, card: NetworkCard, folder: Path, threads: int
+) -> dict[str, _Backend]:
+    """What is measured without a file of the user's."""
+    weights, onnx = folder / f"network{WEIGHTS}", folder / "network.onnx"
+    save_segmenter(weights, segmenter, card)
+    onnx.write_bytes(onnx_model(segmenter, card))
+    return {
+        "pytorch": _Backend(weights, PyTorchSession(segmenter), None),
+        "onnxruntime": _Backend(onnx, open_runtime(onnx, threads), None),
+    }
+
+
 def _exported(
     path: Path, sizes: Sequence[tuple[int, int]], threads: int, num_classes: int
-) -> tuple[Runtime, tuple[int, int] | None]:
-    """A file ready to run, and the height and width that it takes alone."""
+) -> _Backend:
+    """A file ready to run."""
     try:
         check_regular(path)
-        if path.suffix not in (
-            ".onnx",
-            ".xml",
-            ".tflite",
-        ):  # "pytorch" is what is measured without a file
+        if path.suffix not in EXPORTS:  # weights are those of the model
             raise ValueError("its name ends in another way")
-        if path.suffix == ".xml":
-            _check_ir(path)
-            check_packages(quantised=False)
-            runtime: Runtime = OpenVinoSession(str(path), threads)
-        elif path.suffix == ".tflite":
-            check_runtime(f"--file {path}")
-            runtime = LiteRtSession(path.read_bytes(), threads)
-        else:
-            runtime = session(path.read_bytes(), threads)
+        runtime = open_runtime(path, threads)
         fixed = input_size(runtime)
         for size in sizes if fixed is None else [fixed]:
             _try(runtime, size, num_classes)
     except OSError as error:
         raise WeightsError(f"--file {path} cannot be read: {error.strerror}") from None
     except (RuntimeError, ValueError, LookupError, *NOT_ONNX) as error:
+        *others, last = EXPORTS
         raise WeightsError(
-            f"--file {path} is no file of nas export (.onnx, .xml or .tflite): {first_line(error)}"
+            f"--file {path} is no file of nas export ({', '.join(others)} or {last}): "
+            f"{first_line(error)}"
         ) from None
     if fixed is not None and fixed not in sizes:
         height, width = fixed
         raise WeightsError(
             f"--file {path} takes images of {width}x{height} alone: add --size {width}x{height}"
         )
-    return runtime, fixed
-
-
-def _check_ir(path: Path) -> None:
-    """Raises ValueError where it is no OpenVINO IR: other readers of OpenVINO would try it, aloud.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        beginning = file.read(2**10)
-    if not re.match(rb"\s*(<\?xml[^>]*\?>)?\s*<net\s[^>]*version=", beginning):
-        raise ValueError("no graph of OpenVINO begins there")
+    return _Backend(path, runtime, fixed)
 
 
 def _try(runtime: Runtime, size: tuple[int, int], num_classes: int) -> None:

@@ -46,4 +46,4 @@ def test_a_size_that_is_none(tmp_path: Path) -> None:
         with pytest.raises(SystemExit, match="expected WIDTHxHEIGHT"):
             latency_order.main(size=size)
         with pytest.raises(SystemExit, match="expected WIDTHxHEIGHT"):
-            other_networks.main(tmp_path, size=size)
+            other_networks.main([tmp_path], size=size)

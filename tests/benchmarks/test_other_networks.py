@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from benchmarks import other_networks
 from nas_core.base.errors import SettingsError
@@ -21,11 +23,11 @@ class Tiny(nn.Module):
 
 def test_others_run_beside_the_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(other_networks, "OTHERS", {"Tiny": {"width": 2}})
-    with pytest.raises(SettingsError, match=r"model/Tiny\.py is missing"):
-        other_networks.measure(tmp_path, (40, 56), 1)
+    with pytest.raises(SettingsError, match=r"model/Tiny\.py is in none of"):
+        other_networks.measure([tmp_path], (40, 56), 1)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "Tiny.py").write_text(OTHER)
-    rows = other_networks.measure(tmp_path, (40, 56), 2)
+    rows = other_networks.measure([tmp_path / "none", tmp_path], (40, 56), 2)
     parameters = {row["network"]: row["parameters"] for row in rows}
     assert parameters == {
         "arch0-camvid": 274_443,
@@ -34,3 +36,10 @@ def test_others_run_beside_the_shipped(tmp_path: Path, monkeypatch: pytest.Monke
         "Tiny": (3 * 2 + 2) + (2 * 11 + 11),
     }
     assert rows[0]["relative"] == 1 and all(row["milliseconds"] > 0 for row in rows)
+
+
+def test_unpooling_is_torchs() -> None:
+    features = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    pooled, indices = nn.functional.max_pool2d(features, 2, return_indices=True)
+    expected = nn.MaxUnpool2d(2)(pooled, indices)
+    torch.testing.assert_close(other_networks.Unpool()(pooled, indices), expected)

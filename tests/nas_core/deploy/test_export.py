@@ -139,6 +139,7 @@ def test_latencies(network: tuple[Segmenter, NetworkCard], monkeypatch: pytest.M
         assert eager.speedup == 1 and eager.threads == runtime.threads == 1
         assert runtime.speedup == pytest.approx(eager.median_ms / runtime.median_ms)
         assert 0 < runtime.p10_ms <= runtime.median_ms <= runtime.p90_ms
+        assert eager.peak_mb > 0 and runtime.peak_mb > 0
     assert torch.get_num_threads() == before
 
 
