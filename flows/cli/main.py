@@ -41,6 +41,7 @@ from nas_core.config import (
     DEFAULT_ENCODER,
     SECTIONS,
     NetworkSettings,
+    ProxySettings,
     Settings,
     check_distinct,
     check_once,
@@ -200,8 +201,9 @@ def fidelity(
     profile: Profile = "camvid",
     overrides: Overrides = None,
     num: Annotated[
-        int, typer.Option(min=4, max=10_000, help="Random architectures that are drawn.")
-    ] = 40,
+        int | None,
+        typer.Option(min=4, max=10_000, help="Random architectures that are drawn, else 40."),
+    ] = None,
     proxy_seeds: Annotated[
         int,
         typer.Option(
@@ -220,16 +222,20 @@ def fidelity(
     Trains each on the proxy task and fully. Stopped with Ctrl-C, the same command goes on.
     """
     settings = _settings(profile, overrides)
-    variants = [
-        load_settings(profile, [*(overrides or ()), *_proxy_changes(text)]).search.proxy
-        for text in proxy or ()
-    ]
+    if genotypes and num is not None:
+        raise SettingsError("--num is of random architectures: leave it out, or the names")
+    variants: list[ProxySettings] = []
+    for text in proxy or ():
+        changed = load_settings(profile, [*(overrides or ()), *_proxy_changes(text)]).search.proxy
+        if changed in (settings.search.proxy, *variants):
+            raise SettingsError(f"--proxy {text}: this proxy is tried already: leave it out")
+        variants.append(changed)
     for reference in genotypes or ():
         _find(reference)  # refuses before Prefect starts
     from flows.fidelity import nas_fidelity
 
     with _stoppable():
-        report = nas_fidelity(settings, genotypes or [], variants, num, proxy_seeds)
+        report = nas_fidelity(settings, genotypes or [], variants, num or 40, proxy_seeds)
     tables.print_fidelity(console, project_dir(), settings, report)
 
 
