@@ -135,10 +135,11 @@ def _exported(
         for size in sizes if fixed is None else [fixed]:
             _try(runtime, size, num_classes)
     except OSError as error:
-        raise WeightsError(f"--file {path} cannot be read: {error.strerror}") from None
+        where = f" ({error.filename})" if path.suffix == ".xml" and error.filename else ""
+        raise WeightsError(f"--file {path} cannot be read: {error.strerror}{where}") from None
     except (RuntimeError, ValueError, LookupError, *NOT_ONNX) as error:
         raise WeightsError(
-            f"--file {path} is no file of nas export (.onnx or .xml): {first_line(error)}"
+            f"--file {path} is no file of nas export (.onnx or .xml): {_reason(error)}"
         ) from None
     if fixed is not None and fixed not in sizes:
         height, width = fixed
@@ -148,12 +149,21 @@ def _exported(
     return runtime, fixed
 
 
+def _reason(error: Exception) -> str:
+    """OpenVINO begins with places in its source, each in a line, and ends with what is wrong."""
+    text = str(error).strip()
+    if text.startswith("Exception from "):
+        text = text.rpartition("\n")[2]
+    return first_line(text or error)
+
+
 def _check_ir(path: Path) -> None:
     """Raises ValueError where it is no OpenVINO IR: other readers of OpenVINO would try it, aloud.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it or the file of its weights cannot be read.
     """
+    check_regular(path.with_suffix(".bin"))
     with path.open("rb") as file:
         beginning = file.read(2**10)
     if not re.match(rb"\s*(<\?xml[^>]*\?>)?\s*<net\s[^>]*version=", beginning):
