@@ -64,7 +64,11 @@ def tracking_uri(setting: str, root: Path) -> str:
     """
     uri = setting or os.environ.get("MLFLOW_TRACKING_URI", "")
     if uri:
-        _check_form(uri)
+        try:
+            _check_form(uri)
+        except ServiceError as error:
+            place = "tracking.uri" if setting else "MLFLOW_TRACKING_URI"
+            raise ServiceError(f"{place}: {error}") from None
     if artifact_location(uri, root) and (encoded := encoded_part(str(root.absolute()))):
         raise ServiceError(
             f"the project's folder {root.absolute()} holds {encoded}, which MLflow reads as "

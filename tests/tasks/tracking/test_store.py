@@ -97,7 +97,7 @@ def test_a_folder_whose_models_could_not_be_loaded_is_refused(tmp_path: Path) ->
 def test_malformed_and_unsupported_addresses(tmp_path: Path, uri: str, message: str) -> None:
     with pytest.raises(ServiceError, match=message) as error:
         connect(tracking_uri(uri, tmp_path))
-    assert "secret" not in str(error.value)
+    assert "secret" not in str(error.value) and "tracking.uri" in str(error.value)
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])
