@@ -5,11 +5,32 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec
+from pathlib import Path
+from typing import Any, ParamSpec
 
-from nas_core.base.errors import NasError, SettingsError
+from nas_core.base.errors import NasError, RunError, SettingsError, first_line
+from nas_core.base.files import read_json
 
 P = ParamSpec("P")
+MAX_SEED = 2**31 - 1
+"""As of the setting."""
+
+
+def kept(path: Path, *keys: str) -> dict[str, Any]:
+    """What an earlier call left of a training: a JSON file with these keys.
+
+    Raises:
+        RunError: it is none.
+    """
+    try:
+        row = read_json(path)
+        if not isinstance(row, dict) or not row.keys() >= {*keys}:
+            raise ValueError("it is none of a training")
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} cannot be read ({first_line(error)}): delete it to train again"
+        ) from None
+    return row
 
 
 def errors_in_words(main: Callable[P, None]) -> Callable[P, None]:

@@ -32,7 +32,7 @@ from torch import nn
 
 from benchmarks.command import errors_in_words
 from flows.cli.sizes import image_size
-from nas_core.base.errors import SettingsError
+from nas_core.base.errors import SettingsError, first_line
 from nas_core.deploy.export import onnx_model, session
 from nas_core.deploy.shipping import find_weights
 from nas_core.deploy.turns import by_turns
@@ -53,7 +53,7 @@ def load_other(code: Path, name: str) -> nn.Module:
     """A network of the checkout, in eval mode.
 
     Raises:
-        SettingsError: the checkout has no such file.
+        SettingsError: the checkout has no such file, or another one than was expected.
     """
     path = code / "model" / f"{name}.py"
     if not path.is_file():
@@ -64,8 +64,14 @@ def load_other(code: Path, name: str) -> nn.Module:
     spec = importlib.util.spec_from_file_location(f"other_{name}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    network: nn.Module = getattr(module, name)(classes=NUM_CLASSES, **OTHERS[name])
+    try:
+        spec.loader.exec_module(module)
+        network: nn.Module = getattr(module, name)(classes=NUM_CLASSES, **OTHERS[name])
+    except (SyntaxError, ImportError, AttributeError, TypeError) as error:
+        raise SettingsError(
+            f"{path} cannot be used ({first_line(error)}): CODE must be a checkout as the help "
+            "describes it"
+        ) from None
     return network.eval()
 
 

@@ -3,10 +3,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from benchmarks import latency_order, other_networks
-from benchmarks.command import errors_in_words
-from nas_core.base.errors import RunError
+from benchmarks import formats, latency_order, other_networks
+from benchmarks.command import errors_in_words, kept
+from nas_core.base.errors import DataError, RunError
 
 
 def test_an_error_is_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -47,3 +48,21 @@ def test_a_size_that_is_none(tmp_path: Path) -> None:
             latency_order.main(size=size)
         with pytest.raises(SystemExit, match="expected WIDTHxHEIGHT"):
             other_networks.main(tmp_path, size=size)
+
+
+def test_what_is_kept_of_a_training_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "outcome.json"
+    path.write_text('{"id": "a", "seconds": 1}')
+    assert kept(path, "id") == {"id": "a", "seconds": 1}
+    for text in ('{"id": ', "[]", '{"seconds": 1}'):
+        path.write_text(text)
+        with pytest.raises(RunError, match=r"outcome\.json cannot be read .*delete it to train"):
+            kept(path, "id")
+
+
+def test_a_val_split_of_too_few_images_to_score(tmp_path: Path) -> None:
+    (tmp_path / "val").mkdir()
+    for name in "abc":
+        Image.new("RGB", (40, 32)).save(tmp_path / "val" / f"{name}.png")
+    with pytest.raises(DataError, match="val: 3 images, expected 4 or more"):
+        formats.measure(tmp_path, "camvid0-camvid", 1)

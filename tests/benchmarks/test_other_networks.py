@@ -34,3 +34,22 @@ def test_others_run_beside_the_shipped(tmp_path: Path, monkeypatch: pytest.Monke
         "Tiny": (3 * 2 + 2) + (2 * 11 + 11),
     }
     assert rows[0]["relative"] == 1 and all(row["milliseconds"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def (", "invalid syntax"),
+        ("import nosuchpackage", "No module named 'nosuchpackage'"),
+        ("", "has no attribute 'Tiny'"),
+        ("def Tiny(): pass", "unexpected keyword argument"),
+    ],
+)
+def test_another_checkout_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    monkeypatch.setattr(other_networks, "OTHERS", {"Tiny": {}})
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "Tiny.py").write_text(text)
+    with pytest.raises(SettingsError, match=rf"Tiny\.py cannot be used \(.*{said}.*must be a"):
+        other_networks.load_other(tmp_path, "Tiny")
