@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -45,8 +47,11 @@ def errors_in_words(main: Callable[P, None]) -> Callable[P, None]:
         except NasError as error:
             sys.exit(f"error: {error}")
         except OSError as error:
-            if error.filename is None:
+            if error.filename is not None:
+                sys.exit(f"error: {error.filename}: {error.strerror}")
+            if error.errno != errno.ENOSPC:
                 raise
-            sys.exit(f"error: {error.filename}: {error.strerror}")
+            sys.stdout = io.StringIO()  # Python writes once more at its end
+            sys.exit(f"error: the output cannot be written: {error.strerror}")
 
     return command

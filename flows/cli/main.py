@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import inspect
 import io
@@ -486,9 +487,12 @@ def main() -> None:
             "files of settings",
         )
     except OSError as error:
-        if error.filename is None:
+        if error.filename is not None:
+            _fail("file", f"{os.fsdecode(error.filename)}: {error.strerror}")
+        if error.errno != errno.ENOSPC:
             raise
-        _fail("file", f"{os.fsdecode(error.filename)}: {error.strerror}")
+        sys.stdout = io.StringIO()  # Python writes once more at its end
+        _fail("output", f"it cannot be written: {error.strerror}")
 
 
 def _settings(profile: str, overrides: list[str] | None) -> Settings:

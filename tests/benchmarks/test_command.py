@@ -1,3 +1,4 @@
+import errno
 import os
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from benchmarks.command import errors_in_words, kept
 from nas_core.base.errors import DataError, RunError
 
 
-def test_an_error_is_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_error_is_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+
     @errors_in_words
     def refuses() -> None:
         raise RunError("no such run")
@@ -19,7 +22,12 @@ def test_an_error_is_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     def lacks_a_file() -> None:
         (tmp_path / "gone").read_text()
 
+    @errors_in_words
+    def fills_the_disk() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     for main, said in (
+        (fills_the_disk, f"error: the output cannot be written: {os.strerror(errno.ENOSPC)}"),
         (refuses, "error: no such run"),
         (lacks_a_file, f"error: {tmp_path / 'gone'}: {os.strerror(2)}"),
     ):

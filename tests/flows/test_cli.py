@@ -1,5 +1,7 @@
 """What people type, and what they get back."""
 
+import errno
+import io
 import json
 import os
 import shutil
@@ -507,6 +509,23 @@ def test_a_malformed_genotype_file_is_named(nas: Nas, tmp_path: Path, content: s
 def test_bad_usage_shows_the_usage(nas: Nas, arguments: list[str]) -> None:
     code, _, err = nas(*arguments)
     assert code == 2 and "Usage" in err
+
+
+class FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("arguments", [["--json"], []])
+def test_an_output_that_takes_no_more_is_a_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["nas", "describe", "arch0", *arguments])
+    monkeypatch.setattr(sys, "stdout", FullDisk())
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert "output: it cannot be written: No space left on device" in capsys.readouterr().err
 
 
 def test_the_version_is_the_projects(nas: Nas) -> None:
