@@ -16,8 +16,8 @@ import torch
 
 from nas_core.base.errors import SettingsError, WeightsError, first_line
 from nas_core.base.files import check_regular
-from nas_core.deploy.export import NOT_ONNX, Runtime, input_size, onnx_model, session
-from nas_core.deploy.measure import NUM_RUNS, NUM_WARM_UPS
+from nas_core.deploy.export import Runtime, input_size, onnx_model, session
+from nas_core.deploy.measure import NOT_ONNX, NUM_RUNS, NUM_WARM_UPS
 from nas_core.deploy.openvino_ir import OpenVinoSession, check_packages
 from nas_core.deploy.turns import by_turns
 from nas_core.models.checkpoint import NetworkCard
