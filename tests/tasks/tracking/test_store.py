@@ -100,6 +100,17 @@ def test_malformed_and_unsupported_addresses(tmp_path: Path, uri: str, message: 
     assert "secret" not in str(error.value) and "tracking.uri" in str(error.value)
 
 
+def test_a_malformed_address_is_named_by_where_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, "htp://user:secret@host")
+        with pytest.raises(ServiceError, match=f"^{name}: .* unsupported URI") as error:
+            tracking_uri("", tmp_path)
+        assert "secret" not in str(error.value)
+        monkeypatch.delenv(name)
+
+
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])
 def test_an_address_that_refuses(closed_port: int, scheme: str) -> None:
     started = time.monotonic()
