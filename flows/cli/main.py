@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -34,7 +35,7 @@ from flows.cli.places import (
     check_places,
 )
 from flows.cli.sizes import size_of_input
-from nas_core.base.errors import NasError, SettingsError, shown
+from nas_core.base.errors import NasError, SettingsError, first_line, shown
 from nas_core.base.files import distinct
 from nas_core.base.paths import results_folder
 from nas_core.base.problems import at_its_key
@@ -485,6 +486,15 @@ def main() -> None:
             "Prefect's settings",
             f"{at_its_key(problem)}: correct it in the environment (PREFECT_...) or in Prefect's "
             "files of settings",
+        )
+    except ValueError as error:
+        said = first_line(error).removeprefix("Failed to load Prefect settings from ")
+        if not isinstance(error, tomllib.TOMLDecodeError) and said == first_line(error):
+            raise
+        _fail(
+            "Prefect's settings",
+            f"{said}: correct that file, prefect.toml, pyproject.toml or the profiles.toml that "
+            "PREFECT_PROFILES_PATH or PREFECT_HOME names",
         )
     except OSError as error:
         if error.filename is not None:

@@ -24,7 +24,13 @@ import pytest
 import yaml
 from PIL import Image
 from prefect import flow
-from prefect.settings import PREFECT_API_URL, Settings, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_PROFILES_PATH,
+    Settings,
+    load_profiles,
+    temporary_settings,
+)
 
 from flows.cli import main as cli
 from flows.cli import overview
@@ -494,6 +500,25 @@ def test_settings_of_prefect_that_are_not_valid_are_a_message(
     monkeypatch.setattr("flows.cli.main.app", load)
     code, out, err = nas()
     assert code == 1 and "error: Prefect's settings: " in err and "hunter2" not in err
+    assert "Traceback" not in err + out and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["prefect.toml", "profiles.toml"])
+def test_files_of_prefects_settings_that_are_no_toml_are_a_message(
+    nas: Nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text("[[")
+
+    def load() -> None:  # as Prefect does when it is imported first
+        if name == "prefect.toml":
+            Settings()
+        with temporary_settings({PREFECT_PROFILES_PATH: tmp_path / name}):
+            load_profiles()
+
+    monkeypatch.setattr("flows.cli.main.app", load)
+    code, out, err = nas()
+    assert code == 1 and "error: Prefect's settings: " in err and name in err
     assert "Traceback" not in err + out and len(err.splitlines()) == 1
 
 
