@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec
+from pathlib import Path
+from typing import Any, ParamSpec
 
-from nas_core.base.errors import NasError, SettingsError
+from nas_core.base.errors import NasError, RunError, SettingsError, first_line
+from nas_core.base.files import read_json
 
 P = ParamSpec("P")
+MAX_SEED = 2**31 - 1
+"""As of the setting."""
+
+
+def kept(path: Path, *keys: str) -> dict[str, Any]:
+    """What an earlier call left of a training: a JSON file with these keys.
+
+    Raises:
+        RunError: it is none.
+    """
+    try:
+        row = read_json(path)
+        if not isinstance(row, dict) or not row.keys() >= {*keys}:
+            raise ValueError("it is none of a training")
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} cannot be read ({first_line(error)}): delete it to train again"
+        ) from None
+    return row
 
 
 def errors_in_words(main: Callable[P, None]) -> Callable[P, None]:
@@ -24,8 +47,11 @@ def errors_in_words(main: Callable[P, None]) -> Callable[P, None]:
         except NasError as error:
             sys.exit(f"error: {error}")
         except OSError as error:
-            if error.filename is None:
+            if error.filename is not None:
+                sys.exit(f"error: {error.filename}: {error.strerror}")
+            if error.errno != errno.ENOSPC:
                 raise
-            sys.exit(f"error: {error.filename}: {error.strerror}")
+            sys.stdout = io.StringIO()  # Python writes once more at its end
+            sys.exit(f"error: the output cannot be written: {error.strerror}")
 
     return command

@@ -33,6 +33,7 @@ from rich.table import Table
 
 from benchmarks.command import errors_in_words
 from benchmarks.strategies import find_tables, read_tables
+from nas_core.base.errors import SettingsError
 from nas_core.config import load_settings
 from nas_core.search.confirming import race_of
 from nas_core.search.racing import Race, open_round
@@ -123,6 +124,12 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Choose three networks with and without a race between the best, at equal cost."""
+    confirm = load_settings(overrides=overrides or []).search.confirm
+    if confirm.candidates < TOP:
+        raise SettingsError(
+            f"search.confirm.candidates = {confirm.candidates}: {TOP} are chosen by the race, so "
+            f"it is between {TOP} or more"
+        )
     races = {
         num: race_of(
             load_settings(

@@ -25,7 +25,8 @@ from scipy.stats import kendalltau, spearmanr
 
 from benchmarks.command import errors_in_words
 from nas_core.analysis.rank_agreement import agreement
-from nas_core.base.errors import DataError
+from nas_core.base.errors import DataError, first_line
+from nas_core.base.files import check_regular
 
 TABLE = "nasbench_mr_cityscapes.csv"
 NUMBERS = (14, 40)
@@ -36,13 +37,19 @@ def read_table(folder: Path) -> pd.DataFrame:
     """The cheap and the true score of each network: columns cheap and full.
 
     Raises:
-        DataError: the file is missing, or has no such columns.
+        DataError: the file cannot be read, or is no table of numbers with such columns and enough
+            networks.
     """
     path = folder / TABLE
     try:
+        check_regular(path)
         table = pd.read_csv(path, usecols=["miou_quarter_size", "miou"])
+        if not np.isfinite(table.to_numpy(float)).all():
+            raise ValueError("a score is missing or not finite")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{path} cannot be read: {first_line(error)}") from None
+    if len(table) < max(NUMBERS):
+        raise DataError(f"{path} has {len(table)} networks, expected {max(NUMBERS)} or more")
     return table.rename(columns={"miou_quarter_size": "cheap", "miou": "full"})
 
 
@@ -60,7 +67,11 @@ def truth(table: pd.DataFrame) -> dict[str, float]:
 
 
 def measure(table: pd.DataFrame, num: int, num_draws: int) -> list[dict[str, Any]]:
-    """For each figure its coverage, mean estimate and mean width over draws of `num` networks."""
+    """For each figure its coverage, mean estimate and mean width over draws of `num` networks.
+
+    Raises:
+        DataError: no draw has a figure.
+    """
     true = truth(table)
     rng = np.random.default_rng(num)
     found = []
@@ -70,6 +81,8 @@ def measure(table: pd.DataFrame, num: int, num_draws: int) -> list[dict[str, Any
     figures = []
     for figure in FIGURES:
         known = [one for one in found if getattr(one, figure) is not None]
+        if not known:
+            raise DataError(f"{TABLE}: no draw of {num} has a {figure}: too many scores are equal")
         limits = np.array([getattr(one, f"{figure}_interval") for one in known])
         low, high = limits.T
         figures.append(

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.command import errors_in_words
-from nas_core.base.errors import SettingsError
+from nas_core.base.errors import DataError, SettingsError
 from nas_core.data.images import read_image, read_mask
 from nas_core.data.pictures import find_pictures
 from nas_core.deploy import int8, litert, onnx_int8, openvino_ir
@@ -41,10 +41,15 @@ def measure(camvid: Path, model: str, runs: int, part: int = 4) -> list[dict[str
         camvid: has train, val and valannot.
         runs: that the time is the median of.
         part: one of so many of val is scored, the first.
+
+    Raises:
+        DataError: val has too few images, or one of the files cannot be read.
     """
     torch.set_num_threads(1)
     segmenter, card = load_segmenter(find_weights(model))
     names = find_pictures([camvid / "val"])
+    if len(names) < part:
+        raise DataError(f"{camvid / 'val'}: {len(names)} images, expected {part} or more")
     names = names[: len(names) // part]
     images = [read_image(path) for path in names]
     num_classes = len(card.classes)

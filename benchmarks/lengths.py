@@ -25,13 +25,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import MAX_SEED, errors_in_words, kept
 from benchmarks.reliability import figures
 from nas_core.base.errors import SettingsError
-from nas_core.base.files import digest_of, read_json, write_json
+from nas_core.base.files import digest_of, write_json
 from nas_core.base.paths import artifacts_folder, prepared_folder
 from nas_core.base.seeds import derive_seed
-from nas_core.config import Settings, load_settings, project_dir
+from nas_core.config import Settings, check_distinct, load_settings, project_dir
 from nas_core.data.lengths import lengths
 from nas_core.data.prepared import PreparedData, prepare
 from nas_core.data.transforms import resized
@@ -89,8 +89,7 @@ def trained(
         seconds = sum(row["seconds"] for row in result.history)
         write_json(outcome, {"val_mean_iou": result.val.mean_iou, "seconds": seconds})
         checkpoint.unlink()
-    row: dict[str, float] = read_json(outcome)
-    return row
+    return kept(outcome, "val_mean_iou", "seconds")
 
 
 def _tell(row: dict[str, float]) -> None:
@@ -133,7 +132,7 @@ def proxy_runs(
                 seconds = sum(result.seconds.values())
                 rewards = {"reward": result.scores[-1], "val_reward": scored.reward}
                 write_json(path, {"id": name, "seed": seed, **rewards, "seconds": seconds})
-            rows.append(read_json(path))
+            rows.append(kept(path, "id", "seed", "reward", "val_reward", "seconds"))
     return rows
 
 
@@ -178,7 +177,9 @@ def measure(
 @errors_in_words
 def main(
     images: Annotated[list[int] | None, typer.Option(min=3, help="Again for more.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(min=0, help="Again for more.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, max=MAX_SEED, help="Again for more.")
+    ] = None,
     networks: Annotated[int, typer.Option(help="Random networks on the proxy; 0 or 4 up.")] = 8,
     architecture: Annotated[str, typer.Option(help="What is trained fully.")] = "arch0",
     profile: Annotated[str, typer.Option("--profile", "-p")] = "camvid",
@@ -190,8 +191,10 @@ def main(
     settings = load_settings(profile, overrides or [], root=root)
     if settings.train.splits != "train":
         raise SettingsError("train.splits: trainings are compared on val, so train without it")
-    if 0 < networks < 4:
+    if networks < 4 and networks != 0:
         raise SettingsError(f"--networks {networks}: give 4 or more, or 0 for none")
+    check_distinct("--images", images or ())
+    check_distinct("--seed", seed or ())
     _, genotype = find_architecture(architecture, {})
     rows = measure(
         settings,

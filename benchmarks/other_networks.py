@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from benchmarks.command import errors_in_words
 from flows.cli.sizes import image_size
-from nas_core.base.errors import SettingsError, some_of
+from nas_core.base.errors import SettingsError, first_line, some_of
 from nas_core.deploy.export import onnx_model, session
 from nas_core.deploy.shipping import find_weights
 from nas_core.deploy.turns import by_turns
@@ -65,7 +65,7 @@ def load_other(code: Sequence[Path], name: str) -> nn.Module:
     """A network of one of the checkouts, in eval mode.
 
     Raises:
-        SettingsError: they have no such file.
+        SettingsError: they have no such file, or another one than was expected.
     """
     paths = [folder / "model" / f"{name}.py" for folder in code]
     path = next((path for path in paths if path.is_file()), None)
@@ -81,8 +81,14 @@ def load_other(code: Sequence[Path], name: str) -> nn.Module:
     spec = importlib.util.spec_from_file_location(f"other_{name}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    network: nn.Module = getattr(module, name)(classes=NUM_CLASSES, **OTHERS[name])
+    try:
+        spec.loader.exec_module(module)
+        network: nn.Module = getattr(module, name)(classes=NUM_CLASSES, **OTHERS[name])
+    except (SyntaxError, ImportError, AttributeError, TypeError) as error:
+        raise SettingsError(
+            f"{path} cannot be used ({first_line(error)}): CODE must be a checkout as the help "
+            "describes it"
+        ) from None
     for parent in list(network.modules()):
         for key, child in parent.named_children():
             if isinstance(child, nn.MaxUnpool2d):

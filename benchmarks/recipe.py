@@ -26,11 +26,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import MAX_SEED, errors_in_words, kept
 from nas_core.base.errors import SettingsError
-from nas_core.base.files import digest_of, read_json, write_json
+from nas_core.base.files import digest_of, write_json
 from nas_core.base.paths import artifacts_folder, prepared_folder
-from nas_core.config import Settings, TrainSettings, load_settings, project_dir
+from nas_core.config import Settings, TrainSettings, check_distinct, load_settings, project_dir
 from nas_core.data.prepared import PreparedData, Split, pictures_of, prepare
 from nas_core.models.compute import Compute
 from nas_core.models.encoder import encoder_weights
@@ -101,6 +101,9 @@ def _label_shares(split: Split, num_classes: int) -> np.ndarray:
     return shares
 
 
+KEPT = ("val_mean_iou", "val_class_iou", "seconds")
+
+
 def score(
     settings: Settings,
     root: Path,
@@ -140,7 +143,7 @@ def score(
             },
         )
         (folder / "checkpoint.pt").unlink()
-    return {"variant": variant, "seed": seed, **read_json(outcome)}
+    return {"variant": variant, "seed": seed, **kept(outcome, *KEPT)}
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
@@ -168,7 +171,9 @@ def main(
         list[str] | None, typer.Option(help="Only this one. May be repeated.")
     ] = None,
     architecture: Annotated[str, typer.Option(help="What is trained.")] = "arch0",
-    seed: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, max=MAX_SEED, help="May be repeated.")
+    ] = None,
     hold_out: Annotated[
         str, typer.Option(help="Score images whose names begin with this; train on the others.")
     ] = "",
@@ -186,6 +191,8 @@ def main(
     chosen = variant or list(known)
     if unknown := [name for name in chosen if name not in known]:
         raise SettingsError(f"--variant {unknown[0]}: there are {', '.join(known)}")
+    check_distinct("--variant", chosen)
+    check_distinct("--seed", seed or ())
     data = prepare(settings.dataset, root, prepared_folder(root, settings))
     if hold_out:
         data = without(data, hold_out)

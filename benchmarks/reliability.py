@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import errors_in_words, kept
 from nas_core.analysis.rank_agreement import proxy_identity
 from nas_core.analysis.reliability import reliability
-from nas_core.base.files import digest_of, read_json, write_json
+from nas_core.base.files import digest_of, write_json
 from nas_core.base.paths import artifacts_folder, prepared_folder
 from nas_core.config import Settings, load_settings, project_dir
 from nas_core.data.prepared import PreparedData, Split, prepare
@@ -105,8 +105,7 @@ def _run(
         scored = evaluate(result.segmenter, val, task.num_classes, task.ignore_index)
         rewards = {"reward": result.scores[-1], "val_reward": scored.reward}
         write_json(path, {"id": genotype.id, "seed": seed, **rewards, "cpu_seconds": seconds})
-    row: dict[str, Any] = read_json(path)
-    return row
+    return kept(path, "id", "seed", "reward", "val_reward", "cpu_seconds")
 
 
 @errors_in_words

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
@@ -39,6 +40,7 @@ from rich.table import Table
 from benchmarks.command import errors_in_words
 from nas_core.analysis.comparison import PlannedSearch, plan_searches
 from nas_core.base.errors import RunError
+from nas_core.base.files import check_regular
 from nas_core.config import SearchSettings, load_settings, project_dir
 from nas_core.search.strategy import Result, make_strategy
 from nas_core.space.decisions import Decision, Space
@@ -105,22 +107,33 @@ def read_tables(folder: Path) -> dict[str, KnownSpace]:
         folder / "transnas_micro_segmentation.csv",
         lambda row: _micro_id([int(row[edge]) for edge in edges]),
     )
-    macro = _read(folder / "transnas_macro_segmentation.csv", lambda row: row["arch"])
+    macro = _read(folder / "transnas_macro_segmentation.csv", _macro_name)
     return {
         "micro": KnownSpace(MICRO, _micro_id, micro),
         "macro": KnownSpace(MACRO, _macro_id, macro),
     }
 
 
+def _macro_name(row: Mapping[str, str]) -> str:
+    if not re.fullmatch(r"\([1-4](, [1-4]){3,5}\)", row["arch"]):
+        raise ValueError(f"no macro network: {row['arch'][:80]}")
+    return row["arch"]
+
+
 def _read(path: Path, id_of: Callable[[dict[str, str]], str]) -> dict[str, float]:
     try:
+        check_regular(path)
         with path.open(newline="") as file:
             accuracy = {id_of(row): float(row["val_accuracy"]) for row in csv.DictReader(file)}
+        if not all(0 <= value <= 100 for value in accuracy.values()):
+            raise ValueError("an accuracy is no per cent")
+        if len(accuracy) > 1 and len({*accuracy.values()}) == 1:
+            raise ValueError("all accuracies are equal")
     except OSError as error:
         raise RunError(
             f"{path} cannot be read: {error.strerror}; name the folder of the tables by --tables"
         ) from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise RunError(f"{path} is no table of TransNAS-Bench-101: {error!r}") from None
     if len(accuracy) < NUM_NETWORKS:
         raise RunError(f"{path} has {len(accuracy)} networks, expected {NUM_NETWORKS} or more")

@@ -29,11 +29,19 @@ def main() -> None:
     parser.add_argument("--format", help="of the video, where it is a camera: v4l2, avfoundation")
     parser.add_argument("--frames", type=int, default=sys.maxsize, help="at most")
     given = parser.parse_args()
+    if given.frames < 1:
+        parser.error(f"argument --frames: {given.frames}: expected 1 or more")
+    if given.out.suffix != ".mp4" or not given.out.absolute().parent.is_dir():
+        parser.error(f"argument out: {given.out}: expected the path of an .mp4 file to write")
+    if given.out.exists() and Path(given.video).exists() and given.out.samefile(given.video):
+        parser.error(f"argument out: {given.out} is the video: it would be overwritten")
     try:
         predictor = Predictor.load(given.model)
         label_video(predictor, given.video, given.out, given.format, given.frames)
     except (NasError, OSError, av.FFmpegError) as error:
         sys.exit(f"error: {error}")
+    except ValueError as error:  # of an unknown --format
+        sys.exit(f"error: {given.video}: {error}")
 
 
 def label_video(predictor: Predictor, video: str, out: Path, kind: str | None, most: int) -> None:

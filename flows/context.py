@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from flows.servers.processes import mlflow_pages
 from nas_core.analysis.drawing import draw
-from nas_core.base.errors import SettingsError
+from nas_core.base.errors import RunError, SettingsError
 from nas_core.base.logs import Logger
-from nas_core.base.paths import prepared_folder, searches_folder
+from nas_core.base.paths import STAGES, prepared_folder, results_folder, searches_folder
 from nas_core.config import Section, Settings, load_settings
 from nas_core.data.prepared import PreparedData
 from nas_core.models.compute import Compute
@@ -67,14 +68,15 @@ class Context:
 
     @classmethod
     def check(cls, settings: Settings, root: Path, *, trains: bool = True) -> Context:
-        """Look up all that the settings refer to.
+        """Look up all that the settings refer to, and see that there is a place for the results.
 
         Args:
             trains: False where no network will be trained. Then encoder weights and architectures
                 are not looked up: a machine that has what DVC keeps may lack them.
 
         Raises:
-            NasError: a device, a file of weights, an architecture or a server is not there.
+            NasError: a device, a file of weights, an architecture or a server is not there, or
+                something lies where results go.
         """
         compute = Compute.from_settings(settings.compute)
         if trains:
@@ -84,6 +86,7 @@ class Context:
             context = cls(settings, root, compute, encoder_state, named)
         else:
             context = cls(settings, root, compute, None, {})
+        _check_results(settings, root)
         Tracker.check(tracking_uri(settings.tracking.uri, root), root)
         return context
 
@@ -152,3 +155,11 @@ class Context:
             **form_of(self.settings.network, self.data.num_classes),
             input_size=(self.data.height, self.data.width),
         )
+
+
+def _check_results(settings: Settings, root: Path) -> None:
+    """Raise a RunError where a file has the name of a folder that is written to at the end."""
+    places = [results_folder(root, settings, stage) for stage in STAGES]
+    for place in (places[0].parent, *places):
+        if lexists(place) and not place.is_dir():
+            raise RunError(f"{place} is no folder: move it away")

@@ -113,7 +113,10 @@ def verify(
     contexts = [Context.check(settings.model_copy(update={"seed": seed}), root) for seed in seeds]
     prepare_dataset(settings, root, settings.name)
     first = contexts[0]
-    tracker = first.tracker  # one that cannot be used is refused before any training
+    # What cannot be used is refused before any training.
+    tracker = first.tracker
+    for genotype in architectures.values():
+        count_looks(root, genotype.id, first.data.data_hash)
 
     models = _train_and_score(contexts, architectures)
 
@@ -174,7 +177,8 @@ def _train_and_score(
             record_test(context, folder, test)
             # Which may have been trained by another name.
             training = Training.read(folder / "training.json").model_copy(update={"label": label})
-            models[label].append(ScoredModel(folder.name, training, test, counts_by_image(folder)))
+            counts = counts_by_image(folder, test)
+            models[label].append(ScoredModel(folder.name, training, test, counts))
     return models
 
 

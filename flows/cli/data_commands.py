@@ -17,7 +17,14 @@ from rich.text import Text
 
 from flows.cli.model_commands import check_output
 from nas_core.base.errors import DataError, SettingsError, printable
-from nas_core.base.files import digest_of, read_text, resolved, write_atomically, write_bytes
+from nas_core.base.files import (
+    check_writable,
+    digest_of,
+    read_text,
+    resolved,
+    write_atomically,
+    write_bytes,
+)
 from nas_core.base.paths import artifacts_folder
 from nas_core.base.problems import in_words
 from nas_core.base.times import duration
@@ -96,7 +103,12 @@ def check(
     if profile is not None:
         if profile in profiles(root):
             raise SettingsError(f"the profile {profile} exists: choose another name")
-        load_settings(sections={"name": profile}, root=root)  # a name that is not valid is refused
+        try:
+            load_settings(sections={"name": profile}, root=root)  # a name that is not valid
+        except SettingsError as error:
+            said = str(error).removeprefix("params.yaml: name = ")
+            raise SettingsError(f"--profile {said}") from None
+        check_writable(target.parent, "a profile goes there: move away what is no folder")
     if picture is not None:
         check_output("--picture", picture, (".png", ".jpg"))
     if picture is not None and resolved(picture).is_relative_to(source):
@@ -107,6 +119,7 @@ def check(
     console.print(f"layout: {listing.layout}", soft_wrap=True, markup=False, highlight=False)
     meta_val = load_settings(root=root).search.meta_val
     checked = artifacts_folder(root) / "check"
+    check_writable(checked, "move away what is no folder, or make it writable")
     kept_in = checked / f"{source.name}-{digest_of(str(source))}.seen.json"
     with progress_bar(len(listing.samples)) as on_done:
         report = check_dataset(listing, meta_val, on_done, tile=cut, kept_in=kept_in)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import inspect
 import io
@@ -9,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -33,7 +35,7 @@ from flows.cli.places import (
     check_places,
 )
 from flows.cli.sizes import size_of_input
-from nas_core.base.errors import NasError, SettingsError, shown
+from nas_core.base.errors import NasError, SettingsError, first_line, shown
 from nas_core.base.files import distinct
 from nas_core.base.paths import results_folder
 from nas_core.base.problems import at_its_key
@@ -41,6 +43,7 @@ from nas_core.config import (
     DEFAULT_ENCODER,
     SECTIONS,
     NetworkSettings,
+    ProxySettings,
     Settings,
     check_distinct,
     check_once,
@@ -200,8 +203,9 @@ def fidelity(
     profile: Profile = "camvid",
     overrides: Overrides = None,
     num: Annotated[
-        int, typer.Option(min=4, max=10_000, help="Random architectures that are drawn.")
-    ] = 40,
+        int | None,
+        typer.Option(min=4, max=10_000, help="Random architectures that are drawn, else 40."),
+    ] = None,
     proxy_seeds: Annotated[
         int,
         typer.Option(
@@ -220,16 +224,20 @@ def fidelity(
     Trains each on the proxy task and fully. Stopped with Ctrl-C, the same command goes on.
     """
     settings = _settings(profile, overrides)
-    variants = [
-        load_settings(profile, [*(overrides or ()), *_proxy_changes(text)]).search.proxy
-        for text in proxy or ()
-    ]
+    if genotypes and num is not None:
+        raise SettingsError("--num is of random architectures: leave it out, or the names")
+    variants: list[ProxySettings] = []
+    for text in proxy or ():
+        changed = load_settings(profile, [*(overrides or ()), *_proxy_changes(text)]).search.proxy
+        if changed in (settings.search.proxy, *variants):
+            raise SettingsError(f"--proxy {text}: this proxy is tried already: leave it out")
+        variants.append(changed)
     for reference in genotypes or ():
         _find(reference)  # refuses before Prefect starts
     from flows.fidelity import nas_fidelity
 
     with _stoppable():
-        report = nas_fidelity(settings, genotypes or [], variants, num, proxy_seeds)
+        report = nas_fidelity(settings, genotypes or [], variants, num or 40, proxy_seeds)
     tables.print_fidelity(console, project_dir(), settings, report)
 
 
@@ -479,10 +487,22 @@ def main() -> None:
             f"{at_its_key(problem)}: correct it in the environment (PREFECT_...) or in Prefect's "
             "files of settings",
         )
-    except OSError as error:
-        if error.filename is None:
+    except ValueError as error:
+        said = first_line(error).removeprefix("Failed to load Prefect settings from ")
+        if not isinstance(error, tomllib.TOMLDecodeError) and said == first_line(error):
             raise
-        _fail("file", f"{os.fsdecode(error.filename)}: {error.strerror}")
+        _fail(
+            "Prefect's settings",
+            f"{said}: correct that file, prefect.toml, pyproject.toml or the profiles.toml that "
+            "PREFECT_PROFILES_PATH or PREFECT_HOME names",
+        )
+    except OSError as error:
+        if error.filename is not None:
+            _fail("file", f"{os.fsdecode(error.filename)}: {error.strerror}")
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.stdout = io.StringIO()  # Python writes once more at its end
+        _fail("output", f"it cannot be written: {error.strerror}")
 
 
 def _settings(profile: str, overrides: list[str] | None) -> Settings:

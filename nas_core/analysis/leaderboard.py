@@ -23,6 +23,8 @@ from nas_core.space.genotype import Genotype
 
 log = logging.getLogger(__name__)
 
+# pandas believes what a Parquet file says of its columns, and fails where that is damaged.
+UNREADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArrowException)
 METRICS = ("mean_iou", "frequency_weighted_iou", "mean_accuracy")
 COUNTS = ("rank", "candidate", "num_parameters", "macs")
 SEEDS = ("seeds", "failed_seeds")
@@ -106,8 +108,7 @@ def read_leaderboard(path: Path) -> pd.DataFrame:
     """
     try:
         table = pd.read_parquet(path)
-    # pandas believes what the file says of its columns, and fails where that is damaged.
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArrowException) as error:
+    except UNREADABLE as error:
         raise RunError(f"{path} cannot be read: {first_line(error)}") from None
     if missing := SHOWN - {*table.columns}:
         raise RunError(f"{path} lacks {', '.join(sorted(missing))}: run the stage search again")

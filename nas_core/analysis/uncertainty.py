@@ -5,7 +5,7 @@ All intervals hold 95 %.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Annotated
 
@@ -139,6 +139,25 @@ def mean_iou(counts: Floats) -> Floats:
 _COUNTS = ("hits", "truth", "predicted")
 COUNT_COLUMNS = ("image", "group", "class", *_COUNTS)
 """Of a table of pixels by image and class: those hit, of the class, and taken for it."""
+
+
+def check_counts(table: pd.DataFrame, class_iou: Mapping[str, float]) -> None:
+    """Raise a ValueError unless a table of `COUNT_COLUMNS` gives these scores of the whole split.
+
+    Args:
+        class_iou: by class, from 0 to 1, without those that the split lacks.
+    """
+    counts = table[[*_COUNTS]]
+    if not all(pd.api.types.is_integer_dtype(dtype) for dtype in counts.dtypes):
+        raise ValueError("its counts are no integers")
+    if (counts < 0).any(axis=None) or (counts["hits"] > counts["truth"]).any():
+        raise ValueError("its counts are none of pixels")
+    totals = counts.astype(float).groupby(table["class"]).sum()
+    totals = totals[totals["truth"] > 0]
+    found = totals["hits"] / (totals["truth"] + totals["predicted"] - totals["hits"])
+    known = pd.Series(class_iou, dtype=float).reindex(found.index)
+    if len(known) < len(class_iou) or not np.allclose(found, known):
+        raise ValueError("its counts do not give the scores of test.json")
 
 
 def resampled_mean_iou(tables: Sequence[pd.DataFrame], *, seed: int) -> Floats | None:

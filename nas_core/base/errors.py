@@ -97,6 +97,10 @@ def some_of(known: Iterable[str], most: int = 12) -> str:
 
 
 def first_line(error: BaseException | str, most: int = 200) -> str:
-    """The beginning of another program's message, to be part of one of ours."""
-    lines = str(error).strip().splitlines()
+    """The beginning of another program's message, to be part of one of ours.
+
+    Of an error of the system the reason alone: our messages name the file themselves.
+    """
+    reason = error.strerror if isinstance(error, OSError) else None
+    lines = str(reason or error).strip().splitlines()
     return lines[0][:most] if lines else type(error).__name__

@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os.path import lexists
 from pathlib import Path
 
 from nas_core.base.closing import Closing
@@ -61,7 +62,9 @@ class RunLock(Closing):
                 f"{folder} is in use by {holder}: wait for it to end, or end it"
             ) from None
         except OSError as error:
-            raise RunError(f"{folder} cannot be written: {error.strerror}") from None
+            # What takes the place of the lock file is hidden, and not seen in the folder.
+            path = folder / LOCK_FILE if lexists(folder / LOCK_FILE) else folder
+            raise RunError(f"{path} cannot be written: {error.strerror}") from None
 
     def close(self) -> None:
         self._file.truncate(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import lexists
 from pathlib import Path
 
 from nas_core.base.errors import RunError
@@ -21,7 +22,7 @@ def artifacts_folder(root: Path) -> Path:
 
 def prepared_folder(root: Path, settings: Settings) -> Path:
     """The decoded dataset."""
-    return artifacts_folder(root) / "prepared" / settings.name
+    return _folder(artifacts_folder(root) / "prepared") / settings.name
 
 
 def searches_folder(root: Path) -> Path:
@@ -36,12 +37,16 @@ def trainings_folder(root: Path) -> Path:
 
 def fidelity_folder(root: Path) -> Path:
     """One folder a setting of the proxy, with what it gave each architecture."""
-    return artifacts_folder(root) / "fidelity"
+    return _folder(artifacts_folder(root) / "fidelity")
 
 
 def looks_file(root: Path) -> Path:
     """A line for each time that a network was run on a test split."""
     return artifacts_folder(root) / "test_looks.jsonl"
+
+
+STAGES = ("search", "train", "evaluate", "compare", "fidelity", "verify")
+"""What has a `results_folder`."""
 
 
 def results_folder(root: Path, settings: Settings, stage: str) -> Path:
@@ -70,6 +75,6 @@ def shipped_models(root: Path | None) -> dict[str, Path]:
 
 
 def _folder(path: Path) -> Path:
-    if path.exists() and not path.is_dir():
+    if lexists(path) and not path.is_dir():
         raise RunError(f"{path} is no folder: move it away")
     return path

@@ -72,8 +72,10 @@ def check_container(content: bytes, name: str) -> None:
 
 
 def check_pixels(width: int, height: int, name: str) -> None:
-    """Raise a DataError unless a picture of this size is small enough to be decoded."""
-    if not 0 < width * height <= MAX_PIXELS:
+    """Raise a DataError unless a picture of this size has pixels, and few enough to be decoded."""
+    if not width * height:
+        raise DataError(f"{name}: {width}x{height}: an image without pixels")
+    if width * height > MAX_PIXELS:
         raise DataError(
             f"{name}: {width}x{height} pixels; at most {MAX_PIXELS} are accepted: "
             "scale it down or cut it up"

@@ -28,7 +28,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from nas_core.base.code import PREPARING, code_digest
 from nas_core.base.errors import DataError
-from nas_core.base.files import digest_of, file_digest, inside, read_limited, replacing, write_json
+from nas_core.base.files import (
+    check_regular,
+    digest_of,
+    file_digest,
+    inside,
+    read_limited,
+    replacing,
+    write_json,
+)
 from nas_core.base.locks import exclusive
 from nas_core.base.logs import Logger
 from nas_core.config import DatasetSettings, TileSettings
@@ -321,6 +329,7 @@ def _open_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """Map an array. Copy on write: torch takes it without a copy, and the file never changes."""
     try:
         inside(path.parent, path.name)  # a link would lead to another file
+        check_regular(path)
         array = np.lib.format.open_memmap(path, mode="c")
     except _DAMAGED:
         raise _not_prepared(path.parent, f"has a damaged {path.name}") from None

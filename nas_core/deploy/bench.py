@@ -16,8 +16,8 @@ import torch
 
 from nas_core.base.errors import SettingsError, WeightsError, first_line
 from nas_core.base.files import check_regular
-from nas_core.deploy.export import NOT_ONNX, Runtime, input_size, onnx_model
-from nas_core.deploy.measure import NUM_RUNS, NUM_WARM_UPS
+from nas_core.deploy.export import Runtime, input_size, onnx_model
+from nas_core.deploy.measure import NOT_ONNX, NUM_RUNS, NUM_WARM_UPS
 from nas_core.deploy.memory import peak_megabytes
 from nas_core.deploy.runtimes import EXPORTS, WEIGHTS, PyTorchSession, open_runtime
 from nas_core.deploy.turns import by_turns
@@ -148,12 +148,13 @@ def _exported(
         for size in sizes if fixed is None else [fixed]:
             _try(runtime, size, num_classes)
     except OSError as error:
-        raise WeightsError(f"--file {path} cannot be read: {error.strerror}") from None
+        where = f" ({error.filename})" if path.suffix == ".xml" and error.filename else ""
+        raise WeightsError(f"--file {path} cannot be read: {error.strerror}{where}") from None
     except (RuntimeError, ValueError, LookupError, *NOT_ONNX) as error:
         *others, last = EXPORTS
         raise WeightsError(
             f"--file {path} is no file of nas export ({', '.join(others)} or {last}): "
-            f"{first_line(error)}"
+            f"{_reason(error)}"
         ) from None
     if fixed is not None and fixed not in sizes:
         height, width = fixed
@@ -161,6 +162,14 @@ def _exported(
             f"--file {path} takes images of {width}x{height} alone: add --size {width}x{height}"
         )
     return _Backend(path, runtime, fixed)
+
+
+def _reason(error: Exception) -> str:
+    """OpenVINO begins with places in its source, each in a line, and ends with what is wrong."""
+    text = str(error).strip()
+    if text.startswith("Exception from "):
+        text = text.rpartition("\n")[2]
+    return first_line(text or error)
 
 
 def _try(runtime: Runtime, size: tuple[int, int], num_classes: int) -> None:

@@ -13,15 +13,6 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
-from onnxruntime.capi.onnxruntime_pybind11_state import (
-    Fail,
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-)
-from onnxruntime.capi.onnxruntime_pybind11_state import (
-    NotImplemented as NotImplementedByRuntime,
-)
 from PIL import Image
 
 from nas_core.base.errors import RunError
@@ -38,8 +29,6 @@ from nas_core.models.segmenter import Segmenter, most_likely
 
 MAX_LOGIT_DIFFERENCE = 1e-3
 MAX_LABEL_SHARE = 1e-3
-# What ONNX Runtime raises for files that it cannot take; their base is Exception.
-NOT_ONNX = (InvalidArgument, InvalidGraph, InvalidProtobuf, Fail, NotImplementedByRuntime)
 _SYNTHETIC_SIZES = ((2, 120, 160), (1, 97, 131))
 
 

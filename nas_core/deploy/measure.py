@@ -8,10 +8,31 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NoSuchFile,
+)
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    NotImplemented as NotImplementedByRuntime,
+)
+
+# What ONNX Runtime raises for files that it cannot take; their base is Exception.
+NOT_ONNX = (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NoSuchFile,
+    NotImplementedByRuntime,
+)
 
 NUM_WARM_UPS = 3
 NUM_RUNS = 15
@@ -25,9 +46,15 @@ def session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
 
 
 def median_milliseconds(path: str, threads: int) -> float:
-    """For one image of the size that the model takes alone, after a warm-up."""
+    """For one image of the size that the model takes alone, after a warm-up.
+
+    Raises:
+        ValueError: it takes no image of one size alone. For what is no model, see `NOT_ONNX`.
+    """
     runtime = session(path, threads)
     (image,) = runtime.get_inputs()
+    if not all(isinstance(side, int) for side in image.shape):
+        raise ValueError("it takes images of any size; write it with nas export --size")
     noise = np.random.default_rng(0).standard_normal(image.shape, np.float32)
     seconds = []
     for _ in range(NUM_WARM_UPS + NUM_RUNS):
@@ -42,7 +69,12 @@ def main() -> None:
     parser.add_argument("model", help="An ONNX file of one input, of a fixed size.")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads.")
     arguments = parser.parse_args()
-    print(median_milliseconds(arguments.model, arguments.threads))
+    if arguments.threads < 1:
+        parser.error(f"argument --threads: {arguments.threads}: expected 1 or more")
+    try:
+        print(median_milliseconds(arguments.model, arguments.threads))
+    except (ValueError, *NOT_ONNX) as error:
+        sys.exit(f"error: {arguments.model}: {error}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nas_core.base.files import check_regular
 from nas_core.deploy.export import Runtime, session
 from nas_core.deploy.litert import LiteRtSession, check_runtime
 from nas_core.deploy.openvino_ir import OpenVinoSession, check_packages
@@ -75,8 +76,9 @@ def _check_ir(path: Path) -> None:
     """Raises ValueError where it is no OpenVINO IR: other readers of OpenVINO would try it, aloud.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it or the file of its weights cannot be read.
     """
+    check_regular(path.with_suffix(".bin"))
     with path.open("rb") as file:
         beginning = file.read(2**10)
     if not re.match(rb"\s*(<\?xml[^>]*\?>)?\s*<net\s[^>]*version=", beginning):

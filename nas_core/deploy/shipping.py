@@ -180,6 +180,11 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
             "or address, not its text"
         )
     weights = training / TRAINED
+    if not (training / "training.json").is_file():
+        raise RunError(
+            f"{training} is no finished training: give a folder of artifacts/trainings that has "
+            "a training.json"
+        )
     record = Training.read(training / "training.json")
     test_file = training / "test.json"
     test = FinalScores.read(test_file) if lexists(test_file) else None

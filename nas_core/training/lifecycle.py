@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from nas_core.analysis.leaderboard import UNREADABLE
 from nas_core.analysis.pictures import (
     Shown,
     choose_images,
@@ -27,9 +28,9 @@ from nas_core.analysis.pictures import (
     confusion_picture,
     contact_sheet,
 )
-from nas_core.analysis.uncertainty import COUNT_COLUMNS
+from nas_core.analysis.uncertainty import COUNT_COLUMNS, check_counts
 from nas_core.base.errors import RunError, first_line
-from nas_core.base.files import write_atomically, write_bytes, write_json
+from nas_core.base.files import check_regular, write_atomically, write_bytes, write_json
 from nas_core.base.locks import RunLock, exclusive
 from nas_core.base.logs import Logger
 from nas_core.base.paths import prepared_folder, trainings_folder
@@ -280,19 +281,25 @@ def evaluation_files(folder: Path) -> list[Path]:
     return [folder / CONFUSION_FILE, folder / COUNTS_FILE, *pictures]
 
 
-def counts_by_image(folder: Path) -> pd.DataFrame:
+def counts_by_image(folder: Path, scores: FinalScores) -> pd.DataFrame:
     """The counts that the evaluation of a training left, see `resampled_mean_iou`.
 
+    Args:
+        scores: what it left in test.json.
+
     Raises:
-        RunError: the file is missing or damaged.
+        RunError: the file is missing or damaged, or is not what the scores were computed from.
     """
     path = folder / COUNTS_FILE
     try:
-        return pd.read_parquet(path, columns=[*COUNT_COLUMNS])
-    except (OSError, ValueError) as error:
+        check_regular(path)
+        counts = pd.read_parquet(path, columns=[*COUNT_COLUMNS])
+        check_counts(counts, scores.class_iou)
+    except UNREADABLE as error:
         raise RunError(
             f"{path} cannot be read ({first_line(error)}): delete it to test again"
         ) from None
+    return counts
 
 
 @dataclass(frozen=True)

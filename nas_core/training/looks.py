@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from nas_core.base.documents import Document
 from nas_core.base.errors import RunError
-from nas_core.base.files import append_line
+from nas_core.base.files import MAX_JSON, append_line, read_limited
 from nas_core.base.locks import exclusive
 from nas_core.base.paths import looks_file
 
@@ -42,13 +42,13 @@ def note_look(root: Path, look: Look) -> None:
     """Append a look; it is on the disk when this returns.
 
     Raises:
-        RunError: the disk does not take it.
+        RunError: the file cannot be read, or the disk does not take it.
     """
     path = looks_file(root)
     line = json.dumps(look.model_dump()).encode() + b"\n"
     with exclusive(path):
         # A line that a crash cut short goes.
-        size = path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
+        size = _content(path).rfind(b"\n") + 1
         append_line(path, size, line)
 
 
@@ -56,16 +56,14 @@ def count_looks(root: Path, architecture: str, data_hash: str) -> int:
     """How often networks of an architecture were run on the test split of a data set.
 
     Raises:
-        RunError: a line of the file is no look.
+        RunError: the file cannot be read, or a line of it is no look.
     """
     looks = _read(looks_file(root))
     return sum((look.architecture, look.data_hash) == (architecture, data_hash) for look in looks)
 
 
 def _read(path: Path) -> list[Look]:
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]  # the last is empty, or cut short
+    lines = _content(path).split(b"\n")[:-1]  # the last is empty, or cut short
     looks = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -76,3 +74,15 @@ def _read(path: Path) -> list[Look]:
                 "remove that line"
             ) from None
     return looks
+
+
+def _content(path: Path) -> bytes:
+    """Nothing where there is no file: then nobody has looked yet."""
+    try:
+        return read_limited(path, MAX_JSON)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be read ({error.strerror}): restore the file from a copy"
+        ) from None

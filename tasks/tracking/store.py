@@ -60,11 +60,19 @@ def tracking_uri(setting: str, root: Path) -> str:
     The path of an SQLite file becomes absolute; a relative one starts at `root`.
 
     Raises:
-        ServiceError: the URI is malformed, or MLflow could not load a model from this folder.
+        ServiceError: the URI, or that of `MLFLOW_REGISTRY_URI`, is malformed, or MLflow could not
+            load a model from this folder.
     """
     uri = setting or os.environ.get("MLFLOW_TRACKING_URI", "")
-    if uri:
-        _check_form(uri)
+    # MLflow looks at its registry when a model is trained, which is after hours.
+    registry = os.environ.get("MLFLOW_REGISTRY_URI", "")
+    place = "tracking.uri" if setting else "MLFLOW_TRACKING_URI"
+    for name, given in ((place, uri), ("MLFLOW_REGISTRY_URI", registry)):
+        try:
+            if given:
+                _check_form(given)
+        except ServiceError as error:
+            raise ServiceError(f"{name}: {error}") from None
     if artifact_location(uri, root) and (encoded := encoded_part(str(root.absolute()))):
         raise ServiceError(
             f"the project's folder {root.absolute()} holds {encoded}, which MLflow reads as "

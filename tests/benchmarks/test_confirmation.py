@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.confirmation import compare, measure, play
+from benchmarks.confirmation import compare, main, measure, play
 from nas_core.search.racing import Race
 
 RACE = Race(candidates=8, max_seeds=4, top=3)
@@ -29,3 +29,8 @@ def test_a_row_for_each_case() -> None:
     rows = measure(list(QUALITIES), 2, {32: RACE, 100: RACE})
     assert len(rows) == 8 and {row["drawn_from"] for row in rows} == {"all", "better half"}
     assert all(row["without"] <= 0 and row["with_race"] <= 0 for row in rows)
+
+
+def test_without_a_race_there_is_nothing_to_measure() -> None:
+    with pytest.raises(SystemExit, match=r"search\.confirm\.candidates = 2: 3 are chosen"):
+        main(overrides=["search.confirm.candidates=2"])

@@ -1,6 +1,7 @@
 """The coverage of the intervals, on a made-up table and on a few draws of the real one."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from benchmarks.coverage import FIGURES, TABLE, measure, read_table, truth
 from nas_core.base.errors import DataError
 
 ROOT = Path(__file__).parents[2]
+HEADER = "miou_quarter_size,miou"
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +55,32 @@ def test_the_command_prints_each_figure(folder: Path) -> None:
 def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"{TABLE} cannot be read"):
         read_table(tmp_path)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (f"{HEADER}\n", "has 0 networks, expected 40 or more"),
+        (f"{HEADER}\n" + "0.1,0.2\n" * 39, "has 39 networks"),
+        (f"{HEADER}\n" + "high,0.2\n" * 40, "cannot be read: could not convert"),
+        (f"{HEADER}\n" + "0.1,\n" * 40, "cannot be read: a score is missing or not finite"),
+        (f"{HEADER}\n" + "inf,0.2\n" * 40, "cannot be read: a score is missing or not finite"),
+        (None, "cannot be read: .*not a regular file"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_named(
+    tmp_path: Path, content: str | None, problem: str
+) -> None:
+    if content is None:
+        os.mkfifo(tmp_path / TABLE)
+    else:
+        (tmp_path / TABLE).write_text(content)
+    with pytest.raises(DataError, match=f"{TABLE} {problem}"):
+        read_table(tmp_path)
+
+
+def test_scores_that_are_all_equal_have_no_figures(tmp_path: Path) -> None:
+    (tmp_path / TABLE).write_text(f"{HEADER}\n" + "0.1,0.2\n" * 40)
+    with pytest.raises(DataError, match="no draw of 14 has a kendall_tau"):
+        measure(read_table(tmp_path), 14, 2)

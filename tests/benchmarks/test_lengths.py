@@ -56,3 +56,19 @@ def test_a_subset_is_drawn_by_its_seed_and_has_the_lengths_of_its_size(
     assert parts[0].content_hash == parts[1].content_hash != parts[2].content_hash
     assert lengths.by_rule(settings, "epochs", parts[0]) is settings
     assert lengths.by_rule(settings, "steps", parts[0]).train.epochs == 1350
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--networks", "-4"], "--networks -4: give 4 or more"),
+        (["--images", "6", "--images", "6"], "--images 6 is given twice"),
+        (["--seed", "2147483648"], "--seed"),
+    ],
+)
+def test_what_is_given_twice_or_is_no_number(
+    small: list[str], options: list[str], said: str
+) -> None:
+    result = CliRunner().invoke(APP, [*small, *options])
+    assert result.exit_code != 0
+    assert said in result.output + str(result.exception)

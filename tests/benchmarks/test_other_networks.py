@@ -43,3 +43,22 @@ def test_unpooling_is_torchs() -> None:
     pooled, indices = nn.functional.max_pool2d(features, 2, return_indices=True)
     expected = nn.MaxUnpool2d(2)(pooled, indices)
     torch.testing.assert_close(other_networks.Unpool()(pooled, indices), expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def (", "invalid syntax"),
+        ("import nosuchpackage", "No module named 'nosuchpackage'"),
+        ("", "has no attribute 'Tiny'"),
+        ("def Tiny(): pass", "unexpected keyword argument"),
+    ],
+)
+def test_another_checkout_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    monkeypatch.setattr(other_networks, "OTHERS", {"Tiny": {}})
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "Tiny.py").write_text(text)
+    with pytest.raises(SettingsError, match=rf"Tiny\.py cannot be used \(.*{said}.*must be a"):
+        other_networks.load_other([tmp_path], "Tiny")

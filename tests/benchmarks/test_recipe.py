@@ -63,3 +63,17 @@ def test_an_unknown_variant(small: list[str]) -> None:
     result = CliRunner().invoke(APP, [*small, "--variant", "better"])
     assert result.exit_code == 1
     assert "--variant better: there are recipe, no class weighting" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--variant", "recipe", "--variant", "recipe"], "--variant recipe is given twice"),
+        (["--seed", "1", "--seed", "1"], "--seed 1 is given twice"),
+        (["--seed", "-1"], "--seed"),
+    ],
+)
+def test_what_is_given_twice_or_is_no_seed(small: list[str], options: list[str], said: str) -> None:
+    result = CliRunner().invoke(APP, [*small, *options])
+    assert result.exit_code != 0
+    assert said in result.output + str(result.exception)

@@ -3,6 +3,8 @@
 import csv
 import itertools
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -131,3 +133,25 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("accuracy", ["nan", "101", "\0" + "1" * 200_000, None])
+def test_a_table_that_cannot_be_used_is_named(
+    folder: Path, tmp_path: Path, accuracy: str | None
+) -> None:
+    path = tmp_path / MICRO_FILE
+    if accuracy is None:
+        os.mkfifo(path)
+    else:
+        path.write_text((folder / MICRO_FILE).read_text() + f"0,0,0,0,0,0,{accuracy}\n")
+    with pytest.raises(RunError, match=MICRO_FILE):
+        read_tables(tmp_path)
+
+
+def test_a_macro_network_that_is_none_is_named(folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / MICRO_FILE, tmp_path)
+    for arch in ("(1, 1, 1)", "(1, 1, 1, 5)", "1111", ""):
+        (tmp_path / MACRO_FILE).write_text(f'arch,val_accuracy\n"{arch}",1\n')
+        with pytest.raises(RunError, match=rf"{MACRO_FILE} is no table .*no macro network"):
+            read_tables(tmp_path)

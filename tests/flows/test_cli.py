@@ -1,5 +1,7 @@
 """What people type, and what they get back."""
 
+import errno
+import io
 import json
 import os
 import shutil
@@ -22,7 +24,13 @@ import pytest
 import yaml
 from PIL import Image
 from prefect import flow
-from prefect.settings import PREFECT_API_URL, Settings, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_PROFILES_PATH,
+    Settings,
+    load_profiles,
+    temporary_settings,
+)
 
 from flows.cli import main as cli
 from flows.cli import overview
@@ -497,6 +505,25 @@ def test_settings_of_prefect_that_are_not_valid_are_a_message(
     assert "Traceback" not in err + out and len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["prefect.toml", "profiles.toml"])
+def test_files_of_prefects_settings_that_are_no_toml_are_a_message(
+    nas: Nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text("[[")
+
+    def load() -> None:  # as Prefect does when it is imported first
+        if name == "prefect.toml":
+            Settings()
+        with temporary_settings({PREFECT_PROFILES_PATH: tmp_path / name}):
+            load_profiles()
+
+    monkeypatch.setattr("flows.cli.main.app", load)
+    code, out, err = nas()
+    assert code == 1 and "error: Prefect's settings: " in err and name in err
+    assert "Traceback" not in err + out and len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"templates": 3}', "null", "\x00"])
 def test_a_malformed_genotype_file_is_named(nas: Nas, tmp_path: Path, content: str) -> None:
     path = tmp_path / "bad.json"
@@ -509,6 +536,23 @@ def test_a_malformed_genotype_file_is_named(nas: Nas, tmp_path: Path, content: s
 def test_bad_usage_shows_the_usage(nas: Nas, arguments: list[str]) -> None:
     code, _, err = nas(*arguments)
     assert code == 2 and "Usage" in err
+
+
+class FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("arguments", [["--json"], []])
+def test_an_output_that_takes_no_more_is_a_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["nas", "describe", "arch0", *arguments])
+    monkeypatch.setattr(sys, "stdout", FullDisk())
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert "output: it cannot be written: No space left on device" in capsys.readouterr().err
 
 
 def test_the_version_is_the_projects(nas: Nas) -> None:

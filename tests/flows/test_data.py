@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from flows.cli.main import app
-from nas_core.base.errors import DataError, SettingsError
+from nas_core.base.errors import DataError, RunError, SettingsError
 from nas_core.config import SyntheticSettings, load_settings
 from nas_core.data import lettering
 from nas_core.data.folder import list_dataset
@@ -113,7 +113,18 @@ def test_a_profile_is_not_overwritten_and_its_name_is_checked(project: Path) -> 
         done = check(project / "data/leaves", "--profile", name)
         assert isinstance(done.exception, SettingsError)
         assert message in str(done.exception)
+        assert "params.yaml: name" not in str(done.exception)
     assert not (project / "artifacts").exists()
+
+
+def test_a_file_where_the_check_writes_is_refused_before_images_are_read(project: Path) -> None:
+    (project / "artifacts").mkdir()
+    for place in (project / "profiles", project / "artifacts" / "check"):
+        place.write_text("")
+        done = check(project / "data/leaves", "--profile", "leaves")
+        assert isinstance(done.exception, RunError) and str(place) in str(done.exception)
+        assert "classes" not in done.output
+        place.unlink()
 
 
 def test_what_keeps_a_search_from_running_is_an_error(project: Path) -> None:

@@ -28,6 +28,7 @@ from nas_core.models.encoder import Encoder
 from nas_core.search.journal import Header, Journal, Record
 from nas_core.search.sampling import sample_architectures
 from nas_core.space.decisions import sample
+from tests.command_line import run_nas
 from tests.tiny import tiny
 
 # An image of train is its own group.
@@ -278,6 +279,51 @@ def test_bad_input_is_refused_before_any_work(
     with pytest.raises(error, match=message):
         nas_fidelity(load_settings(overrides=overrides), references, **options)
     assert not outcomes(project) and not (project / "artifacts" / "prepared").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["arch0", "--num", "40"], "--num is of random architectures: leave it out"),
+        (["--proxy", "height=40"], "--proxy height=40: this proxy is tried already"),
+        (["--proxy", "width=32", "--proxy", "width=32"], "--proxy width=32: this proxy is tried"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    code, _, err = run_nas(monkeypatch, capsys, "fidelity", *arguments)
+    assert code == 1 and message in err
+    assert not outcomes(project)
+
+
+def test_what_is_kept_of_another_training_is_named(
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(whole, again)
+    kept = again / next(path for path in outcomes(again) if path.parts[1] == "fidelity")
+    other = next(path for path in kept.parent.glob("[!i]*.json") if path != kept)
+    shutil.copyfile(other, kept)
+    monkeypatch.setenv("NAS_PROJECT_DIR", str(again))
+    code, _, err = run_nas(monkeypatch, capsys, "fidelity", *ARGUMENTS)
+    assert code == 1 and f"{kept.name} is of another training: delete it" in err
+
+
+def test_a_file_where_results_go_is_refused_before_any_work(project: Path) -> None:
+    place = project / "artifacts" / "results" / "tiny" / "fidelity"
+    place.parent.mkdir(parents=True)
+    place.write_text("")
+    with pytest.raises(RunError, match="fidelity is no folder: move it away"):
+        nas_fidelity(load_settings(), num=4)
+    assert not outcomes(project)
 
 
 def test_a_training_that_fails_is_named(project: Path) -> None:

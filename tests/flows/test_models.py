@@ -1,6 +1,8 @@
 """Shipping, predicting, exporting and timing from the command line."""
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -253,10 +255,18 @@ def test_export_and_bench(nas: Nas, project: Path, training: Path) -> None:
     assert [row["backend"] for row in rows if row["height"] == 32][2:] == [str(path), str(exported)]
     assert [row["backend"] for row in rows if row["height"] == 64][2:] == [str(path)]
     (project / "bad.onnx").write_text("no model")
+    cut, lonely, piped = (
+        Path(shutil.copy(exported, project / f"{name}.xml")) for name in ("cut", "lonely", "piped")
+    )
+    cut.with_suffix(".bin").write_bytes(bytes(100))
+    os.mkfifo(piped.with_suffix(".bin"))
     for file, message in (
         (exported, "takes images of 64x32 alone: add --size 64x32"),
         (project / "bad.onnx", "is no file of nas export"),
         (project / "images", "cannot be read"),
+        (cut, "Incorrect weights in bin file"),
+        (lonely, "cannot be read: No such file or directory (" + str(project / "lonely.bin")),
+        (piped, "cannot be read: not a regular file"),
     ):
         code, _, err = nas("bench", training, "--size", "64x64", "--file", file)
         assert code == 1 and message in err.replace("\n", " ") and "Traceback" not in err
@@ -360,7 +370,7 @@ def test_label_ids_for_the_server_of_cityscapes(nas: Nas, project: Path) -> None
             r"the licence 'caf\udce9' is no line of text",
         ),
         (["ship", "T", "a", "--data-licence", "x" * 1001], "the licence has 1,001 characters"),
-        (["ship", "images", "a", "--data-licence", "x"], "training.json cannot be read"),
+        (["ship", "images", "a", "--data-licence", "x"], "is no finished training"),
     ],
 )
 def test_bad_input_is_a_message(

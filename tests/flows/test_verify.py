@@ -24,7 +24,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.cli import main as cli
 from flows.verify import nas_verify
-from nas_core.base.errors import GenotypeError, NasError, SettingsError, WeightsError
+from nas_core.base.errors import GenotypeError, NasError, RunError, SettingsError, WeightsError
+from nas_core.base.paths import looks_file
 from nas_core.config import DatasetSettings, EncoderSettings, SyntheticSettings, TrainSettings
 from nas_core.data.camvid import CLASSES
 from nas_core.data.synthetic import draw_dataset
@@ -312,6 +313,13 @@ def test_one_network_by_two_names_is_refused(project: Path) -> None:
     path.write_text(json.dumps(ARCHITECTURES["arch1"].to_dict()))
     with pytest.raises(SettingsError, match=r"same\.json is the same network as arch1"):
         nas_verify(architectures=("arch1", str(path)))
+    assert not outcomes(project)
+
+
+def test_looks_that_cannot_be_read_are_refused_before_any_work(project: Path) -> None:
+    looks_file(project).mkdir(parents=True)
+    with pytest.raises(RunError, match=r"test_looks\.jsonl cannot be read"):
+        nas_verify(architectures=("arch1",))
     assert not outcomes(project)
 
 

@@ -1,5 +1,6 @@
 """The scripts of examples/, as a reader runs them."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,35 @@ def test_a_video_that_is_none_leaves_nothing(tmp_path: Path) -> None:
     said = label("arch0-camvid", tmp_path / "text.mp4", out)
     assert said.returncode == 1 and "text.mp4" in said.stderr and not out.exists()
     assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["street.mp4", "street.mp4"], "it would be overwritten"),
+        (["street.mp4", "link.mp4"], "it would be overwritten"),
+        (["street.mp4", "out.gif"], "expected the path of an .mp4 file"),
+        (["street.mp4", "nowhere/out.mp4"], "expected the path of an .mp4 file"),
+        (["street.mp4", "out.mp4", "--frames", "-1"], "expected 1 or more"),
+        (["street.mp4", "out.mp4", "--format", "nix"], "street.mp4: no container format 'nix'"),
+    ],
+)
+def test_what_a_video_cannot_be_written_with(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("street.mp4").write_text("a video")
+    Path("link.mp4").symlink_to("street.mp4")
+    monkeypatch.setattr(sys, "argv", ["label_video.py", "arch0-camvid", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "examples" / "label_video.py"), run_name="__main__")
+    assert ended.value.code != 0
+    assert said in str(ended.value.code) + capsys.readouterr().err
+    assert Path("street.mp4").read_text() == "a video" and not Path("out.mp4").exists()
 
 
 def label(*arguments: object) -> "subprocess.CompletedProcess[str]":

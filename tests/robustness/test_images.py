@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from nas_core.base.errors import DataError
 from nas_core.data import camvid, cityscapes
 from nas_core.data.containers import MAX_BYTES
 from nas_core.data.description import Description
@@ -156,6 +157,12 @@ BAD_PICTURES: dict[str, tuple[str, bytes]] = {
         picture("PNG", "L", save_all=True, append_images=[Image.new("L", (40, 30))]),
     ),
 }
+
+
+def test_an_image_without_pixels_is_not_too_large() -> None:
+    for name in ("no width", "no height"):
+        with pytest.raises(DataError, match="an image without pixels"):
+            decode_image(BAD_PNG[name], "a.png")
 
 
 @pytest.mark.parametrize("name", BAD_PNG)

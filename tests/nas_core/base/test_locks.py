@@ -62,6 +62,9 @@ def test_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="run cannot be written"):
         RunLock(tmp_path / "file" / "run")
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(RunError, match=r"\.lock cannot be written: Is a directory"):
+        RunLock(tmp_path)
 
 
 def test_exclusive_lets_one_thread_in_at_a_time(tmp_path: Path) -> None:

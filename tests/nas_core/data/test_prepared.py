@@ -167,6 +167,10 @@ def test_arrays_of_another_shape_or_type_are_refused(make_dataset: Callable[[], 
     (folder / "val_masks.npy").write_bytes(b"")
     with pytest.raises(DataError, match=r"damaged val_masks\.npy"):
         PreparedData.open(folder)
+    (folder / "val_masks.npy").unlink()
+    os.mkfifo(folder / "val_masks.npy")
+    with pytest.raises(DataError, match=r"has no readable val_masks\.npy"):
+        PreparedData.open(folder)
 
 
 def test_nothing_prepared_says_what_to_do(tmp_path: Path) -> None:

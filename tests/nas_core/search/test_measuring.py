@@ -2,16 +2,19 @@
 
 import os
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
 import onnx
 import psutil
 import pytest
+from onnx import TensorProto, helper
 
 from nas_core.base.errors import RunError, SettingsError
 from nas_core.base.seeds import seeded
 from nas_core.config import LatencySettings
+from nas_core.deploy import measure
 from nas_core.deploy.export import onnx_model
 from nas_core.deploy.shipping import find_weights
 from nas_core.models.checkpoint import load_segmenter
@@ -134,3 +137,39 @@ def test_what_can_be_run_is_not_refused(tmp_path: Path) -> None:
     check_latency(LatencySettings(), tmp_path)
     check_latency(LatencySettings(command=script(tmp_path, "")), tmp_path)
     check_latency(LatencySettings(command="sh bench.sh {model}"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "said"),
+    [
+        (None, [], "File doesn't exist"),
+        (b"no model", [], "model.onnx: "),
+        (b"", ["--threads", "-1"], "expected 1 or more"),
+    ],
+)
+def test_what_the_own_program_cannot_measure_is_a_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes | None,
+    arguments: list[str],
+    said: str,
+) -> None:
+    path = tmp_path / "model.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setattr(sys, "argv", ["measure.py", str(path), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        measure.main()
+    assert ended.value.code != 0 and said in str(ended.value.code) + capsys.readouterr().err
+
+
+def test_a_model_of_any_size_has_no_latency(tmp_path: Path) -> None:
+    shape = ["n", 3, "h", "w"]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "ab"]
+    graph = helper.make_graph([helper.make_node("Relu", ["a"], ["b"])], "g", ends[:1], ends[1:])
+    opset = [helper.make_opsetid("", 18)]
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    with pytest.raises(ValueError, match=r"of any size; write it with nas export --size"):
+        measure.median_milliseconds(str(path), 1)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from nas_core.base.errors import RunError
@@ -29,6 +30,11 @@ from nas_core.training.record import EPOCHS_FILE, EpochsDone, FinalScores, Train
 from tests.tiny import tiny
 
 PARAMS = tiny(dataset={"synthetic": {"num_train": 4, "num_val": 2, "num_test": 2}}, name="small")
+
+SCORES = FinalScores(
+    label="a", id="a", mean_iou=0.5, frequency_weighted_iou=0.5, mean_accuracy=0.75, reward=0.5,
+    class_iou={"sky": 0.5},
+)  # fmt: skip
 
 ARCH1 = ARCHITECTURES["arch1"]
 
@@ -146,7 +152,7 @@ def test_the_final_split_is_run_once_for_scores_and_pictures(
     confusion = full.evaluate(segmenter, data.split("test"), data.num_classes, data.ignore_index)
     assert scores.scores.model_dump() == confusion.metrics()
     assert files[0].read_bytes() == confusion.csv_bytes(data.classes)
-    counts = counts_by_image(folder)
+    counts = counts_by_image(folder, scores)
     assert counts["image"].unique().tolist() == list(data.split("test").names)
     by_class = counts.groupby("class", sort=False)[["hits", "truth", "predicted"]].sum()
     assert by_class.index.tolist() == list(data.classes)
@@ -185,7 +191,31 @@ def test_counts_that_cannot_be_read_are_named(project: Path) -> None:
     folder = training_of(project)
     (folder / "test_counts.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(RunError, match=r"test_counts\.parquet cannot be read .* delete it"):
-        counts_by_image(folder)
+        counts_by_image(folder, SCORES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"hits": -1}, "are none of pixels"),
+        ({"hits": 9}, "are none of pixels"),
+        ({"truth": 0.5}, "no integers"),
+        ({"predicted": "7"}, "no integers"),
+        ({"predicted": 8}, r"do not give the scores of test\.json"),
+        ({"class": "car"}, r"do not give the scores of test\.json"),
+    ],
+)
+def test_counts_that_do_not_give_the_scores_are_named(
+    tmp_path: Path, changes: dict[str, object], problem: str
+) -> None:
+    row = {"image": "a", "group": "a", "class": "sky", "hits": 3, "truth": 4, "predicted": 5}
+    path = tmp_path / "test_counts.parquet"
+    pd.DataFrame([row]).to_parquet(path)
+    assert len(counts_by_image(tmp_path, SCORES)) == 1
+    for rows in ([{**row, **changes}], []):
+        pd.DataFrame(rows, columns=[*row]).to_parquet(path)
+        with pytest.raises(RunError, match=problem if rows else "no integers"):
+            counts_by_image(tmp_path, SCORES)
 
 
 def test_held_out_recordings_are_scored_and_no_look_at_test(
@@ -195,6 +225,6 @@ def test_held_out_recordings_are_scored_and_no_look_at_test(
     changed = settings.model_copy(update={"dataset": held_out})
     data = prepare(held_out, tmp_path, prepared_folder(tmp_path, changed))
     folder = train(changed, tmp_path)
-    evaluate_architecture(changed, tmp_path, "arch1", folder)
-    assert counts_by_image(folder)["image"].unique().tolist() == ["train_0001"]
+    scores = evaluate_architecture(changed, tmp_path, "arch1", folder)
+    assert counts_by_image(folder, scores)["image"].unique().tolist() == ["train_0001"]
     assert count_looks(tmp_path, ARCH1.id, data.data_hash) == 0

@@ -1,5 +1,6 @@
 """The file of looks at test."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,15 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
         file.write(b'{"time": "now"}\n')
     with pytest.raises(RunError, match=r"test_looks\.jsonl: line 2 is no look at test: restore"):
         count_looks(tmp_path, "a", "d")
+
+
+@pytest.mark.timeout(20)
+def test_a_file_that_cannot_be_read_is_no_lack_of_looks(tmp_path: Path) -> None:
+    path = looks_file(tmp_path)
+    path.parent.mkdir()
+    for make in (path.mkdir, lambda: os.mkfifo(path), lambda: path.symlink_to(path.name)):
+        make()
+        for use in (lambda: count_looks(tmp_path, "a", "d"), lambda: note_look(tmp_path, look())):
+            with pytest.raises(RunError, match=r"test_looks\.jsonl cannot be read .* restore"):
+                use()
+        path.rmdir() if path.is_dir() else path.unlink()

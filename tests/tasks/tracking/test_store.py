@@ -97,7 +97,18 @@ def test_a_folder_whose_models_could_not_be_loaded_is_refused(tmp_path: Path) ->
 def test_malformed_and_unsupported_addresses(tmp_path: Path, uri: str, message: str) -> None:
     with pytest.raises(ServiceError, match=message) as error:
         connect(tracking_uri(uri, tmp_path))
-    assert "secret" not in str(error.value)
+    assert "secret" not in str(error.value) and "tracking.uri" in str(error.value)
+
+
+def test_a_malformed_address_is_named_by_where_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, "htp://user:secret@host")
+        with pytest.raises(ServiceError, match=f"^{name}: .* unsupported URI") as error:
+            tracking_uri("", tmp_path)
+        assert "secret" not in str(error.value)
+        monkeypatch.delenv(name)
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])
