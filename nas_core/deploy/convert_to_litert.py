@@ -5,11 +5,12 @@ Run by the Python of an environment with litert-torch, of which nothing else of 
 
 import sys
 
-import litert_torch
 import torch
 
 
 def main(source: str, target: str) -> None:
+    import litert_torch  # which the program's own environment lacks
+
     program = torch.export.load(source)
     inputs, _ = program.example_inputs
     litert_torch.convert(program.module(), inputs).export(target)
