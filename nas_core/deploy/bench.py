@@ -163,11 +163,11 @@ def _check_ir(path: Path) -> None:
     Raises:
         OSError: it or the file of its weights cannot be read.
     """
-    check_regular(path.with_suffix(".bin"))
     with path.open("rb") as file:
         beginning = file.read(2**10)
     if not re.match(rb"\s*(<\?xml[^>]*\?>)?\s*<net\s[^>]*version=", beginning):
         raise ValueError("no graph of OpenVINO begins there")
+    check_regular(path.with_suffix(".bin"))
 
 
 def _try(runtime: Runtime, size: tuple[int, int], num_classes: int) -> None:
