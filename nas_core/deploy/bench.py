@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from os.path import lexists
 from pathlib import Path
 
 import numpy as np
@@ -167,7 +168,8 @@ def _check_ir(path: Path) -> None:
         beginning = file.read(2**10)
     if not re.match(rb"\s*(<\?xml[^>]*\?>)?\s*<net\s[^>]*version=", beginning):
         raise ValueError("no graph of OpenVINO begins there")
-    check_regular(path.with_suffix(".bin"))
+    if lexists(weights := path.with_suffix(".bin")):  # of a graph without weights there is none
+        check_regular(weights)
 
 
 def _try(runtime: Runtime, size: tuple[int, int], num_classes: int) -> None:

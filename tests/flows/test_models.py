@@ -266,7 +266,7 @@ def test_export_and_bench(nas: Nas, project: Path, training: Path) -> None:
         (project / "bad.onnx", "is no file of nas export"),
         (project / "images", "cannot be read"),
         (cut, "Incorrect weights in bin file"),
-        (lonely, "cannot be read: No such file or directory (" + str(project / "lonely.bin")),
+        (lonely, "bin file cannot be found"),
         (piped, "cannot be read: not a regular file"),
         (other, "no graph of OpenVINO begins there"),
     ):
