@@ -39,7 +39,7 @@ from rich.table import Table
 
 from benchmarks.command import errors_in_words
 from nas_core.analysis.comparison import PlannedSearch, plan_searches
-from nas_core.base.errors import RunError
+from nas_core.base.errors import RunError, first_line
 from nas_core.base.files import check_regular
 from nas_core.config import SearchSettings, load_settings, project_dir
 from nas_core.search.strategy import Result, make_strategy
@@ -134,7 +134,8 @@ def _read(path: Path, id_of: Callable[[dict[str, str]], str]) -> dict[str, float
             f"{path} cannot be read: {error.strerror}; name the folder of the tables by --tables"
         ) from None
     except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise RunError(f"{path} is no table of TransNAS-Bench-101: {error!r}") from None
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise RunError(f"{path} is no table of TransNAS-Bench-101: {reason}") from None
     if len(accuracy) < NUM_NETWORKS:
         raise RunError(f"{path} has {len(accuracy)} networks, expected {NUM_NETWORKS} or more")
     return accuracy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Sequence
+from os.path import lexists
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,4 +83,5 @@ def _check_ir(path: Path) -> None:
         beginning = file.read(2**10)
     if not re.match(rb"\s*(<\?xml[^>]*\?>)?\s*<net\s[^>]*version=", beginning):
         raise ValueError("no graph of OpenVINO begins there")
-    check_regular(path.with_suffix(".bin"))
+    if lexists(weights := path.with_suffix(".bin")):  # of a graph without weights there is none
+        check_regular(weights)

@@ -260,13 +260,15 @@ def test_export_and_bench(nas: Nas, project: Path, training: Path) -> None:
     )
     cut.with_suffix(".bin").write_bytes(bytes(100))
     os.mkfifo(piped.with_suffix(".bin"))
+    other = Path(shutil.copy(path, project / "other.xml"))
     for file, message in (
         (exported, "takes images of 64x32 alone: add --size 64x32"),
         (project / "bad.onnx", "is no file of nas export"),
         (project / "images", "cannot be read"),
         (cut, "Incorrect weights in bin file"),
-        (lonely, "cannot be read: No such file or directory (" + str(project / "lonely.bin")),
+        (lonely, "bin file cannot be found"),
         (piped, "cannot be read: not a regular file"),
+        (other, "no graph of OpenVINO begins there"),
     ):
         code, _, err = nas("bench", training, "--size", "64x64", "--file", file)
         assert code == 1 and message in err.replace("\n", " ") and "Traceback" not in err
