@@ -13,12 +13,16 @@ import sys
 import time
 from pathlib import Path
 
-import av
 import numpy as np
 
 from nas_core.base.errors import NasError
 from nas_core.data.overlay import overlay
 from nas_core.deploy.predict import Predictor
+
+try:
+    import av
+except ModuleNotFoundError:
+    sys.exit("error: the package av is missing; install nas-seg[video]")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -15,7 +16,7 @@ from nas_core.analysis.picking import Group, Limits, Network, Picks
 from nas_core.analysis.picking import pick as choose
 from nas_core.base.errors import SettingsError, printable, some_of
 from nas_core.base.paths import searches_folder, trainings_folder
-from nas_core.config import check_distinct, profiles, project_dir
+from nas_core.config import check_distinct, load_settings, profiles, project_dir
 
 console = Console(markup=False)
 
@@ -61,7 +62,10 @@ def print_picks(out: Console, root: Path, picks: Picks) -> None:
     """A table for each group, in 80 columns, and what to do next."""
     for group in picks.groups:
         out.print(_table(group))
-        for line in _missing(root, group):
+        overrides = _overrides(root, group)
+        if overrides:
+            out.print(f"with{overrides}", soft_wrap=True, markup=False, highlight=False)
+        for line in _missing(root, group, overrides):
             out.print(line, soft_wrap=True, markup=False, highlight=False)
         out.print()
     words = f"{picks.num_networks} networks have a score"
@@ -109,20 +113,36 @@ def _gaps(network: Network, is_trained: bool) -> str:
     return ", ".join(gaps if network.verified else [*gaps, "test"])
 
 
-def _missing(root: Path, group: Group) -> list[str]:
+def _overrides(root: Path, group: Group) -> str:
+    """The options by which its settings differ from what is configured."""
+    configured = load_settings(_profile(root, group), root=root).model_dump(mode="json")
+    found = ""
+    for section, values in group.settings.items():
+        for key, value in values.items():
+            if key in configured[section] and configured[section][key] != value:
+                text = value if isinstance(value, str) else json.dumps(value)
+                found += f" -S {quote(f'{section}.{key}={text}')}"
+    return found
+
+
+def _profile(root: Path, group: Group) -> str:
+    """That of its name, or params.yaml itself."""
+    return group.data if group.data in profiles(root) else "camvid"
+
+
+def _missing(root: Path, group: Group, overrides: str) -> list[str]:
     """What makes the evidence for the best of a group stronger."""
     first = group.networks[0]
-    is_profile = group.data in profiles(root) and group.data != "camvid"
-    profile = f" -p {quote(group.data)}" if is_profile else ""
+    name = _profile(root, group)
+    options = (f" -p {quote(name)}" if name != "camvid" else "") + overrides
     if group.evidence == "proxy":
         where = f"from {some_of(group.sources, most=2)}"
-        return [f"{where}; only proxy: `nas train {first.id}{profile}`"]
+        return [f"{where}; only proxy: `nas train {first.id}{options}`"]
     lines = []
     if first.seeds == 1:
         other = min({0, 1} - {*first.training_seeds})
-        lines.append(f"one seed says little: `nas train {first.id}{profile} -S seed={other}`")
+        lines.append(f"one seed says little: `nas train {first.id}{options} -S seed={other}`")
     if not first.verified:
-        named = profile.removeprefix(" -p ") or "camvid"
-        command = f"nas verify {named} --architecture {first.id}"
+        command = f"nas verify {quote(name)} --architecture {first.id}{overrides}"
         lines.append(f"not scored on test; do it once it is chosen: `{command}`")
     return lines

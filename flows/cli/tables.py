@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from flows.servers.processes import mlflow_pages
 from nas_core.base.paths import artifacts_folder, results_folder, searches_folder
-from nas_core.config import Settings
+from nas_core.config import DEFAULT_ENCODER, Settings
 from nas_core.space.architectures import NAMES
 from nas_core.training.record import EvaluateMetrics, Scores, TrainedNetwork, TrainMetrics
 from tasks.tracking.views import search_view
@@ -89,11 +90,13 @@ def print_results(console: Console, root: Path, settings: Settings) -> None:
             )
         )
     artifacts = artifacts_folder(root)
+    encoder = settings.network.encoder
+    on_encoder = f" --encoder {quote(encoder)}" if encoder != DEFAULT_ENCODER else ""
     for what, where in (
         ("journal and candidates", artifacts / "searches" / search),
         ("tables and final models", place.parent),
         ("all candidates", "nas leaderboard"),
-        ("one of them", "nas describe ID"),
+        ("one of them", f"nas describe ID{on_encoder}"),
         ("compare in MLflow", _mlflow(root, settings, search)),
         ("all of it on one page", _report(artifacts / "searches" / search)),
     ):

@@ -11,18 +11,21 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
+from pydantic import JsonValue
+
 from nas_core.base.documents import Document
 from nas_core.base.errors import RunError, shown, some_of
+from nas_core.config import NetworkSettings
 from nas_core.search.journal import Journal
 from nas_core.search.latencies import LATENCY_FILE, Latencies, read_latencies, with_latencies
 from nas_core.search.ranking import Ranked, ranking
 from nas_core.search.searched import journals, readable
-from nas_core.training.record import Training
+from nas_core.training.record import Recipe, Training
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +73,8 @@ class Group(Document):
     """Name of the data set."""
     evidence: Evidence
     """trained: fully, with one recipe. proxy: on one proxy task."""
+    settings: dict[str, dict[str, JsonValue]]
+    """Sections of the settings that they have in common: of trainings the recipe."""
     sources: list[str]
     """The searches, or the folders of the trainings."""
     num_within: int
@@ -97,7 +102,14 @@ class _Found:
     data: str
     evidence: Evidence
     measured_by: str
+    settings: dict[str, dict[str, JsonValue]]
+    """With the section network: one genotype is another network on another encoder."""
     network: Network
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Of the network."""
+        return self.data, json.dumps(self.settings["network"], sort_keys=True), self.network.id
 
 
 def pick(
@@ -132,16 +144,14 @@ def pick(
             {one.network.source for one in candidates if one.network.latency_ms}, searches
         )
     latencies = {
-        (one.data, one.network.id): one.network.latency_ms
-        for one in candidates
-        if one.network.latency_ms is not None
+        one.key: one.network.latency_ms for one in candidates if one.network.latency_ms is not None
     }
     trained = list(_trained(trainings, latencies))
     if names:
-        searched = {one.network.id for one in candidates}
-        trained = [one for one in trained if one.network.id in searched]
-    known = {(one.data, one.network.id) for one in trained}
-    rest = [one for one in candidates if (one.data, one.network.id) not in known]
+        searched = {one.key for one in candidates}
+        trained = [one for one in trained if one.key in searched]
+    known = {one.key for one in trained}
+    rest = [one for one in candidates if one.key not in known]
     return _picks([*trained, *_without_repeats(rest)], limits, num, searches)
 
 
@@ -198,6 +208,7 @@ def _group(members: Sequence[_Found], num: int) -> Group:
     return Group(
         data=first.data,
         evidence=first.evidence,
+        settings=first.settings,
         sources=sorted({network.source for network in ordered}),
         num_within=len(ordered),
         networks=ordered[:num],
@@ -235,10 +246,24 @@ def _candidates(folder: Path, journal: Journal) -> Iterable[_Found]:
     """Those of a search that have a reward."""
     records = with_latencies(journal.candidates, read_latencies(folder / LATENCY_FILE))
     data = str(journal.header.settings.get("name", folder.name.rpartition("-")[0]))
-    conditions = _conditions(journal)
+    settings = _sections(journal)
+    conditions = _conditions(journal, settings["network"])
     for one in ranking(records, journal.confirmations):
         if one.reward is not None:
-            yield _Found(data, "proxy", conditions, _candidate(one, one.reward, folder.name))
+            network = _candidate(one, one.reward, folder.name)
+            yield _Found(data, "proxy", conditions, settings, network)
+
+
+def _sections(journal: Journal) -> dict[str, dict[str, JsonValue]]:
+    """Those that make networks of the genotypes; as by default where an old journal lacks them."""
+    found: dict[str, dict[str, JsonValue]] = {
+        "network": NetworkSettings().model_dump(mode="json"),
+        "encoder": {},
+    }
+    for name, known in found.items():
+        section = journal.header.settings.get(name)
+        known |= section if isinstance(section, dict) else {}
+    return found
 
 
 def _candidate(one: Ranked, reward: float, search: str) -> Network:
@@ -256,7 +281,7 @@ def _candidate(one: Ranked, reward: float, search: str) -> Network:
     )
 
 
-def _conditions(journal: Journal) -> str:
+def _conditions(journal: Journal, network: dict[str, JsonValue]) -> str:
     """What two searches share if their rewards compare."""
     identity, settings = journal.header.identity, journal.header.settings
     section: Any = identity.get("search") or settings.get("search")
@@ -265,7 +290,7 @@ def _conditions(journal: Journal) -> str:
     if isinstance(reward, dict) and reward.get("cost") == "latency_ms":
         scoring["latency"] = section.get("latency")
     rest = {key: value for key, value in identity.items() if key not in _NOT_SCORING}
-    return json.dumps([rest, scoring], sort_keys=True)
+    return json.dumps([rest, scoring, network], sort_keys=True)
 
 
 def _without_repeats(candidates: Iterable[_Found]) -> list[_Found]:
@@ -278,7 +303,7 @@ def _without_repeats(candidates: Iterable[_Found]) -> list[_Found]:
     return list(kept.values())
 
 
-def _trained(trainings: Path, latencies: Mapping[tuple[str, str], float]) -> Iterable[_Found]:
+def _trained(trainings: Path, latencies: Mapping[tuple[str, str, str], float]) -> Iterable[_Found]:
     """The networks with a score on val, each over the seeds of one recipe."""
     alike: dict[tuple[str, str, str], list[tuple[str, bool, Training]]] = {}
     for path in sorted(trainings.glob("*/training.json")):
@@ -288,7 +313,7 @@ def _trained(trainings: Path, latencies: Mapping[tuple[str, str], float]) -> Ite
             log.warning("%s; this training is left out", error)
             continue
         if "mean_iou" in training.val:
-            recipe = training.recipe.model_dump() if training.recipe else None
+            recipe = (training.recipe or Recipe()).model_dump()
             same = [training.data_hash, training.splits, list(training.input_size), recipe]
             key = (
                 training.data or training.data_hash or "not recorded",
@@ -305,7 +330,7 @@ def _trained(trainings: Path, latencies: Mapping[tuple[str, str], float]) -> Ite
             id=identity,
             num_parameters=first.num_parameters,
             macs=first.macs,
-            latency_ms=latencies.get((data, identity)),
+            latency_ms=None,
             score=fmean(scores),
             score_error=stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None,
             seeds=len(scores),
@@ -313,4 +338,7 @@ def _trained(trainings: Path, latencies: Mapping[tuple[str, str], float]) -> Ite
             verified=all(is_tested for _, is_tested, _ in runs),
             source=folder,
         )
-        yield _Found(data, "trained", measured_by, network)
+        settings = (first.recipe or Recipe()).model_dump()
+        found = _Found(data, "trained", measured_by, settings, network)
+        measured = network.model_copy(update={"latency_ms": latencies.get(found.key)})
+        yield replace(found, network=measured)

@@ -33,8 +33,8 @@ from nas_core.models.checkpoint import NetworkCard
 from nas_core.models.segmenter import Segmenter
 
 
-def check_packages(*, quantised: bool) -> None:
-    """Raise a SettingsError if a package that a format needs is missing."""
+def check_packages(*, quantised: bool, what: str = "") -> None:
+    """Raise a SettingsError for `what` if a package that a format needs is missing."""
     # Both tell their makers of each use, unless this package of theirs is missing.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
@@ -43,9 +43,9 @@ def check_packages(*, quantised: bool) -> None:
         if quantised:
             import nncf  # noqa: F401
     except ModuleNotFoundError as error:
-        name = "openvino-int8" if quantised else "openvino"
+        what = what or f"--format {'openvino-int8' if quantised else 'openvino'}"
         raise SettingsError(
-            f"--format {name}: the package {error.name} is missing; install nas-seg[openvino]"
+            f"{what}: the package {error.name} is missing; install nas-seg[openvino]"
         ) from None
 
 

@@ -60,7 +60,7 @@ def open_runtime(path: Path, threads: int) -> Runtime:
     """
     if path.suffix == ".xml":
         _check_ir(path)
-        check_packages(quantised=False)
+        check_packages(quantised=False, what=f"--file {path}")
         return OpenVinoSession(str(path), threads)
     if path.suffix == ".tflite":
         check_runtime(f"--file {path}")

@@ -193,6 +193,7 @@ def _cost(settings: Settings, data: PreparedData, architecture: Genotype) -> Cos
 def _recipe(settings: Settings) -> Recipe:
     return Recipe(
         encoder=settings.encoder.model_dump(mode="json"),
+        network=settings.network.model_dump(mode="json"),
         train=settings.train.model_dump(mode="json", exclude={"top", "also"}),
     )
 

@@ -10,6 +10,7 @@ from typing import Annotated, Self
 from pydantic import ConfigDict, Field, JsonValue, RootModel, model_validator
 
 from nas_core.base.documents import Document, Number
+from nas_core.config import NetworkSettings
 
 # Labels and identities become names of files and folders.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
@@ -27,6 +28,10 @@ class Recipe(Document):
     """Sections of the settings that a network was trained with."""
 
     encoder: dict[str, JsonValue] = Field(default_factory=dict)
+    network: dict[str, JsonValue] = Field(
+        default_factory=lambda: NetworkSettings().model_dump(mode="json")
+    )
+    """Of what was trained before this was recorded: the defaults."""
     train: dict[str, JsonValue] = Field(default_factory=dict)
 
 

@@ -16,7 +16,7 @@ from tests.nas_core.analysis.test_picking import IDS, confirm, write_search, wri
 def nas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "params.yaml").write_text("name: camvid\n")
     (tmp_path / "profiles").mkdir()
-    (tmp_path / "profiles" / "streets.yaml").touch()
+    (tmp_path / "profiles" / "streets.yaml").write_text("name: streets\n")
     monkeypatch.setenv("NAS_PROJECT_DIR", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "80")
     return partial(run_nas, monkeypatch, capsys, "pick")
@@ -47,6 +47,18 @@ def test_the_best_within_limits_and_what_is_missing(nas, tmp_path: Path) -> None
     assert [group["evidence"] for group in found["groups"]] == ["trained", "proxy"]
     assert [len(group["networks"]) for group in found["groups"]] == [1, 1]
     assert found["groups"][1]["num_within"] == 2
+
+
+def test_commands_name_what_is_not_configured(nas, tmp_path: Path) -> None:
+    other = "timm/ghostnet_100"
+    write_search(tmp_path / "artifacts", "streets-1", encoder=other)
+    write_training(tmp_path / "artifacts", 0, 0, 0.6, data="streets", epochs=7)
+    out = nas()[1]
+    assert f"only proxy: `nas train {IDS[1]} -p streets -S network.encoder={other}`" in out
+    assert f"\nwith -S network.encoder={other}\n" in out
+    assert f"`nas train {IDS[0]} -p streets -S train.epochs=7 -S seed=1`" in out
+    assert f"`nas verify streets --architecture {IDS[0]} -S train.epochs=7`" in out
+    assert "50.0" not in next(line for line in out.splitlines() if "another seed" in line)
 
 
 def test_what_a_limit_leaves_out_is_counted(nas, tmp_path: Path) -> None:

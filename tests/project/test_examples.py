@@ -9,8 +9,12 @@ import av
 import numpy as np
 import pytest
 
+from nas_core.config import LatencySettings
 from nas_core.data.overlay import overlay
 from nas_core.deploy.predict import Predictor
+from nas_core.deploy.shipping import find_weights
+from nas_core.models.checkpoint import load_segmenter
+from nas_core.search.measuring import Meter
 
 ROOT = Path(__file__).parents[2]
 # Runs a script and then says which of these packages it has loaded.
@@ -111,3 +115,25 @@ def test_what_a_video_cannot_be_written_with(
 def label(*arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, str(ROOT / "examples" / "label_video.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_latency_in_int8_as_a_search_asks_for_it(tmp_path: Path) -> None:
+    script = ROOT / "examples" / "int8_latency.py"
+    command = LatencySettings(command=f"{sys.executable} {script} {{model}} --runs 2")
+    segmenter, _ = load_segmenter(find_weights("arch0-camvid"))
+    small, large = (
+        Meter(command, size, tmp_path).measure(segmenter) for size in ((64, 96), (256, 384))
+    )
+    assert 0 < small < large
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"), [("label_video", "video"), ("int8_latency", "openvino")]
+)
+def test_a_package_that_is_missing_is_named(
+    name: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("av", "nncf"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit, match=rf"is missing; install nas-seg\[{extra}\]"):
+        runpy.run_path(str(ROOT / "examples" / f"{name}.py"))

@@ -8,7 +8,7 @@ import pytest
 from nas_core.analysis.picking import Group, Limits, Picks, pick
 from nas_core.base.errors import RunError
 from nas_core.base.files import write_json
-from nas_core.config import Settings
+from nas_core.config import DEFAULT_ENCODER, Settings
 from nas_core.search.journal import FORMAT, Confirmation, Header, Journal
 from nas_core.search.latencies import LATENCY_FILE, Latencies
 from tests.nas_core.analysis.searches import failed, real_candidates, record_of, write_latencies
@@ -20,12 +20,23 @@ PARAMETERS = (200_000, 300_000, 150_000, 100_000)
 
 
 def write_search(
-    root: Path, name: str, *, seed: int = 0, epochs_a: int = 5, **changes: Any
+    root: Path,
+    name: str,
+    *,
+    seed: int = 0,
+    epochs_a: int = 5,
+    encoder: str = DEFAULT_ENCODER,
+    **changes: Any,
 ) -> Path:
     """A search of four networks and one that failed; the first has a latency of 50 ms."""
     folder = root / "searches" / name
     settings = Settings.model_validate(
-        {"name": name.rpartition("-")[0], "seed": seed, "search": {"proxy": {"epochs_a": epochs_a}}}
+        {
+            "name": name.rpartition("-")[0],
+            "seed": seed,
+            "search": {"proxy": {"epochs_a": epochs_a}},
+            "network": {"encoder": encoder},
+        }
     ).model_dump(mode="json")
     identity = {"data": "0123", "seed": seed, "search": settings["search"], **changes}
     with Journal.create(
@@ -48,9 +59,10 @@ def confirm(folder: Path, index: int, rewards: tuple[float, ...]) -> None:
 
 def write_training(
     root: Path, index: int, seed: int, val: float | None, *, test: float | None = None,
-    data: str = "camvid", epochs: int = 30,
+    data: str = "camvid", epochs: int = 30, encoder: str = "",
 ) -> Path:  # fmt: skip
-    folder = root / "trainings" / f"{IDS[index]}-{seed}-{epochs}"
+    folder = root / "trainings" / f"{IDS[index]}-{seed}-{epochs}{encoder}"
+    network = {"encoder": encoder, "agg_size": 64, "sep_repeats": 2}
     write_json(
         folder / "training.json",
         {
@@ -58,7 +70,10 @@ def write_training(
             "num_parameters": PARAMETERS[index], "macs": 10 * PARAMETERS[index], "seed": seed,
             "splits": "train" if val is not None else "train+val", "data": data,
             "data_hash": "4df1", "device": "cpu", "finished": 2.0, "history": [],
-            "recipe": {"encoder": {}, "train": {"epochs": epochs}},
+            "recipe": {
+                "encoder": {}, "train": {"epochs": epochs},
+                **({"network": network} if encoder else {}),
+            },
             "val": {} if val is None else {"mean_iou": val},
         },
     )  # fmt: skip
@@ -132,6 +147,24 @@ def test_full_trainings_go_first_and_test_chooses_nothing(tmp_path: Path) -> Non
     assert ids(proxy) == [IDS[1], IDS[2]]  # the others have better evidence
     write_training(tmp_path, 0, 2, 0.62)
     assert not picked(tmp_path).groups[0].networks[0].verified
+
+
+def test_one_genotype_on_two_encoders_is_two_networks(tmp_path: Path) -> None:
+    write_search(tmp_path, "camvid-1", encoder="mobilenet_v3_small")
+    write_training(tmp_path, 0, 0, 0.60)
+    trained, searched = picked(tmp_path).groups
+    assert trained.networks[0].latency_ms is None and trained.networks[0].seeds == 1
+    assert len(ids(searched)) == 4 and searched.networks[0].latency_ms == 90.0
+    # A training of before that was recorded is of the default encoder.
+    write_training(tmp_path, 0, 1, 0.70, encoder=DEFAULT_ENCODER)
+    assert picked(tmp_path).groups[0].networks[0].seeds == 2
+    write_training(tmp_path, 0, 2, 0.50, encoder="mobilenet_v3_small")
+    found = {str(one.settings["network"]["encoder"]): one for one in picked(tmp_path).groups[:2]}
+    assert found[DEFAULT_ENCODER].networks[0].seeds == 2
+    (other,) = found["mobilenet_v3_small"].networks
+    assert (other.seeds, other.latency_ms) == (1, 50.0)
+    assert len(ids(picked(tmp_path).groups[2])) == 3
+    assert ids(picked(tmp_path, "camvid-1").groups[0]) == [IDS[0]]
 
 
 def test_one_recipe_does_not_compare_with_another(tmp_path: Path) -> None:
