@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
@@ -19,7 +20,7 @@ from nas_core.base.files import check_regular
 from nas_core.deploy.export import Runtime, input_size, onnx_model
 from nas_core.deploy.measure import NOT_ONNX, NUM_RUNS, NUM_WARM_UPS
 from nas_core.deploy.memory import peak_megabytes
-from nas_core.deploy.runtimes import EXPORTS, WEIGHTS, PyTorchSession, open_runtime
+from nas_core.deploy.runtimes import EXPORTS, WEIGHTS, PyTorchSession, known_of, open_runtime
 from nas_core.deploy.turns import by_turns
 from nas_core.models.checkpoint import NetworkCard, save_segmenter
 from nas_core.models.labelling import check_memory
@@ -83,7 +84,8 @@ def bench(
             left out at the others.
 
     Raises:
-        WeightsError: a file is none that `nas export` writes, or of no size that is measured.
+        WeightsError: a file is none that `nas export` writes, of another network, or of no size
+            that is measured.
         DataError: the free memory is too small for a size.
         SettingsError: more threads than the machine has cores, which wait for each other.
     """
@@ -96,7 +98,7 @@ def bench(
         _threads(threads or torch.get_num_threads()) as number,
         tempfile.TemporaryDirectory(prefix="nas-bench-") as folder,
     ):
-        exports = {str(path): _exported(path, sizes, number, len(card.classes)) for path in files}
+        exports = {str(path): _exported(path, sizes, number, card) for path in files}
         backends = {**_own(segmenter, card, Path(folder), number), **exports}
         for size in sizes:
             measured = {k: one for k, one in backends.items() if one.fixed in (None, size)}
@@ -136,9 +138,9 @@ def _own(
 
 
 def _exported(
-    path: Path, sizes: Sequence[tuple[int, int]], threads: int, num_classes: int
+    path: Path, sizes: Sequence[tuple[int, int]], threads: int, card: NetworkCard
 ) -> _Backend:
-    """A file ready to run."""
+    """A file ready to run, of this network."""
     try:
         check_regular(path)
         if path.suffix not in EXPORTS:  # weights are those of the model
@@ -146,7 +148,8 @@ def _exported(
         runtime = open_runtime(path, threads)
         fixed = input_size(runtime)
         for size in sizes if fixed is None else [fixed]:
-            _try(runtime, size, num_classes)
+            _try(runtime, size, len(card.classes))
+        is_own = _is_own(known_of(runtime), card)
     except OSError as error:
         where = f" ({error.filename})" if path.suffix == ".xml" and error.filename else ""
         raise WeightsError(f"--file {path} cannot be read: {error.strerror}{where}") from None
@@ -156,12 +159,25 @@ def _exported(
             f"--file {path} is no file of nas export ({', '.join(others)} or {last}): "
             f"{_reason(error)}"
         ) from None
+    if not is_own:
+        raise WeightsError(f"--file {path} is an export of another network: give that as MODEL")
     if fixed is not None and fixed not in sizes:
         height, width = fixed
         raise WeightsError(
             f"--file {path} takes images of {width}x{height} alone: add --size {width}x{height}"
         )
     return _Backend(path, runtime, fixed)
+
+
+def _is_own(known: dict[str, str], card: NetworkCard) -> bool:
+    """Whether what a file says of its network holds for this one.
+
+    Raises:
+        ValueError: it is malformed.
+    """
+    own = card.genotype.to_dict()
+    genotype = json.loads(known["genotype"]) if "genotype" in known else own
+    return bool(genotype == own and known.get("encoder", card.encoder) == card.encoder)
 
 
 def _reason(error: Exception) -> str:

@@ -126,6 +126,7 @@ def metadata(card: NetworkCard, layout: str = "NCHW") -> dict[str, str]:
         "classes": json.dumps(card.classes),
         "palette": json.dumps(card.palette),
         "genotype": json.dumps(card.genotype.to_dict()),
+        "encoder": card.encoder,
         **({"tile": json.dumps(card.tile.model_dump())} if card.tile else {}),
     }
 

@@ -147,6 +147,7 @@ class LiteRtSession:
         # The interpreter ends the process at a file that is none.
         if model[4:8] != _FILE_IDENTIFIER:
             raise ValueError("no graph of LiteRT begins there")
+        self.model = model
         self.interpreter = Interpreter(
             model_content=model, num_threads=threads or torch.get_num_threads()
         )
@@ -169,6 +170,22 @@ class LiteRtSession:
 
     def get_inputs(self) -> Sequence[Any]:
         return [SimpleNamespace(name=INPUT, shape=[1, 3, *self.size])]
+
+    def known(self) -> dict[str, str]:
+        """See `metadata`; empty where the file has none.
+
+        Raises:
+            ValueError: it is malformed.
+        """
+        from ai_edge_litert import schema_py_generated as schema
+
+        graph = schema.Model.GetRootAs(self.model, 0)
+        for number in range(graph.MetadataLength()):
+            entry = graph.Metadata(number)
+            if entry.Name() == METADATA_NAME.encode():
+                content = graph.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
+                return {key: str(value) for key, value in dict(json.loads(content)).items()}
+        return {}
 
 
 class _ChannelsLast(nn.Module):

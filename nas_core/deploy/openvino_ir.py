@@ -82,7 +82,9 @@ class OpenVinoSession:
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
             "NUM_STREAMS": 1,
         }
-        compiled = openvino.Core().compile_model(model, "CPU", options)
+        core = openvino.Core()
+        self.model = core.read_model(model) if isinstance(model, str) else model
+        compiled = core.compile_model(self.model, "CPU", options)
         self.request = compiled.create_infer_request()
 
     def run(
@@ -90,6 +92,13 @@ class OpenVinoSession:
     ) -> list[npt.NDArray[np.float32]]:
         found = self.request.infer(inputs)
         return [found[name].copy() for name in outputs]
+
+    def known(self) -> dict[str, str]:
+        """See `metadata`; empty where the file has none."""
+        if not self.model.has_rt_info(["nas"]):
+            return {}
+        known = self.model.get_rt_info(["nas"]).astype(dict)
+        return {key: str(value.value) for key, value in known.items()}
 
     def get_inputs(self) -> Sequence[Any]:
         return [

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from onnxruntime import InferenceSession
 
 from nas_core.base.files import check_regular
 from nas_core.deploy.export import Runtime, session
@@ -71,6 +72,19 @@ def open_runtime(path: Path, threads: int) -> Runtime:
     if path.suffix == WEIGHTS:
         return PyTorchSession(load_segmenter(path)[0])
     raise ValueError("its name ends in another way")
+
+
+def known_of(runtime: Runtime) -> dict[str, str]:
+    """What the file of an export says of its network, see `metadata`; empty if nothing.
+
+    Raises:
+        ValueError: it is malformed.
+    """
+    if isinstance(runtime, OpenVinoSession | LiteRtSession):
+        return runtime.known()
+    if isinstance(runtime, InferenceSession):
+        return dict(runtime.get_modelmeta().custom_metadata_map)
+    return {}
 
 
 def _check_ir(path: Path) -> None:

@@ -1,5 +1,7 @@
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,7 +11,7 @@ import torch
 from nas_core.base.errors import RunError, WeightsError
 from nas_core.base.seeds import seeded
 from nas_core.data import camvid
-from nas_core.deploy import export
+from nas_core.deploy import export, openvino_ir
 from nas_core.deploy.bench import bench
 from nas_core.models.checkpoint import NetworkCard
 from nas_core.models.onnx_graph import OPSET
@@ -191,3 +193,18 @@ def test_files_that_are_not_of_the_network_are_not_measured(
         list(bench(*network, [(32, 64)], 1, [tmp_path / name]))
     assert str(tmp_path / name) in str(raised.value)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("other", [{"genotype": ARCHITECTURES["arch1"]}, {"encoder": "x"}])
+def test_an_export_of_another_network_is_not_measured(
+    network: tuple[Segmenter, NetworkCard], tmp_path: Path, suffix: str, other: dict[str, Any]
+) -> None:
+    segmenter, card = network
+    path = tmp_path / f"a{suffix}"
+    write = export.export_onnx if suffix == ".onnx" else openvino_ir.export_openvino
+    write(segmenter, card, path, size=(32, 64))
+    list(bench(segmenter, card, [(32, 64)], 1, [path]))
+    write(segmenter, replace(card, **other), path, size=(32, 64))
+    with pytest.raises(WeightsError, match=f"{path} is an export of another network"):
+        list(bench(segmenter, card, [(32, 64)], 1, [path]))

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,9 @@ def test_latencies(network: Network, file: Path, monkeypatch: pytest.MonkeyPatch
     (rows,) = bench(*network, [SIZE], threads=1, files=[file])
     assert [row.backend for row in rows] == ["pytorch", "onnxruntime", str(file)]
     assert all(row.median_ms > 0 for row in rows)
+    other = replace(network[1], genotype=ARCHITECTURES["arch1"])
+    with pytest.raises(WeightsError, match="is an export of another network"):
+        list(bench(network[0], other, [SIZE], threads=1, files=[file]))
     with pytest.raises(WeightsError, match="takes images of 64x48 alone: add --size 64x48"):
         list(bench(*network, [(96, 96)], threads=1, files=[file]))
 
