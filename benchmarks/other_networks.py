@@ -19,7 +19,8 @@ import tempfile
 import time
 import types
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -49,6 +50,7 @@ OTHERS: Mapping[str, Mapping[str, int]] = {
     "ENet": {}, "FBSNet": {},
 }  # fmt: skip
 NUM_CLASSES = 11
+_PRINTERS = {"torchsummary": "summary", "IPython": "embed"}
 
 
 class Unpool(nn.Module):
@@ -74,15 +76,12 @@ def load_other(code: Sequence[Path], name: str) -> nn.Module:
             f"model/{name}.py is in none of {some_of(map(str, code))}: give checkouts of the two "
             "repositories that benchmarks/other_networks.py names"
         )
-    # They print their layers when run as programs, with packages that are not needed here.
-    for package, what in (("torchsummary", "summary"), ("IPython", "embed")):
-        sys.modules.setdefault(package, types.ModuleType(package))
-        sys.modules[package].__dict__.setdefault(what, None)
     spec = importlib.util.spec_from_file_location(f"other_{name}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with _stand_ins():
+            spec.loader.exec_module(module)
         network: nn.Module = getattr(module, name)(classes=NUM_CLASSES, **OTHERS[name])
     except (SyntaxError, ImportError, AttributeError, TypeError) as error:
         raise SettingsError(
@@ -94,6 +93,20 @@ def load_other(code: Sequence[Path], name: str) -> nn.Module:
             if isinstance(child, nn.MaxUnpool2d):
                 setattr(parent, key, Unpool())
     return network.eval()
+
+
+@contextmanager
+def _stand_ins() -> Iterator[None]:
+    """For packages by which the others print their layers when run as programs."""
+    missing = [one for one in _PRINTERS.items() if one[0] not in sys.modules]
+    for package, what in missing:
+        sys.modules[package] = types.ModuleType(package)
+        sys.modules[package].__dict__[what] = None
+    try:
+        yield
+    finally:
+        for package, _ in missing:
+            del sys.modules[package]
 
 
 def other_onnx(network: nn.Module, size: tuple[int, int]) -> bytes:

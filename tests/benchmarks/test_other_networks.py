@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def test_others_run_beside_the_shipped(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "Tiny.py").write_text(OTHER)
     rows = other_networks.measure([tmp_path / "none", tmp_path], (40, 56), 2)
+    assert not {"torchsummary", "IPython"} & sys.modules.keys()  # which others look for
     parameters = {row["network"]: row["parameters"] for row in rows}
     assert parameters == {
         "arch0-camvid": 274_443,

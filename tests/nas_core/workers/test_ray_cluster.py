@@ -100,6 +100,34 @@ def test_closed_workers_end_their_calls(cluster: str, tmp_path: Path) -> None:
     assert [str(error) for error in raised] == ["stopped with all others; the same command goes on"]
 
 
+# A process is in one cluster at a time: before the workers of the module.
+def test_full_trainings_are_those_of_this_process(cluster: str, tmp_path: Path) -> None:
+    params = tiny(
+        train={"epochs": 2}, runner={"kind": "ray", "workers": 2, "ray": {"address": cluster}}
+    )
+    changed = validate_settings(params, "test")
+    roots = tmp_path / "ray", tmp_path / "here"
+    for root in roots:
+        prepare(changed.dataset, root, prepared_folder(root, changed))
+    found: list[dict[str, tuple[bytes, FinalScores]]] = []
+    with training_workers(changed, Compute.from_settings(changed.compute), 2) as on_ray:
+        assert isinstance(on_ray, RayWorkers) and on_ray.num == 2
+        for workers, root in zip((on_ray, InProcessWorkers()), roots, strict=True):
+
+            def job(
+                label: str, workers: Workers = workers, root: Path = root
+            ) -> tuple[bytes, FinalScores]:
+                folder = train(workers, changed, root, label, ARCHITECTURES[label], commit="0")
+                scores = evaluate(workers, changed, root, label, folder)
+                return (folder / "model.safetensors").read_bytes(), scores
+
+            names = ("arch0", "arch1")
+            jobs = [partial(job, name) for name in names]
+            found.append(dict(zip(names, side_by_side(workers, jobs), strict=True)))
+    assert found[0] == found[1]
+    assert found[0]["arch0"] != found[0]["arch1"]
+
+
 def test_nobody_without_its_token_gets_into_a_cluster_of_this_machine(tmp_path: Path) -> None:
     home = {**os.environ, "HOME": str(tmp_path)}
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
@@ -189,30 +217,3 @@ def test_what_is_shared_is_computed_once_and_mapped_into_each_worker(
     assert [one["sum"] for one in found] == [total] * 3
     # Its memory is the object store's, a file that all processes of the node map.
     assert all("/dev/shm" in one["mapped"] or "/tmp" in one["mapped"] for one in found)
-
-
-def test_full_trainings_are_those_of_this_process(cluster: str, tmp_path: Path) -> None:
-    params = tiny(
-        train={"epochs": 2}, runner={"kind": "ray", "workers": 2, "ray": {"address": cluster}}
-    )
-    changed = validate_settings(params, "test")
-    roots = tmp_path / "ray", tmp_path / "here"
-    for root in roots:
-        prepare(changed.dataset, root, prepared_folder(root, changed))
-    found: list[dict[str, tuple[bytes, FinalScores]]] = []
-    with training_workers(changed, Compute.from_settings(changed.compute), 2) as on_ray:
-        assert isinstance(on_ray, RayWorkers) and on_ray.num == 2
-        for workers, root in zip((on_ray, InProcessWorkers()), roots, strict=True):
-
-            def job(
-                label: str, workers: Workers = workers, root: Path = root
-            ) -> tuple[bytes, FinalScores]:
-                folder = train(workers, changed, root, label, ARCHITECTURES[label], commit="0")
-                scores = evaluate(workers, changed, root, label, folder)
-                return (folder / "model.safetensors").read_bytes(), scores
-
-            names = ("arch0", "arch1")
-            jobs = [partial(job, name) for name in names]
-            found.append(dict(zip(names, side_by_side(workers, jobs), strict=True)))
-    assert found[0] == found[1]
-    assert found[0]["arch0"] != found[0]["arch1"]
