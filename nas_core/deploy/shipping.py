@@ -233,6 +233,11 @@ def _check_record(
             f"{training / 'test.json'}: id is {shown(test.id)}, and {TRAINED} is {found}: delete "
             "it to test again"
         )
+    if test is not None and (unknown := test.class_iou.keys() - {*network.classes}):
+        raise RunError(
+            f"{training / 'test.json'}: class_iou has {shown(min(unknown))}, which is no class of "
+            f"{TRAINED}: delete it to test again"
+        )
 
 
 def _check_targets(folder: Path, name: str) -> None:

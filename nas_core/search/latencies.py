@@ -25,9 +25,9 @@ class MeasuredBy(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
     command: str
-    threads: int
-    height: int
-    width: int
+    threads: int = Field(ge=1, lt=2**31)
+    height: int = Field(ge=1, lt=2**31)
+    width: int = Field(ge=1, lt=2**31)
 
     def in_words(self) -> str:
         by = f"by {self.command}" if self.command else "in ONNX Runtime"

@@ -5,7 +5,7 @@ They are handed from stage to stage, and by `dvc pull` from machine to machine.
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, RootModel, model_validator
 
@@ -67,7 +67,7 @@ class Training(Document):
     input_size: Size = (360, 480)
     """That of CamVid's images, where it is not said."""
     seed: Count
-    splits: str
+    splits: Literal["train", "train+val"]
     data: Name | None = None
     """The name of the data set."""
     data_hash: str | None = None

@@ -330,6 +330,14 @@ def test_label_ids_for_the_server_of_cityscapes(nas: Nas, project: Path) -> None
     np.testing.assert_array_equal(labels, expected)
 
 
+def test_scores_of_a_class_that_the_network_lacks(nas: Nas, training: Path) -> None:
+    path = training / "test.json"
+    scores = json.loads(path.read_text())
+    path.write_text(json.dumps(scores | {"class_iou": {**scores["class_iou"], "lamp": 0.5}}))
+    code, _, err = nas("ship", training, "odd", "--data-licence", "none")
+    assert code == 1 and "class_iou has 'lamp', which is no class of model.safetensors" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -76,6 +76,7 @@ def test_what_a_limit_leaves_out_is_counted(nas, tmp_path: Path) -> None:
         {"val": {"mean_iou": -1e-9}},
         {"val": {"mean_iou": 1e300}},
         {"id": ""},
+        {"splits": "x"},
         {"id": "../../x"},
         {"id": "[red]x[/bold]"},
         {"id": "\x1b[2J"},

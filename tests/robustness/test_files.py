@@ -326,3 +326,12 @@ def test_json_of_enormous_size(tmp_path: Path) -> None:
     with refused("big.json"):
         Genotype.load(tmp_path / "big.json")
     assert json.loads("1") == 1
+
+
+@pytest.mark.parametrize("key", ["threads", "height", "width"])
+@pytest.mark.parametrize("value", [-1, 0, 10**30])
+def test_latencies_of_a_size_that_is_none(tmp_path: Path, key: str, value: int) -> None:
+    about = {"command": "", "threads": 1, "height": 32, "width": 48, key: value}
+    write_json(tmp_path / "latency.json", {"measured_by": about, "milliseconds": {}})
+    with refused(key):
+        read_latencies(tmp_path / "latency.json")

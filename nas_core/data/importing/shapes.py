@@ -154,11 +154,18 @@ def _numbers(value: Any) -> Points:
         array = np.array(value)
     except ValueError:  # lists of several lengths
         raise ShapeError("shapes whose points are not all pairs of numbers") from None
-    if array.dtype.kind not in "iuf" and array.size:
+    if (array.dtype.kind not in "iuf" and array.size) or _has_bool(value):
         raise ShapeError("shapes with something else than numbers for points")
     if not np.isfinite(numbers := array.astype(np.float64)).all():
         raise ShapeError("shapes with a number that is not finite (NaN, Infinity)")
     return numbers
+
+
+def _has_bool(value: Any) -> bool:
+    """Among numbers numpy takes True for one."""
+    if isinstance(value, list | tuple):
+        return any(map(_has_bool, value))
+    return isinstance(value, bool)
 
 
 def _points(value: Any) -> Points:

@@ -472,6 +472,7 @@ BAD_SHAPES: list[tuple[Any, str]] = [
     ([[1, 1, math.inf, 1, 4, 4]], "not finite"),
     ([[1, 1, "4", 1, 4, 4]], "something else than numbers"),
     ([[1, 1, None, 1, 4, 4]], "something else than numbers"),
+    ([[1, 1, True, 1, 4, 4]], "something else than numbers"),
     ([[[1, 1], [4], [4, 4]]], "not all pairs of numbers"),
     ("text", "something else than numbers"),
     (HUGE, "outline is longer than"),
