@@ -14,8 +14,6 @@ from nas_core.base.errors import NasError, RunError, SettingsError, first_line
 from nas_core.base.files import read_json
 
 P = ParamSpec("P")
-MAX_SEED = 2**31 - 1
-"""As of the setting."""
 
 
 def kept(path: Path, *keys: str) -> dict[str, Any]:

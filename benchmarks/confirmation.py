@@ -128,7 +128,7 @@ def main(
     if confirm.candidates < TOP:
         raise SettingsError(
             f"search.confirm.candidates = {confirm.candidates}: {TOP} are chosen by the race, so "
-            f"it is between {TOP} or more"
+            f"let {TOP} or more run in it"
         )
     races = {
         num: race_of(

@@ -25,13 +25,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command import MAX_SEED, errors_in_words, kept
+from benchmarks.command import errors_in_words, kept
 from benchmarks.reliability import figures
 from nas_core.base.errors import SettingsError
 from nas_core.base.files import digest_of, write_json
 from nas_core.base.paths import artifacts_folder, prepared_folder
 from nas_core.base.seeds import derive_seed
-from nas_core.config import Settings, check_distinct, load_settings, project_dir
+from nas_core.config import MAX_SEED, Settings, check_distinct, load_settings, project_dir
 from nas_core.data.lengths import lengths
 from nas_core.data.prepared import PreparedData, prepare
 from nas_core.data.transforms import resized

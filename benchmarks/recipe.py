@@ -26,11 +26,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command import MAX_SEED, errors_in_words, kept
+from benchmarks.command import errors_in_words, kept
 from nas_core.base.errors import SettingsError
 from nas_core.base.files import digest_of, write_json
 from nas_core.base.paths import artifacts_folder, prepared_folder
-from nas_core.config import Settings, TrainSettings, check_distinct, load_settings, project_dir
+from nas_core.config import (
+    MAX_SEED,
+    Settings,
+    TrainSettings,
+    check_distinct,
+    load_settings,
+    project_dir,
+)
 from nas_core.data.prepared import PreparedData, Split, pictures_of, prepare
 from nas_core.models.compute import Compute
 from nas_core.models.encoder import encoder_weights

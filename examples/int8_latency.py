@@ -9,41 +9,39 @@ Needs nas-seg[openvino].
 """
 
 import argparse
-import logging
 import statistics
 import sys
 import time
-from contextlib import redirect_stdout
+from pathlib import Path
 
-# Both tell their makers of each use, unless this package of theirs is missing.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+import numpy as np
+
+from nas_core.base.errors import SettingsError
+from nas_core.deploy.export import input_size, session
+from nas_core.deploy.openvino_ir import OpenVinoSession, check_packages, quantised
+from nas_core.deploy.turns import by_turns
+from nas_core.models.onnx_graph import INPUT, OUTPUT
+
 try:
-    import nncf
-    import numpy as np
-    import openvino
-except ModuleNotFoundError as error:
-    sys.exit(f"error: the package {error.name} is missing; install nas-seg[openvino]")
+    check_packages(quantised=True, what=Path(__file__).name)
+except SettingsError as error:
+    sys.exit(f"error: {error}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Median milliseconds in int8 for one image.")
-    parser.add_argument("model", help="An ONNX file of one input, of a fixed size.")
+    parser.add_argument("model", type=Path, help="An ONNX file of one input, of a fixed size.")
     parser.add_argument("--runs", type=int, default=15, help="That the time is the median of.")
     given = parser.parse_args()
-    nncf.set_log_level(logging.ERROR)
-    with redirect_stdout(sys.stderr):  # for the number alone is printed
-        model = openvino.convert_model(given.model)
-        noise = np.random.default_rng(0).standard_normal(model.input(0).shape, np.float32)
-        kept = nncf.IgnoredScope(patterns=["/?encoder/features.1/.*"], validate=False)
-        small = nncf.quantize(model, nncf.Dataset([noise]), subset_size=1, ignored_scope=kept)
-    options = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    request = openvino.compile_model(small, "CPU", options).create_infer_request()
-    milliseconds = []
-    for _ in range(3 + given.runs):
-        started = time.process_time()
-        request.infer([noise])
-        milliseconds.append(1000 * (time.process_time() - started))
-    print(statistics.median(milliseconds[3:]))
+    model = given.model.read_bytes()
+    size = input_size(session(model, 1))
+    if size is None:
+        parser.error(f"argument model: {given.model}: it takes images of any size")
+    noise = np.random.default_rng(0).standard_normal((1, 3, *size), np.float32)
+    runtime = OpenVinoSession(quantised(model, [noise]), 1)
+    runs = {"int8": lambda: runtime.run([OUTPUT], {INPUT: noise})}
+    times = by_turns(runs, given.runs, warm_ups=3, clock=time.process_time)
+    print(statistics.median(times["int8"]))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,8 @@ _VARIABLE = re.compile(r"\$(\{|[A-Za-z_])")
 _DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?)$")
 
 # Strict: True is no number, where a flow takes a seed without a section around it.
-Seed = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+MAX_SEED = 2**31 - 1
+Seed = Annotated[int, Field(ge=0, lt=MAX_SEED + 1, strict=True)]
 
 # Limits of what could be meant. Without them a slip of the keyboard overflows a float or an
 # integer of 64 bits hours later.
@@ -99,6 +100,7 @@ Text = Annotated[str, AfterValidator(_is_text)]
 DEFAULT_ENCODER = "mobilenet_v2"
 DatasetKind = Literal["camvid", "cityscapes", "folder", "synthetic"]
 Cost = Literal["parameters", "macs", "latency_ms"]
+TrainedSplits = Literal["train", "train+val"]
 StrategyName = Literal["ppo", "reinforce", "evolution", "pareto", "random"]
 PathText = Annotated[Text, AfterValidator(_is_path)]
 
@@ -484,7 +486,7 @@ class TrainSettings(CropSettings):
         strict=False,  # JSON and YAML have lists
         description="Architectures trained beside them, by name, id or JSON file.",
     )
-    splits: Literal["train", "train+val"] = Field(
+    splits: TrainedSplits = Field(
         "train", description="Splits to train on. With train+val, val figures mean nothing."
     )
     epochs: int = Field(30, ge=1, le=100_000, description="Passes over the training images.")

@@ -41,6 +41,7 @@ from nas_core.base.paths import results_folder
 from nas_core.base.problems import at_its_key
 from nas_core.config import (
     DEFAULT_ENCODER,
+    MAX_SEED,
     SECTIONS,
     NetworkSettings,
     ProxySettings,
@@ -263,7 +264,7 @@ def verify(
     seed: Annotated[
         list[int] | None,
         typer.Option(
-            metavar="N", min=0, max=2**31 - 1, help="Again for more; the setting seed if left out."
+            metavar="N", min=0, max=MAX_SEED, help="Again for more; the setting seed if left out."
         ),
     ] = None,
 ) -> None:

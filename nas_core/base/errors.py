@@ -12,6 +12,8 @@ from typing import Any
 
 from nas_core.base.letters import spelt_out
 
+# Of another program's output.
+_SHOWN_LINES, _SHOWN_WIDTH = 5, 300
 # Anything may be given where a path is expected, and a path has one slash where there were two.
 _LOGIN = re.compile(r"(\w:/{1,2})[^\s/@]*:[^\s/@]*@")
 
@@ -94,6 +96,12 @@ def some_of(known: Iterable[str], most: int = 12) -> str:
     names = list(known)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(shown(name)[1:-1] for name in names[:most]) + more
+
+
+def last_lines(*outputs: str) -> list[str]:
+    """The end of what another program has written, to stand below a message of ours."""
+    lines = [line for output in outputs for line in output.strip().splitlines()]
+    return [f"    {line[:_SHOWN_WIDTH]}" for line in lines[-_SHOWN_LINES:]]
 
 
 def first_line(error: BaseException | str, most: int = 200) -> str:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from nas_core.base.errors import RunError, SettingsError
+from nas_core.base.errors import RunError, SettingsError, last_lines
 from nas_core.base.files import write_bytes
 from nas_core.config import find_project
 from nas_core.deploy.export import Agreement, agreed, batches, metadata
@@ -37,7 +37,6 @@ ENVIRONMENT = ".litert"
 VARIABLE = "NAS_LITERT"
 _FILE_IDENTIFIER = b"TFL3"
 _INSTALL = "litert-torch==0.10.0 torch=={torch}"
-_SHOWN_LINES = 5
 # By its path: it needs no package of this program.
 _SCRIPT = Path(__file__).with_name("convert_to_litert.py")
 
@@ -126,10 +125,9 @@ def converted(segmenter: Segmenter, size: tuple[int, int], python: Path) -> byte
         except OSError as error:
             raise RunError(f"{python} cannot be started: {error.strerror}") from None
         if done.returncode or not target.is_file():
-            said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-_SHOWN_LINES:]
-            lines = [f"    {line[:300]}" for line in said]
+            said = last_lines(done.stderr.strip() or done.stdout)
             raise RunError(
-                "\n".join([f"{python}: the converter ended with {done.returncode}:", *lines])
+                "\n".join([f"{python}: the converter ended with {done.returncode}:", *said])
             )
         return target.read_bytes()
 

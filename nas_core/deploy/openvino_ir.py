@@ -146,19 +146,27 @@ def quantise(
     Raises:
         SettingsError: a package is missing.
     """
+    return QuantisedOpenVino(quantised(model, images), card)
+
+
+def quantised(model: bytes, images: Sequence[npt.NDArray[np.float32]]) -> Any:
+    """An openvino.Model of an ONNX one, with integers where that pays.
+
+    Raises:
+        SettingsError: a package is missing.
+    """
     check_packages(quantised=True)
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         import nncf
 
         nncf.set_log_level(logging.ERROR)
         kept = [f"/?{re.escape(block)}/.*" for block in KEPT_BLOCKS]
-        quantised = nncf.quantize(
+        return nncf.quantize(
             converted(model),
             nncf.Dataset(list(images)),
             subset_size=len(images),
             ignored_scope=nncf.IgnoredScope(patterns=kept, validate=False),
         )
-    return QuantisedOpenVino(quantised, card)
 
 
 def converted(model: bytes) -> Any:

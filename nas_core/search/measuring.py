@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from torch import nn
 
-from nas_core.base.errors import RunError, SettingsError
+from nas_core.base.errors import RunError, SettingsError, last_lines
 from nas_core.base.files import write_bytes
 from nas_core.config import MODEL, LatencySettings
 from nas_core.search.latencies import MAX_MILLISECONDS, MeasuredBy
@@ -28,7 +28,6 @@ _OWN = [sys.executable, "-P", str(Path(__file__).parents[1] / "deploy" / "measur
 NUM_TRIES = 3
 SECONDS_BETWEEN = 1.0
 _MAX_OUTPUT = 2**20
-_SHOWN_LINES, _SHOWN_WIDTH = 5, 300
 _NUMBER = re.compile(r"\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -143,7 +142,6 @@ def _text(file: BinaryIO) -> str:
 
 
 def _failure(words: list[str], what: str, *outputs: str) -> RunError:
-    lines = [line for output in outputs for line in output.strip().splitlines()]
-    said = [f"    {line[:_SHOWN_WIDTH]}" for line in lines[-_SHOWN_LINES:]]
+    said = last_lines(*outputs)
     ending = "; it said:" if said else ", and said nothing"
     return RunError("\n".join([f"search.latency: {shlex.join(words)} {what}{ending}", *said]))

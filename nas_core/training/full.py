@@ -41,9 +41,10 @@ from nas_core.training.averaging import PolyakAverage
 from nas_core.training.losses import class_weights, segmentation_loss
 from nas_core.training.metrics import ConfusionMatrix
 from nas_core.training.steps import (
+    Step,
     StepLog,
-    make_step,
-    scheduled_rate,
+    for_its_device,
+    scheduled_groups,
     shuffled_batches,
     validation,
 )
@@ -187,13 +188,15 @@ class _Training:
         shares = torch.as_tensor(data.label_shares)
         weights = class_weights(shares) if settings.class_weighting else torch.ones(len(shares))
         self.class_weights = weights.to(compute.device)
-        self.step = make_step(
-            _loss_of(self.segmenter, compute, self.class_weights, data.ignore_index),
-            self.optimizer,
-            list(self.segmenter.parameters()),
-            settings.max_gradient_norm,
-            self.segmenter,
-            self.average,
+        self.step = for_its_device(
+            Step(
+                _loss_of(self.segmenter, compute, self.class_weights, data.ignore_index),
+                self.optimizer,
+                list(self.segmenter.parameters()),
+                settings.max_gradient_norm,
+                self.segmenter,
+                self.average,
+            )
         )
         self.history: list[dict[str, float]] = []
         self.devices: list[str] = []
@@ -424,16 +427,13 @@ def _loss_of(
 
 def _optimizer(segmenter: Segmenter, settings: TrainSettings, device: torch.device) -> Optimizer:
     return AdamW(
-        [
+        scheduled_groups(
             {
-                "params": network.parameters(),
-                "lr": scheduled_rate(rate, device),
-            }
-            for network, rate in (
-                (segmenter.encoder, settings.learning_rate_encoder),
-                (segmenter.decoder, settings.learning_rate),
-            )
-        ],
+                segmenter.encoder: settings.learning_rate_encoder,
+                segmenter.decoder: settings.learning_rate,
+            },
+            device,
+        ),
         weight_decay=settings.weight_decay,
         # On a GPU one kernel in place of some hundred; on the CPU as by default.
         fused=True if device.type == "cuda" else None,

@@ -35,9 +35,10 @@ from nas_core.training.averaging import PolyakAverage
 from nas_core.training.losses import class_weights, segmentation_loss
 from nas_core.training.metrics import ConfusionMatrix
 from nas_core.training.steps import (
+    Step,
     StepLog,
-    make_step,
-    scheduled_rate,
+    for_its_device,
+    scheduled_groups,
     shuffled_batches,
     validation,
 )
@@ -229,7 +230,7 @@ def _train_decoder(
         return _loss(task, logits, masks)
 
     # Stage A has no gradient clipping in the authors' search.
-    step = make_step(loss_of, optimizer, parameters, float("inf"), decoder, average)
+    step = for_its_device(Step(loss_of, optimizer, parameters, float("inf"), decoder, average))
     decoder.train()
     for _ in range(settings.epochs_a):
         log = StepLog()
@@ -255,13 +256,13 @@ def _train_end_to_end(
     settings, device = task.settings, task.compute.device
     parameters = list(segmenter.parameters())
     optimizer = torch.optim.Adam(
-        [
-            {"params": network.parameters(), "lr": scheduled_rate(rate, device)}
-            for network, rate in (
-                (segmenter.encoder, settings.learning_rate_encoder),
-                (segmenter.decoder, settings.learning_rate_b),
-            )
-        ],
+        scheduled_groups(
+            {
+                segmenter.encoder: settings.learning_rate_encoder,
+                segmenter.decoder: settings.learning_rate_b,
+            },
+            device,
+        ),
         weight_decay=settings.weight_decay_b,
         fused=True,
         capturable=device.type == "cuda",
@@ -275,7 +276,8 @@ def _train_end_to_end(
             logits = segmenter.decoder(segmenter.encoder(images))
         return _loss(task, logits, masks)
 
-    step = make_step(loss_of, optimizer, parameters, settings.max_gradient_norm, segmenter, average)
+    max_norm = settings.max_gradient_norm
+    step = for_its_device(Step(loss_of, optimizer, parameters, max_norm, segmenter, average))
     for _ in range(settings.epochs_b):
         started = time.perf_counter()
         segmenter.train()

@@ -5,12 +5,12 @@ They are handed from stage to stage, and by `dvc pull` from machine to machine.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, JsonValue, RootModel, model_validator
 
 from nas_core.base.documents import Document, Number
-from nas_core.config import NetworkSettings
+from nas_core.config import NetworkSettings, TrainedSplits
 
 # Labels and identities become names of files and folders.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]
@@ -67,7 +67,7 @@ class Training(Document):
     input_size: Size = (360, 480)
     """That of CamVid's images, where it is not said."""
     seed: Count
-    splits: Literal["train", "train+val"]
+    splits: TrainedSplits
     data: Name | None = None
     """The name of the data set."""
     data_hash: str | None = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,42 +47,34 @@ class StepLog:
         return sum(losses) / len(losses), num_skipped
 
 
+@dataclass(frozen=True)
 class Step:
     """Minimises a loss: a batch's gradients, clipped, change a network, which is averaged.
 
     Where the loss or the gradient norm is not finite the weights stay as they are.
 
-    Args:
+    Attributes:
         loss_of: of a batch, whose tensors are on the device of the network.
         parameters: those whose gradient norm is clipped to `max_norm`.
         network: what is averaged.
     """
 
-    def __init__(
-        self,
-        loss_of: LossOf,
-        optimizer: Optimizer,
-        parameters: Sequence[Parameter],
-        max_norm: float,
-        network: nn.Module,
-        average: PolyakAverage,
-    ) -> None:
-        self.loss_of, self.optimizer = loss_of, optimizer
-        self.parameters, self.max_norm = list(parameters), max_norm
-        self.network, self.average = network, average
+    loss_of: LossOf
+    optimizer: Optimizer
+    parameters: list[Parameter]
+    max_norm: float
+    network: nn.Module
+    average: PolyakAverage
 
-    def __call__(self, *batch: Tensor) -> float | Tensor:
+    def __call__(self, *batch: Tensor) -> float:
         """The loss; nan if the step was not taken."""
         loss = optimise(self.loss_of(*batch), self.optimizer, self.parameters, self.max_norm)
         if not math.isnan(loss):
             self.average.update_parameters(self.network)
         return loss
 
-
-class DeviceStep(Step):
-    """A step of a fused optimiser that does not wait for the device, which decides by itself."""
-
-    def __call__(self, *batch: Tensor) -> Tensor:
+    def without_reading(self, *batch: Tensor) -> Tensor:
+        """The same with a fused optimiser, and no wait for the device, which decides by itself."""
         loss = self.loss_of(*batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -103,20 +96,11 @@ class DeviceStep(Step):
         ]
 
 
-def make_step(
-    loss_of: LossOf,
-    optimizer: Optimizer,
-    parameters: Sequence[Parameter],
-    max_norm: float,
-    network: nn.Module,
-    average: PolyakAverage,
-) -> Callable[..., float | Tensor]:
-    """A `Step`; on a GPU a `DeviceStep` as one CUDA graph, for batches of one shape."""
-    given = (loss_of, optimizer, parameters, max_norm, network, average)
-    if not parameters[0].is_cuda:
-        return Step(*given)
-    step = DeviceStep(*given)
-    return GraphedStep(step, step.state)
+def for_its_device(step: Step) -> Callable[..., float | Tensor]:
+    """The step; on a GPU, where it does not read, one CUDA graph for batches of one shape."""
+    if step.parameters[0].is_cuda:
+        return GraphedStep(step.without_reading, step.state)
+    return step
 
 
 def optimise(
@@ -138,9 +122,20 @@ def optimise(
     return math.nan
 
 
-def scheduled_rate(rate: float, device: torch.device) -> float | Tensor:
-    """A learning rate that a schedule changes: a graph reads it from its GPU."""
-    return torch.tensor(rate, device=device) if device.type == "cuda" else rate
+def scheduled_groups(
+    rates: Mapping[nn.Module, float], device: torch.device
+) -> list[dict[str, Any]]:
+    """Groups of an optimiser, with learning rates that a schedule changes.
+
+    On a GPU these lie there, where a graph reads them.
+    """
+    return [
+        {
+            "params": network.parameters(),
+            "lr": torch.tensor(rate, device=device) if device.type == "cuda" else rate,
+        }
+        for network, rate in rates.items()
+    ]
 
 
 @contextmanager

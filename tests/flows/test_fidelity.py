@@ -85,6 +85,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def again(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(whole, tmp_path / "again"))
+
+
 def results(project: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     place = project / "artifacts" / "results" / "tiny" / "fidelity"
     report: dict[str, Any] = json.loads((place / "fidelity.json").read_text())
@@ -211,13 +217,8 @@ def test_mlflow_has_one_finished_run(whole: Path) -> None:
 
 
 def test_a_second_run_trains_nothing(
-    whole: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    again = tmp_path / "again"
-    shutil.copytree(whole, again)
     before, report = outcomes(again), results(again)[0]
     assert len(before) == 2 * 4 * 2 + 2 * 4
     nas(monkeypatch, again, *ARGUMENTS)
@@ -228,11 +229,7 @@ def test_a_second_run_trains_nothing(
     assert f"{report['kendall_tau']:.2f} (" in shown and "fidelity" in shown
 
 
-def test_only_what_is_missing_is_trained(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    again = tmp_path / "again"
-    shutil.copytree(whole, again)
+def test_only_what_is_missing_is_trained(again: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, (report, table) = outcomes(again), results(again)
     lost = next(path for path in before if path.parts[1] == "fidelity")
     (again / lost).unlink()
@@ -302,13 +299,8 @@ def test_options_without_effect_are_refused(
 
 
 def test_what_is_kept_of_another_training_is_named(
-    whole: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    again: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    again = tmp_path / "again"
-    shutil.copytree(whole, again)
     kept = again / next(path for path in outcomes(again) if path.parts[1] == "fidelity")
     other = next(path for path in kept.parent.glob("[!i]*.json") if path != kept)
     shutil.copyfile(other, kept)
