@@ -128,13 +128,18 @@ class Comparison:
 
 
 def plan_searches(
-    settings: Settings, strategies: Sequence[str] = (), seeds: Sequence[int] = ()
+    settings: Settings,
+    strategies: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    *,
+    confirming: bool = False,
 ) -> list[PlannedSearch]:
     """The searches of a comparison, seed by seed, so that a part of them compares all strategies.
 
     Args:
         strategies: keys of `STRATEGIES`; all but pareto if empty.
         seeds: `SEEDS` if empty.
+        confirming: whether the searches end with confirming their best.
 
     Raises:
         SettingsError: a strategy is unknown, something is given twice, a seed is out of range, or
@@ -160,7 +165,7 @@ def plan_searches(
             f"with batches of {search.batch_size}"
         )
     return [
-        PlannedSearch(strategy, seed, _settings_of(settings, strategy, seed))
+        PlannedSearch(strategy, seed, _settings_of(settings, strategy, seed, confirming))
         for seed in seeds
         for strategy in strategies
     ]
@@ -235,14 +240,15 @@ def bands(curves: pd.DataFrame, column: str, seconds: Sequence[float]) -> pd.Dat
     return pd.concat(tables, ignore_index=True)
 
 
-def _settings_of(settings: Settings, strategy: str, seed: int) -> Settings:
+def _settings_of(settings: Settings, strategy: str, seed: int, confirming: bool) -> Settings:
     values = settings.model_dump(mode="json")
     values["seed"] = seed
     values["search"]["strategy"] = STRATEGIES[strategy]
     if strategy == "ppo-independent":
         values["search"]["controller"]["autoregressive"] = False
-    # It is the searches that are compared, and confirming comes after them.
-    values["search"]["confirm"]["candidates"] = 0
+    if not confirming:
+        # It is the searches that are compared, and confirming comes after them.
+        values["search"]["confirm"]["candidates"] = 0
     return validate_settings(values, source="nas compare")
 
 
