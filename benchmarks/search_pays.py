@@ -90,9 +90,7 @@ def scores_of(
     return {"val": val, "held_out": held_out.mean_iou}
 
 
-def trained(
-    rows: Sequence[Row], settings: Settings, root: Path, seeds: Sequence[int]
-) -> list[Row]:
+def trained(rows: Sequence[Row], settings: Settings, root: Path, seeds: Sequence[int]) -> list[Row]:
     """The rows with the scores of each training seed, a list for each of `SCORES`."""
     genotypes = {row["id"]: Genotype.from_dict(row["genotype"]) for row in rows}
     runs = [(genotype, seed) for seed in seeds for genotype in genotypes.values()]
@@ -170,9 +168,7 @@ def main(
     planned = plan_searches(settings, [*strategies], seed or (), confirming=True)
     prepare(settings.dataset, root, prepared_folder(root, settings))
     rows = [
-        row
-        for one in planned
-        for row in found_networks(one.settings, root, one.strategy, one.seed)
+        row for one in planned for row in found_networks(one.settings, root, one.strategy, one.seed)
     ]
     rows = trained(rows, settings, root, train_seeds)
     compared = differences(rows)
