@@ -34,7 +34,7 @@ from rich.table import Table
 from benchmarks.command import errors_in_words
 from benchmarks.strategies import find_tables, read_tables
 from nas_core.base.errors import SettingsError
-from nas_core.config import load_settings
+from nas_core.loading import load_settings
 from nas_core.search.confirming import race_of
 from nas_core.search.racing import Race, open_round
 

@@ -29,7 +29,8 @@ from nas_core.analysis.stopping import (
     successive_halving,
 )
 from nas_core.base.paths import searches_folder
-from nas_core.config import EarlyStoppingSettings, project_dir
+from nas_core.base.project import project_dir
+from nas_core.config import EarlyStoppingSettings
 from nas_core.search.journal import Journal
 
 NUM_ORDERS = 200

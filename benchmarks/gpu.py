@@ -46,8 +46,10 @@ from nas_core.base.documents import Document
 from nas_core.base.errors import GenotypeError, RunError, SettingsError
 from nas_core.base.files import check_writable, read_json, write_json
 from nas_core.base.paths import prepared_folder
-from nas_core.config import Settings, check_distinct, load_settings, project_dir
+from nas_core.base.project import project_dir
+from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData, prepare
+from nas_core.loading import check_distinct, load_settings
 from nas_core.models.compute import Compute
 from nas_core.models.encoder import encoder_weights
 from nas_core.search.candidates import proxy_task, score_candidate

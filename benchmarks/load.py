@@ -29,7 +29,9 @@ import yaml
 
 from benchmarks.command import errors_in_words
 from nas_core.base.files import json_bytes
-from nas_core.config import ConstraintSettings, Settings, load_settings, project_dir
+from nas_core.base.project import project_dir
+from nas_core.config import ConstraintSettings, Settings
+from nas_core.loading import load_settings
 from nas_core.search import loop
 from nas_core.search.candidates import Outcome
 from nas_core.search.journal import Record

@@ -23,7 +23,9 @@ from rich.table import Table
 
 from benchmarks.command import errors_in_words
 from benchmarks.memory import peak_gib
-from nas_core.config import Settings, load_settings, project_dir
+from nas_core.base.project import project_dir
+from nas_core.config import Settings
+from nas_core.loading import load_settings
 from nas_core.models.compute import Compute, keep_freed_memory
 from nas_core.models.cost import form_of
 from nas_core.models.segmenter import Segmenter

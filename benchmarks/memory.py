@@ -26,9 +26,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.command import errors_in_words
-from nas_core.config import Settings, load_settings, project_dir
+from nas_core.base.project import project_dir
+from nas_core.config import Settings
 from nas_core.data.cityscapes import NUM_LABEL_IDS
 from nas_core.data.prepared import PreparedData, prepare
+from nas_core.loading import load_settings
 from nas_core.models.compute import Compute
 from nas_core.models.cost import form_of
 from nas_core.models.segmenter import Segmenter

@@ -17,7 +17,7 @@ from benchmarks.command import errors_in_words
 from nas_core.analysis.leaderboard import read_search
 from nas_core.base.errors import RunError
 from nas_core.base.paths import searches_folder
-from nas_core.config import project_dir
+from nas_core.base.project import project_dir
 from nas_core.search.candidate_files import candidate_files
 
 

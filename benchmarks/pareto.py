@@ -35,7 +35,9 @@ from benchmarks.strategies import (
     with_error,
     workers,
 )
-from nas_core.config import SearchSettings, load_settings, project_dir
+from nas_core.base.project import project_dir
+from nas_core.config import SearchSettings
+from nas_core.loading import load_settings
 from nas_core.search.strategy import Result, make_strategy
 
 COSTS = {"micro": (0.0, 0.1, 1.0, 9.0), "macro": (0.0, 1.0, 2.0, 3.0, 5.0)}

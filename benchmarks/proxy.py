@@ -35,8 +35,10 @@ from benchmarks.baseline import baseline_task, train_baseline
 from benchmarks.command import errors_in_words
 from benchmarks.memory import peak_gib
 from nas_core.base.paths import prepared_folder
-from nas_core.config import Settings, load_settings, project_dir
+from nas_core.base.project import project_dir
+from nas_core.config import Settings
 from nas_core.data.prepared import prepare
+from nas_core.loading import load_settings
 from nas_core.models.compute import Compute
 from nas_core.search.candidates import proxy_task
 from nas_core.search.sampling import sample_architectures

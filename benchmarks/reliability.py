@@ -29,9 +29,11 @@ from nas_core.analysis.rank_agreement import proxy_identity
 from nas_core.analysis.reliability import reliability
 from nas_core.base.files import digest_of, write_json
 from nas_core.base.paths import artifacts_folder, prepared_folder
-from nas_core.config import Settings, load_settings, project_dir
+from nas_core.base.project import project_dir
+from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData, Split, prepare
 from nas_core.data.transforms import resized
+from nas_core.loading import load_settings
 from nas_core.models.compute import Compute
 from nas_core.models.encoder import encoder_weights
 from nas_core.models.state import state_digest

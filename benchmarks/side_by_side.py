@@ -22,7 +22,9 @@ from rich.table import Table
 
 from benchmarks.command import errors_in_words
 from benchmarks.malloc import steps_of
-from nas_core.config import Settings, load_settings, project_dir
+from nas_core.base.project import project_dir
+from nas_core.config import Settings
+from nas_core.loading import load_settings
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
 from nas_core.workers.local import ProcessWorkers, Workers

@@ -31,7 +31,9 @@ from rich.table import Table
 
 from benchmarks.command import errors_in_words
 from benchmarks.strategies import KnownSpace, find_tables, read_tables, with_error, workers
-from nas_core.config import SearchSettings, load_settings, project_dir
+from nas_core.base.project import project_dir
+from nas_core.config import SearchSettings
+from nas_core.loading import load_settings
 from nas_core.search.strategy import Result, make_strategy
 
 TIMES = Path(__file__).parents[1] / "docs" / "data" / "search.parquet"

@@ -41,7 +41,9 @@ from benchmarks.command import errors_in_words
 from nas_core.analysis.comparison import PlannedSearch, plan_searches
 from nas_core.base.errors import RunError, first_line
 from nas_core.base.files import check_regular
-from nas_core.config import SearchSettings, load_settings, project_dir
+from nas_core.base.project import project_dir
+from nas_core.config import SearchSettings
+from nas_core.loading import load_settings
 from nas_core.search.strategy import Result, make_strategy
 from nas_core.space.decisions import Decision, Space
 from nas_core.space.genotype import Genotype

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from nas_core.analysis.report.live import LiveReport
 from nas_core.base.paths import prepared_folder
-from nas_core.config import validate_settings
 from nas_core.data.prepared import prepare
+from nas_core.loading import validate_settings
 from nas_core.search.loop import Search
 from nas_core.search.progress import Progress
 from nas_core.space.genotype import Genotype

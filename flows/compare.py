@@ -19,7 +19,8 @@ from nas_core.analysis.comparison import (
 )
 from nas_core.base.files import digest_of
 from nas_core.base.paths import results_folder
-from nas_core.config import Settings, project_dir
+from nas_core.base.project import project_dir
+from nas_core.config import Settings
 from nas_core.search.journal import Record
 from nas_core.search.measuring import check_latency
 from tasks.comparison_report import write_comparison

@@ -17,8 +17,10 @@ from nas_core.analysis.drawing import draw
 from nas_core.base.errors import RunError, SettingsError
 from nas_core.base.logs import Logger
 from nas_core.base.paths import STAGES, prepared_folder, results_folder, searches_folder
-from nas_core.config import Section, Settings, load_settings
+from nas_core.base.setting_types import Section
+from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
+from nas_core.loading import load_settings
 from nas_core.models.compute import Compute
 from nas_core.models.cost import form_of
 from nas_core.models.encoder import encoder_weights

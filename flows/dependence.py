@@ -11,7 +11,7 @@ from __future__ import annotations
 from nas_core.base.code import meanings
 from nas_core.base.files import write_json
 from nas_core.base.paths import artifacts_folder
-from nas_core.config import project_dir
+from nas_core.base.project import project_dir
 
 # Where the work of each stage begins, and what only other stages need.
 STAGES = {

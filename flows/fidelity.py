@@ -22,8 +22,9 @@ from nas_core.analysis import rank_agreement as fidelity
 from nas_core.base.errors import RunError, SettingsError
 from nas_core.base.files import digest_of, write_json
 from nas_core.base.paths import fidelity_folder, results_folder, searches_folder
+from nas_core.base.project import project_dir
 from nas_core.base.seeds import derive_seed
-from nas_core.config import ProxySettings, Settings, project_dir
+from nas_core.config import ProxySettings, Settings
 from nas_core.models.state import state_digest
 from nas_core.search.measuring import check_latency
 from nas_core.search.sampling import sample_architectures

@@ -20,6 +20,8 @@ from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate_trainings, train_best
 from nas_core.analysis.leaderboard import SearchMetrics
 from nas_core.base.paths import results_folder, searches_folder
+from nas_core.base.project import project_dir
+from nas_core.base.setting_types import Seed
 from nas_core.config import (
     ComputeSettings,
     DatasetSettings,
@@ -27,11 +29,9 @@ from nas_core.config import (
     NetworkSettings,
     RunnerSettings,
     SearchSettings,
-    Seed,
     Settings,
     TrackingSettings,
     TrainSettings,
-    project_dir,
 )
 from nas_core.search.loop import Observer, Search
 from nas_core.search.measuring import check_latency

@@ -13,7 +13,8 @@ from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate, record_test, register, train
 from nas_core.base.paths import searches_folder
-from nas_core.config import Settings, project_dir
+from nas_core.base.project import project_dir
+from nas_core.config import Settings
 from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import find_architecture
 from nas_core.training.record import FinalScores, Training

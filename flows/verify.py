@@ -24,20 +24,20 @@ from nas_core.analysis.verification import (
 from nas_core.base.errors import SettingsError
 from nas_core.base.files import digest_of
 from nas_core.base.paths import results_folder, searches_folder
+from nas_core.base.project import project_dir
 from nas_core.base.seeds import derive_seed
+from nas_core.base.setting_types import Seed
 from nas_core.config import (
     ComputeSettings,
     DatasetSettings,
     EncoderSettings,
     NetworkSettings,
     RunnerSettings,
-    Seed,
     Settings,
     TrackingSettings,
     TrainSettings,
-    check_once,
-    project_dir,
 )
+from nas_core.loading import check_once
 from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import ARCHITECTURES, find_architecture
 from nas_core.space.claims import SOURCE, find_claim

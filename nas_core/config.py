@@ -1,114 +1,33 @@
-"""params.yaml to typed, checked settings.
-
-`params.yaml` holds every setting, for CamVid. A profile (`profiles/NAME.yaml`) holds only what
-differs from it; the profile `camvid` is params.yaml itself.
-"""
+"""Every setting, with its limits and its description. `loading` reads them."""
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
 import shlex
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from nas_core.base.addresses import has_credentials
+from nas_core.base.setting_types import (
+    LARGEST_NORM,
+    MOST_COUNTED,
+    MOST_MILLISECONDS,
+    Device,
+    Name,
+    PathText,
+    Section,
+    Seed,
+    Text,
 )
 
-from nas_core.base.addresses import has_credentials, redacted
-from nas_core.base.errors import SettingsError, shown, some_of
-from nas_core.base.files import resolved
-from nas_core.base.letters import as_seen, escaped
-from nas_core.base.problems import in_words, key_of
-from nas_core.base.yaml_files import parse_yaml, read_yaml
-
-# Where this code lies; without a params.yaml if it is installed.
-CHECKOUT = Path(__file__).resolve().parents[1]
-
-_SHOWN_PROBLEMS = 8
-# Linux' limits, PATH_MAX and NAME_MAX, the former with room for the project's folder.
-_MAX_PATH = 3000
-_MAX_PART = 255
-
-_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,40}$")
-_VARIABLE = re.compile(r"\$(\{|[A-Za-z_])")
-_DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:(0|[1-9][0-9]?))?)$")
-
-# Strict: True is no number, where a flow takes a seed without a section around it.
-MAX_SEED = 2**31 - 1
-Seed = Annotated[int, Field(ge=0, lt=MAX_SEED + 1, strict=True)]
-
-# Limits of what could be meant. Without them a slip of the keyboard overflows a float or an
-# integer of 64 bits hours later.
-_MOST_COUNTED = 10**15
-_MOST_MILLISECONDS = 3_600_000
-_LARGEST_NORM = 1e6
-
-# Of search.latency.command: here goes the path of the ONNX file.
-MODEL = "{model}"
-
-
-def _is_text(value: str) -> str:
-    """Settings are recorded: in journals, in MLflow, in Prefect's database."""
-    if any(unicodedata.category(char) in ("Cc", "Cs") for char in value):
-        raise ValueError("has a character that is no text (control character, or not UTF-8)")
-    return value
-
-
-def _is_name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError(
-            "expected 1 to 41 of the letters a to z, digits, '_' and '-', the first of them a "
-            "letter or digit"
-        )
-    return value
-
-
-def _is_device(value: str) -> str:
-    if not _DEVICE.fullmatch(value):
-        raise ValueError("expected auto, cpu, mps, cuda or cuda:N with a number up to 99")
-    return value
-
-
-def _is_path(value: str) -> str:
-    if not value.strip():
-        raise ValueError("is empty: give a path")
-    if value.startswith("~") or _VARIABLE.search(value):
-        raise ValueError("only a shell replaces ~ and $NAME: give the path that they stand for")
-    if "://" in value:
-        raise ValueError("is an address; give the path of a file or folder of this machine")
-    if len(value.encode()) > _MAX_PATH or any(
-        len(part.encode()) > _MAX_PART for part in value.split("/")
-    ):
-        raise ValueError(
-            f"too long: a path has {_MAX_PATH} bytes at most, and {_MAX_PART} between two slashes"
-        )
-    return value
-
-
-Text = Annotated[str, AfterValidator(_is_text)]
 DEFAULT_ENCODER = "mobilenet_v2"
 DatasetKind = Literal["camvid", "cityscapes", "folder", "synthetic"]
 Cost = Literal["parameters", "macs", "latency_ms"]
 TrainedSplits = Literal["train", "train+val"]
 StrategyName = Literal["ppo", "reinforce", "evolution", "pareto", "random"]
-PathText = Annotated[Text, AfterValidator(_is_path)]
 
-
-class Section(BaseModel):
-    """Values have the type that they are declared with: neither True nor "8" is a number."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+# Of search.latency.command: here goes the path of the ONNX file.
+MODEL = "{model}"
 
 
 class CropSettings(Section):
@@ -205,7 +124,7 @@ class ControllerSettings(Section):
         "reinforce.",
     )
     max_gradient_norm: float = Field(
-        2.0, gt=0, le=_LARGEST_NORM, description="Gradients are clipped to this norm."
+        2.0, gt=0, le=LARGEST_NORM, description="Gradients are clipped to this norm."
     )
 
 
@@ -256,19 +175,19 @@ class ConstraintSettings(Section):
     max_parameters: int | None = Field(
         300_000,
         ge=1,
-        le=_MOST_COUNTED,
+        le=MOST_COUNTED,
         description="Most parameters, encoder included. Empty: no limit.",
     )
     max_macs: int | None = Field(
         None,
         ge=1,
-        le=_MOST_COUNTED,
+        le=MOST_COUNTED,
         description="Most multiply-accumulates for one image. Empty: no limit.",
     )
     max_latency_ms: float | None = Field(
         None,
         gt=0,
-        le=_MOST_MILLISECONDS,
+        le=MOST_MILLISECONDS,
         description="Most milliseconds for one image, measured by search.latency. Empty: no limit.",
     )
 
@@ -282,7 +201,7 @@ class RewardSettings(Section):
     target: float = Field(
         300_000,
         ge=1e-3,
-        le=_MOST_COUNTED,
+        le=MOST_COUNTED,
         description="Cost at which the reward is the quality, in the cost's unit.",
     )
     exponent: float = Field(
@@ -327,7 +246,7 @@ class ProxySettings(CropSettings):
     max_images: int | None = Field(
         None,
         ge=3,
-        le=_MOST_COUNTED,
+        le=MOST_COUNTED,
         description="Training images that a search uses at most, drawn by meta_val.seed. Empty: "
         "all.",
     )
@@ -344,7 +263,7 @@ class ProxySettings(CropSettings):
     learning_rate_encoder: float = Field(5e-4, ge=0, le=1, description="Adam, encoder, stage B.")
     weight_decay_b: float = Field(1e-5, ge=0, le=1, description="Weight decay in stage B.")
     max_gradient_norm: float = Field(
-        3.0, gt=0, le=_LARGEST_NORM, description="Gradient norm clip in stage B."
+        3.0, gt=0, le=LARGEST_NORM, description="Gradient norm clip in stage B."
     )
     averaging_a: float = Field(0.9, ge=0, lt=1, description="Polyak decay, stage A.")
     averaging_b: float = Field(0.99, ge=0, lt=1, description="Polyak decay, stage B.")
@@ -506,7 +425,7 @@ class TrainSettings(CropSettings):
         100, ge=0, le=1_000_000_000, description="Steps of linear warm-up, at most half."
     )
     max_gradient_norm: float = Field(
-        3.0, gt=0, le=_LARGEST_NORM, description="Gradients are clipped to this norm."
+        3.0, gt=0, le=LARGEST_NORM, description="Gradients are clipped to this norm."
     )
     averaging: float = Field(0.998, ge=0, lt=1, description="Polyak decay of the weights.")
     validate_every: int = Field(5, ge=1, le=100_000, description="Epochs between validations.")
@@ -515,9 +434,8 @@ class TrainSettings(CropSettings):
 class ComputeSettings(Section):
     """The hardware."""
 
-    device: Annotated[str, AfterValidator(_is_device)] = Field(
+    device: Device = Field(
         "auto",
-        json_schema_extra={"pattern": _DEVICE.pattern},
         description="auto: a CUDA GPU if there is one. cpu, cuda, cuda:N or mps (Apple's GPUs, "
         "untried) otherwise.",
     )
@@ -601,9 +519,8 @@ class TrackingSettings(Section):
 class Settings(Section):
     """All settings of a search and of what follows it."""
 
-    name: Annotated[str, AfterValidator(_is_name)] = Field(
+    name: Name = Field(
         "camvid",
-        json_schema_extra={"pattern": _NAME.pattern},
         description="Names the MLflow experiment, the registered model and the run folders.",
     )
     seed: Seed = Field(0, description="Seed of everything that is random.")
@@ -622,216 +539,3 @@ SECTIONS = tuple(
     for name, field in Settings.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 )
-
-
-def project_dir() -> Path:
-    """The folder with params.yaml, to which all relative paths of the settings refer.
-
-    `NAS_PROJECT_DIR`, or else the nearest folder with a params.yaml from the current one upwards,
-    or else the checkout that this code lies in.
-
-    Raises:
-        SettingsError: there is no params.yaml in any of them, or the path is no text.
-    """
-    root = find_project()
-    if root is None:
-        raise SettingsError("no params.yaml here or above: nas init FOLDER makes a project")
-    return root
-
-
-def find_project() -> Path | None:
-    """As `project_dir`; None where there is no params.yaml, for what can do without a project.
-
-    Raises:
-        SettingsError: `NAS_PROJECT_DIR` names a folder without one, or the path is no text.
-    """
-    if named := os.environ.get("NAS_PROJECT_DIR"):
-        if not (Path(named) / "params.yaml").is_file():
-            raise SettingsError(f"NAS_PROJECT_DIR is {named}, which has no params.yaml")
-        return with_text(resolved(Path(named)))
-    here = Path.cwd()
-    for folder in (here, *here.parents, CHECKOUT):
-        if (folder / "params.yaml").is_file():
-            return with_text(folder)
-    return None
-
-
-def with_text(root: Path) -> Path:
-    """A project's folder, whose path is recorded.
-
-    Raises:
-        SettingsError: it is no text.
-    """
-    try:
-        _is_text(str(root))
-    except ValueError as error:
-        raise SettingsError(f"the project's folder {root} {error}: rename or move it") from None
-    return root
-
-
-def load_settings(
-    profile: str = "camvid",
-    overrides: Iterable[str] = (),
-    sections: Mapping[str, Any] | None = None,
-    *,
-    root: Path | None = None,
-) -> Settings:
-    """The settings of a profile, with overrides.
-
-    Args:
-        profile: `camvid` (params.yaml itself) or the name of a file in profiles/.
-        overrides: `key=value` strings with dotted keys and YAML values; they win.
-        sections: nested values laid over the profile, as the Prefect flow gets them.
-        root: the project's folder, found by `project_dir` if not given.
-
-    Raises:
-        SettingsError: an unknown key, a value out of range, or a file that cannot be read. The
-            message names the file, the key and the nearest valid one.
-    """
-    root = root or project_dir()
-    if (root / "profiles" / "camvid.yaml").exists():
-        raise SettingsError(
-            "profiles/camvid.yaml: the profile camvid is params.yaml itself; give the file another "
-            "name"
-        )
-    values = _read_yaml(root / "params.yaml")
-    sources = ["params.yaml"]
-    if profile != "camvid":
-        path = root / "profiles" / f"{profile}.yaml"
-        if profile not in profiles(root):
-            raise SettingsError(
-                f"unknown profile {shown(profile)}; there are: {some_of(profiles(root))}"
-            )
-        _lay_over(values, _read_yaml(path))
-        sources.append(f"profiles/{profile}.yaml")
-    _lay_over(values, dict(sections or {}))
-    for override in overrides:
-        _lay_over(values, _parse_override(override))
-    return validate_settings(values, source=" with ".join(sources))
-
-
-def profiles(root: Path) -> list[str]:
-    """The names that `load_settings` takes as a profile."""
-    return sorted({"camvid", *(path.stem for path in (root / "profiles").glob("*.yaml"))})
-
-
-def validate_settings(values: Any, source: str) -> Settings:
-    """Check nested plain values; `source` begins the error's message."""
-    if not isinstance(values, dict):
-        raise SettingsError(f"{source}: expected keys and values, found {type(values).__name__}")
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        found = error.errors()
-        problems = [_explain(problem) for problem in found[:_SHOWN_PROBLEMS]]
-        if len(found) > len(problems):
-            problems.append(f"and {len(found) - len(problems)} more")
-        raise SettingsError(f"{source}: {'; '.join(problems)}") from None
-
-
-def check_once(option: str, values: Sequence[Any]) -> None:
-    """See that the values of an option are given, each once.
-
-    Raises:
-        SettingsError: there is none, or one is given twice.
-    """
-    if not values:
-        raise SettingsError(f"{option}: give one or more")
-    check_distinct(option, values)
-
-
-def check_distinct(option: str, values: Sequence[Any]) -> None:
-    """See that no value of an option is given twice.
-
-    Raises:
-        SettingsError: one is.
-    """
-    if twice := [value for value in values if list(values).count(value) > 1]:
-        raise SettingsError(f"{option} {twice[0]} is given twice: name each once")
-
-
-def setting_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
-    """All valid keys in dotted form: `seed`, `search.proxy.epochs_a` ..."""
-    keys: list[str] = []
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += setting_keys(field.annotation, f"{prefix}{name}.")
-        else:
-            keys.append(prefix + name)
-    return keys
-
-
-def _explain(problem: Any) -> str:
-    key = key_of(problem)
-    if problem["type"] == "extra_forbidden":
-        # No key has other letters, whatever they look like.
-        unknown = f"unknown key '{escaped(key)}'"
-        if any("." in str(part) for part in problem["loc"]):
-            return f"{unknown}: write one key beneath another, without dots"
-        return f"{unknown}{_nearest(as_seen('.'.join(map(str, problem['loc']))))}"
-    message, value = in_words(problem), shown(problem["input"])
-    if problem["input"] is None:
-        return f"{key} is empty: {message}"
-    if problem["type"] == "literal_error":
-        value = escaped(value)
-    if isinstance(problem["input"], dict) or "tracking" in problem["loc"] or _may_tell(value):
-        return f"{key}: {message}"
-    return f"{key} = {value}: {message}"
-
-
-def _may_tell(value: str) -> bool:
-    """Whether a value in quotes could be an address, which may hold a password."""
-    return "://" in value or has_credentials(value.strip("'"))
-
-
-def _nearest(key: str) -> str:
-    """A hint at the valid key that is most like an unknown one: on its level, or by its name."""
-    keys = setting_keys()
-    paths = {".".join(known.split(".")[: key.count(".") + 1]) for known in keys}
-    # A key that has become one of a section of its own is there with a dot for a `_`.
-    close = [known for known in keys if known.replace(".", "_") == key.replace(".", "_")]
-    close = close or difflib.get_close_matches(key, sorted(paths), n=1, cutoff=0.7)
-    if not close:
-        last = key.rsplit(".", 1)[-1]
-        close = [known for known in keys if known.rsplit(".", 1)[-1] == last]
-    return f"; did you mean {close[0]!r}?" if close else f"; sections are {', '.join(SECTIONS)}"
-
-
-def _parse_override(text: str) -> dict[str, Any]:
-    key, equals, value = text.partition("=")
-    key = key.strip()
-    if not equals or not key:
-        raise SettingsError(
-            f"-S {redacted(shown(text)[1:-1])}: expected key=value, for example "
-            "search.num_candidates=8"
-        )
-    try:
-        nested = parse_yaml(value, source=key)
-    except ValueError:
-        what = "the value" if _may_tell(shown(value)) else shown(value)
-        raise SettingsError(f"-S {shown(key)[1:-1]}: {what} is not a YAML value") from None
-    for part in reversed(key.split(".")):
-        nested = {part: nested}
-    return cast(dict[str, Any], nested)
-
-
-def _lay_over(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
-            _lay_over(values[key], value)
-        else:
-            values[key] = dict(value) if isinstance(value, Mapping) else value
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = read_yaml(path)
-    except FileNotFoundError:
-        raise SettingsError(f"{path} does not exist") from None
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise SettingsError(str(error)) from None
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path}: expected keys and values")
-    return values

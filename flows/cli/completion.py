@@ -8,7 +8,8 @@ from pathlib import Path
 
 from nas_core.base.errors import NasError
 from nas_core.base.paths import searches_folder, shipped_models
-from nas_core.config import find_project, profiles, project_dir
+from nas_core.base.project import find_project, project_dir
+from nas_core.loading import profiles
 from nas_core.space.architectures import ARCHITECTURES
 
 # Those of flows.servers.deployments, which imports Prefect.

@@ -27,16 +27,10 @@ from nas_core.base.files import (
 )
 from nas_core.base.paths import artifacts_folder
 from nas_core.base.problems import in_words
+from nas_core.base.project import project_dir
 from nas_core.base.times import duration
-from nas_core.config import (
-    DatasetKind,
-    DatasetSettings,
-    Settings,
-    TileSettings,
-    load_settings,
-    profiles,
-    project_dir,
-)
+from nas_core.config import DatasetKind, DatasetSettings, Settings, TileSettings
+from nas_core.loading import load_settings, profiles
 
 if TYPE_CHECKING:
     from nas_core.data.check import DatasetReport

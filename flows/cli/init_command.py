@@ -12,7 +12,7 @@ from rich.console import Console
 from nas_core.base.addresses import encoded_part
 from nas_core.base.errors import RunError, SettingsError
 from nas_core.base.files import nearest, resolved
-from nas_core.config import with_text
+from nas_core.base.project import with_text
 
 console = Console(markup=False)
 

@@ -39,19 +39,11 @@ from nas_core.base.errors import NasError, SettingsError, first_line, shown
 from nas_core.base.files import distinct
 from nas_core.base.paths import results_folder
 from nas_core.base.problems import at_its_key
-from nas_core.config import (
-    DEFAULT_ENCODER,
-    MAX_SEED,
-    SECTIONS,
-    NetworkSettings,
-    ProxySettings,
-    Settings,
-    check_distinct,
-    check_once,
-    load_settings,
-    project_dir,
-)
+from nas_core.base.project import project_dir
+from nas_core.base.setting_types import MAX_SEED
+from nas_core.config import DEFAULT_ENCODER, SECTIONS, NetworkSettings, ProxySettings, Settings
 from nas_core.data.labels import MAX_CLASSES
+from nas_core.loading import check_distinct, check_once, load_settings
 
 # torch, prefect and mlflow take seconds to import: commands import what they need themselves.
 

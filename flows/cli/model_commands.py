@@ -15,7 +15,7 @@ from flows.cli.completion import model_names
 from flows.cli.sizes import image_size
 from nas_core.base.errors import DataError, RunError, SettingsError
 from nas_core.base.files import check_writable
-from nas_core.config import find_project, project_dir
+from nas_core.base.project import find_project, project_dir
 
 if TYPE_CHECKING:
     from nas_core.models.checkpoint import NetworkCard

@@ -25,8 +25,8 @@ from nas_core.base.addresses import redacted
 from nas_core.base.errors import RunError, ServiceError, printable
 from nas_core.base.locks import holder
 from nas_core.base.paths import artifacts_folder, searches_folder, trainings_folder
+from nas_core.base.project import project_dir
 from nas_core.base.times import duration, moment
-from nas_core.config import project_dir
 from nas_core.search.about import count_in, is_confirming, search_state
 from nas_core.search.journal import Journal, Record
 from nas_core.search.ranking import ranking

@@ -16,7 +16,8 @@ from nas_core.analysis.picking import Group, Limits, Network, Picks
 from nas_core.analysis.picking import pick as choose
 from nas_core.base.errors import SettingsError, printable, some_of
 from nas_core.base.paths import searches_folder, trainings_folder
-from nas_core.config import check_distinct, load_settings, profiles, project_dir
+from nas_core.base.project import project_dir
+from nas_core.loading import check_distinct, load_settings, profiles
 
 console = Console(markup=False)
 

@@ -23,7 +23,8 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.annotations import freeze
 
 from nas_core.base.errors import NasError
-from nas_core.config import load_settings, profiles, project_dir
+from nas_core.base.project import project_dir
+from nas_core.loading import load_settings, profiles
 
 # Flow name: where its function is. One line more serves one flow more.
 FLOWS = {

@@ -43,7 +43,7 @@ from nas_core.base.errors import ServiceError, shown
 from nas_core.base.files import digest_of
 from nas_core.base.locks import exclusive
 from nas_core.base.paths import artifacts_folder, searches_folder
-from nas_core.config import load_settings
+from nas_core.loading import load_settings
 from tasks.guard import HOSTS_VARIABLE, LOOPBACK, allowed_hosts, origins
 from tasks.tracking.guarded_mlflow import MLFLOW_APP
 from tasks.tracking.views import latest_search_view

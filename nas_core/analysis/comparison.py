@@ -19,7 +19,8 @@ from pydantic import JsonValue
 from nas_core.analysis.uncertainty import Spread, spread
 from nas_core.base.documents import Document
 from nas_core.base.errors import RunError, SettingsError
-from nas_core.config import Settings, StrategyName, check_once, validate_settings
+from nas_core.config import Settings, StrategyName
+from nas_core.loading import check_once, validate_settings
 from nas_core.search.journal import Record
 
 # What can be compared, and its search.strategy. ppo-independent is ppo with the authors'

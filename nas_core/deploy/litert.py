@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from nas_core.base.errors import RunError, SettingsError, last_lines
 from nas_core.base.files import write_bytes
-from nas_core.config import find_project
+from nas_core.base.project import find_project
 from nas_core.deploy.export import Agreement, agreed, batches, metadata
 from nas_core.models.checkpoint import NetworkCard
 from nas_core.models.depthwise import plain_convolutions

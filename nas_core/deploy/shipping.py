@@ -17,7 +17,8 @@ from nas_core.base.errors import RunError, SettingsError, WeightsError, shown, s
 from nas_core.base.files import expanded, file_digest, write_bytes
 from nas_core.base.markdown import table
 from nas_core.base.paths import shipped_models
-from nas_core.config import DEFAULT_ENCODER, TileSettings, find_project
+from nas_core.base.project import find_project
+from nas_core.config import DEFAULT_ENCODER, TileSettings
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.cost import num_parameters
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
-from nas_core.config import ConstraintSettings, RewardSettings, Section
+from nas_core.base.setting_types import Section
+from nas_core.config import ConstraintSettings, RewardSettings
 from nas_core.search.rewards import CandidateCost, shaped_reward
 from nas_core.space.genotype import Genotype
 

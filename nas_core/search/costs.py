@@ -6,12 +6,7 @@ from pathlib import Path
 
 from nas_core.base.errors import RunError
 from nas_core.base.seeds import seeded
-from nas_core.config import (
-    ConstraintSettings,
-    LatencySettings,
-    NetworkSettings,
-    SearchSettings,
-)
+from nas_core.config import ConstraintSettings, LatencySettings, NetworkSettings, SearchSettings
 from nas_core.models.cost import count_parameters, encoder_cost, form_of, measure_cost
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter

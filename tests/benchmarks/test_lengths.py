@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from benchmarks import lengths
 from nas_core.base.paths import prepared_folder
-from nas_core.config import load_settings
 from nas_core.data.prepared import prepare
+from nas_core.loading import load_settings
 
 APP = typer.Typer()
 APP.command()(lengths.main)

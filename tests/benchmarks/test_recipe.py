@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from benchmarks.recipe import main, without
 from nas_core.base.errors import SettingsError
-from nas_core.config import load_settings, project_dir
+from nas_core.base.project import project_dir
 from nas_core.data.prepared import PreparedData, prepare
+from nas_core.loading import load_settings
 
 APP = typer.Typer()
 APP.command()(main)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from nas_core.base.paths import prepared_folder
-from nas_core.config import load_settings
 from nas_core.data.prepared import prepare
+from nas_core.loading import load_settings
 from nas_core.search.loop import Search
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training.lifecycle import train_architecture

@@ -25,7 +25,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.servers import orphans
-from nas_core.config import load_settings
+from nas_core.loading import load_settings
 from nas_core.search.loop import Search
 from nas_core.workers.local import InProcessWorkers
 from tests.chaos.harness import (

@@ -25,7 +25,7 @@ from flows.cli import tables
 from flows.compare import nas_compare
 from nas_core.analysis.comparison import ComparisonReport
 from nas_core.base.errors import SettingsError
-from nas_core.config import load_settings
+from nas_core.loading import load_settings
 from nas_core.search.journal import Journal, Record
 from tests.tiny import tiny
 

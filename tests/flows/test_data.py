@@ -13,10 +13,11 @@ from typer.testing import CliRunner, Result
 
 from flows.cli.main import app
 from nas_core.base.errors import DataError, RunError, SettingsError
-from nas_core.config import SyntheticSettings, load_settings
+from nas_core.config import SyntheticSettings
 from nas_core.data import lettering
 from nas_core.data.folder import list_dataset
 from nas_core.data.synthetic import draw_dataset
+from nas_core.loading import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 

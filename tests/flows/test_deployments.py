@@ -16,7 +16,8 @@ from flows.servers import deployments
 from flows.servers.prefect_server import api
 from flows.verify import nas_verify
 from nas_core.base.errors import SettingsError
-from nas_core.config import load_settings, profiles, project_dir
+from nas_core.base.project import project_dir
+from nas_core.loading import load_settings, profiles
 
 ROOT = Path(__file__).resolve().parents[2]
 

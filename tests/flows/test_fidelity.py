@@ -22,8 +22,8 @@ from flows.cli import main as cli
 from flows.fidelity import nas_fidelity
 from nas_core.base.errors import CandidateError, NasError, RunError, SettingsError
 from nas_core.base.paths import prepared_folder
-from nas_core.config import load_settings
 from nas_core.data.prepared import PreparedData
+from nas_core.loading import load_settings
 from nas_core.models.encoder import Encoder
 from nas_core.search.journal import Header, Journal, Record
 from nas_core.search.sampling import sample_architectures

@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from flows.servers.deployments import deployment_names, profile_values
-from nas_core.config import load_settings, profiles
+from nas_core.loading import load_settings, profiles
 from tests.command_line import run_nas
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ def _outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder that is no project, of a program that lies in none."""
     monkeypatch.delenv("NAS_PROJECT_DIR", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("nas_core.config.CHECKOUT", tmp_path)
+    monkeypatch.setattr("nas_core.base.project.CHECKOUT", tmp_path)
 
 
 @pytest.fixture

@@ -42,8 +42,8 @@ from nas_core.config import (
     RunnerSettings,
     SearchSettings,
     Settings,
-    load_settings,
 )
+from nas_core.loading import load_settings
 from nas_core.models.checkpoint import load_segmenter, save_segmenter
 from nas_core.models.encoder import Encoder
 from nas_core.search.journal import Journal, Record

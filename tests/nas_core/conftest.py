@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks.load import PARAMS
 from nas_core.base.paths import prepared_folder
-from nas_core.config import validate_settings
 from nas_core.data.prepared import prepare
+from nas_core.loading import validate_settings
 
 
 @pytest.fixture(scope="module")

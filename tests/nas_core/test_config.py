@@ -9,16 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas_core.base.errors import SettingsError
-from nas_core.config import (
-    RewardSettings,
-    Settings,
-    check_once,
-    load_settings,
-    profiles,
-    project_dir,
-    setting_keys,
-    validate_settings,
-)
+from nas_core.base.project import project_dir
+from nas_core.config import RewardSettings, Settings
+from nas_core.loading import check_once, load_settings, profiles, setting_keys, validate_settings
 from nas_core.search.rewards import CandidateCost, shaped_reward
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,8 @@ from typer.core import TyperGroup
 
 from flows.cli import main as cli
 from flows.servers.deployments import FLOWS
-from nas_core.config import SECTIONS, load_settings, profiles
+from nas_core.config import SECTIONS
+from nas_core.loading import load_settings, profiles
 
 ROOT = Path(__file__).parents[2]
 LISTED = subprocess.run(

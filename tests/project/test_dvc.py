@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from prefect.client.schemas.objects import DeploymentStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from nas_core.config import SyntheticSettings, load_settings
+from nas_core.config import SyntheticSettings
 from nas_core.data.synthetic import draw_dataset
+from nas_core.loading import load_settings
 from nas_core.search.journal import Journal, Record
 from nas_core.search.loop import Search
 from nas_core.training.lifecycle import PICTURES
@@ -120,7 +122,8 @@ def interrupted(project: Project) -> list[Record]:
             assert process.poll() is None, (project.root / "repro.log").read_text()
             time.sleep(0.02)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ended by itself, which is the failure
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     return project.candidates()
 

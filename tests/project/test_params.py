@@ -8,7 +8,8 @@ import yaml
 
 from flows import dependence
 from nas_core.base.code import PACKAGES, SEARCH, TRAINING, meanings
-from nas_core.config import Settings, load_settings, profiles, setting_keys
+from nas_core.config import Settings
+from nas_core.loading import load_settings, profiles, setting_keys
 from tasks.search_log import flatten
 
 ROOT = Path(__file__).parents[2]

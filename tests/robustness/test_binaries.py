@@ -18,16 +18,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nas_core.analysis.leaderboard import SearchMetrics, read_leaderboard
-from nas_core.config import (
-    EarlyStoppingSettings,
-    NetworkSettings,
-    SearchSettings,
-    TrainSettings,
-    load_settings,
-    validate_settings,
-)
+from nas_core.config import EarlyStoppingSettings, NetworkSettings, SearchSettings, TrainSettings
 from nas_core.data.images import read_image
 from nas_core.data.prepared import PreparedData
+from nas_core.loading import load_settings, validate_settings
 from nas_core.models.checkpoint import load_segmenter
 from nas_core.models.compute import Compute
 from nas_core.models.encoder import Encoder, load_encoder_weights

@@ -12,13 +12,14 @@ from safetensors.torch import load_file, save_file
 from flows.servers.processes import Services
 from nas_core.base.errors import DataError
 from nas_core.base.files import write_json
-from nas_core.config import MetaValSettings, load_settings
+from nas_core.config import MetaValSettings
 from nas_core.data import folder as own_folder
 from nas_core.data.check import check_dataset
 from nas_core.data.images import read_image
 from nas_core.data.listing import report
 from nas_core.data.prepared import PreparedData
 from nas_core.deploy.shipping import ship
+from nas_core.loading import load_settings
 from nas_core.models.checkpoint import METADATA_KEY, load_segmenter
 from nas_core.search.journal import Journal
 from nas_core.search.latencies import read_latencies

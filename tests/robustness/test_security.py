@@ -33,8 +33,8 @@ from nas_core.base.addresses import (
 from nas_core.base.errors import NasError, RunError, ServiceError, SettingsError
 from nas_core.base.files import inside
 from nas_core.base.yaml_files import parse_yaml
-from nas_core.config import load_settings
 from nas_core.data.prepared import PreparedData
+from nas_core.loading import load_settings
 from nas_core.models.labelling import check_memory
 from nas_core.training.record import Trainings
 from tasks.tracking.store import connect, tracking_uri

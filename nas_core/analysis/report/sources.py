@@ -21,8 +21,8 @@ from nas_core.analysis.pareto import COSTS, pareto_front
 from nas_core.base.errors import DataError, RunError
 from nas_core.base.files import read_limited, write_bytes
 from nas_core.base.paths import artifacts_folder, trainings_folder
-from nas_core.config import validate_settings
 from nas_core.data.prepared import PreparedData
+from nas_core.loading import validate_settings
 from nas_core.search.about import ABOUT_FILE, About, State, is_confirming, search_state
 from nas_core.search.candidate_files import Losses, candidate_files, drawing_file
 from nas_core.search.journal import Confirmation, Journal, Record

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger
 
-from nas_core.config import SearchSettings, project_dir
+from nas_core.base.project import project_dir
+from nas_core.config import SearchSettings
 
 
 @flow(name="nas-search")

@@ -20,7 +20,8 @@ from nas_core.analysis.comparison import (
     plan_searches,
 )
 from nas_core.base.errors import RunError, SettingsError
-from nas_core.config import Settings, validate_settings
+from nas_core.config import Settings
+from nas_core.loading import validate_settings
 from nas_core.search.journal import Record
 
 # Status, reward and seconds of a record.

@@ -25,7 +25,8 @@ from nas_core.analysis.report.live import LiveReport
 from nas_core.analysis.report.search_page import changed_settings, write_search_page
 from nas_core.base.errors import RunError
 from nas_core.base.times import duration
-from nas_core.config import Settings, validate_settings
+from nas_core.config import Settings
+from nas_core.loading import validate_settings
 from nas_core.search import loop
 from nas_core.search.about import write_about
 from nas_core.search.candidate_files import candidate_files, drawing_file

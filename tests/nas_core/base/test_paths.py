@@ -7,7 +7,7 @@ import pytest
 
 from nas_core.base import paths
 from nas_core.base.errors import RunError
-from nas_core.config import validate_settings
+from nas_core.loading import validate_settings
 from tests.tiny import tiny
 
 SETTINGS = validate_settings(tiny(), "test")

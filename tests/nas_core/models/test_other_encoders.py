@@ -13,10 +13,11 @@ from torchvision.models import get_model
 from nas_core.base.errors import SettingsError, WeightsError
 from nas_core.base.paths import prepared_folder
 from nas_core.base.seeds import seeded
-from nas_core.config import Settings, validate_settings
+from nas_core.config import Settings
 from nas_core.data.prepared import prepare
 from nas_core.deploy import export
 from nas_core.deploy.predict import Predictor
+from nas_core.loading import validate_settings
 from nas_core.models.checkpoint import NetworkCard, load_segmenter, save_segmenter
 from nas_core.models.cost import count_parameters, encoder_cost, measure_cost
 from nas_core.models.encoder import TAP_STRIDES, Encoder, load_encoder_weights

@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks.load import PARAMS, StandInCosts, stand_in
 from nas_core.base.errors import CandidateError, RunError
-from nas_core.config import Settings, validate_settings
+from nas_core.config import Settings
+from nas_core.loading import validate_settings
 from nas_core.search import loop
 from nas_core.search.about import search_state, write_about
 from nas_core.search.candidates import Outcome

@@ -18,8 +18,9 @@ import torch
 from benchmarks.load import PARAMS, stand_in
 from nas_core.base.errors import CandidateError, RunError
 from nas_core.base.paths import prepared_folder, searches_folder
-from nas_core.config import Settings, validate_settings
+from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
+from nas_core.loading import validate_settings
 from nas_core.models.compute import Compute
 from nas_core.search import loop, measuring
 from nas_core.search.candidates import Outcome
