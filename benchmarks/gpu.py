@@ -48,7 +48,8 @@ from nas_core.base.files import check_writable, read_json, write_json
 from nas_core.base.paths import prepared_folder
 from nas_core.base.project import project_dir
 from nas_core.config import Settings
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import PreparedData
+from nas_core.data.preparing import prepare
 from nas_core.loading import check_distinct, load_settings
 from nas_core.models.compute import Compute
 from nas_core.models.encoder import encoder_weights

@@ -35,7 +35,8 @@ from nas_core.base.seeds import derive_seed
 from nas_core.base.setting_types import MAX_SEED
 from nas_core.config import Settings
 from nas_core.data.lengths import lengths
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import PreparedData
+from nas_core.data.preparing import prepare
 from nas_core.data.transforms import resized
 from nas_core.loading import check_distinct, load_settings
 from nas_core.models.compute import Compute

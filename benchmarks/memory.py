@@ -29,7 +29,8 @@ from benchmarks.command import errors_in_words
 from nas_core.base.project import project_dir
 from nas_core.config import Settings
 from nas_core.data.cityscapes import NUM_LABEL_IDS
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import PreparedData
+from nas_core.data.preparing import prepare
 from nas_core.loading import load_settings
 from nas_core.models.compute import Compute
 from nas_core.models.cost import form_of

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks.command import errors_in_words
 from nas_core.config import DatasetSettings
-from nas_core.data.prepared import prepare
+from nas_core.data.preparing import prepare
 
 
 def measure(source: Path, folder: Path) -> dict[str, float]:

@@ -37,7 +37,7 @@ from benchmarks.memory import peak_gib
 from nas_core.base.paths import prepared_folder
 from nas_core.base.project import project_dir
 from nas_core.config import Settings
-from nas_core.data.prepared import prepare
+from nas_core.data.preparing import prepare
 from nas_core.loading import load_settings
 from nas_core.models.compute import Compute
 from nas_core.search.candidates import proxy_task

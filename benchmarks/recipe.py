@@ -33,7 +33,8 @@ from nas_core.base.paths import artifacts_folder, prepared_folder
 from nas_core.base.project import project_dir
 from nas_core.base.setting_types import MAX_SEED
 from nas_core.config import Settings, TrainSettings
-from nas_core.data.prepared import PreparedData, Split, pictures_of, prepare
+from nas_core.data.prepared import PreparedData, Split, pictures_of
+from nas_core.data.preparing import prepare
 from nas_core.loading import check_distinct, load_settings
 from nas_core.models.compute import Compute
 from nas_core.models.encoder import encoder_weights

@@ -31,7 +31,8 @@ from nas_core.base.files import digest_of, write_json
 from nas_core.base.paths import artifacts_folder, prepared_folder
 from nas_core.base.project import project_dir
 from nas_core.config import Settings
-from nas_core.data.prepared import PreparedData, Split, prepare
+from nas_core.data.prepared import PreparedData, Split
+from nas_core.data.preparing import prepare
 from nas_core.data.transforms import resized
 from nas_core.loading import load_settings
 from nas_core.models.compute import Compute

@@ -28,7 +28,7 @@ from benchmarks.command import errors_in_words
 from nas_core.base.paths import prepared_folder
 from nas_core.base.project import project_dir
 from nas_core.config import RunnerSettings, Settings
-from nas_core.data.prepared import prepare
+from nas_core.data.preparing import prepare
 from nas_core.loading import load_settings
 from nas_core.models.compute import Compute
 from nas_core.search.candidates import proxy_task, score_candidate

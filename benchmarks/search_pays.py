@@ -38,7 +38,7 @@ from nas_core.base.paths import prepared_folder
 from nas_core.base.project import project_dir
 from nas_core.base.setting_types import MAX_SEED
 from nas_core.config import Settings
-from nas_core.data.prepared import prepare
+from nas_core.data.preparing import prepare
 from nas_core.loading import check_distinct, load_settings, validate_settings
 from nas_core.models.compute import Compute
 from nas_core.search.loop import Search

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nas_core.analysis.report.live import LiveReport
 from nas_core.base.paths import prepared_folder
-from nas_core.data.prepared import prepare
+from nas_core.data.preparing import prepare
 from nas_core.loading import validate_settings
 from nas_core.search.loop import Search
 from nas_core.search.progress import Progress

@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from nas_core.base.paths import prepared_folder
 from nas_core.config import Settings
-from nas_core.data.prepared import prepare
+from nas_core.data.preparing import prepare
 
 
 @task(name="prepare dataset", task_run_name="prepare {name}", cache_policy=NO_CACHE)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 import yaml
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flows.cli.model_commands import check_output
+from flows.cli.terminal import console, errors
 from nas_core.base.errors import DataError, SettingsError, printable
 from nas_core.base.files import (
     check_writable,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 _HELP = "Make a dataset of what an annotation tool wrote, and look at it before a search."
 app = typer.Typer(name="data", help=_HELP, no_args_is_help=True)
-console = Console(markup=False)
 
 _SHOWN_SIZES = 5
 _SHOWN_UNUSED = 5
@@ -237,7 +236,7 @@ def progress_bar(total: int) -> Iterator[Callable[[], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True, markup=False), transient=True) as progress:
+    with Progress(*columns, console=errors, transient=True) as progress:
         bar = progress.add_task("", total=total)
         yield lambda: progress.advance(bar)
 

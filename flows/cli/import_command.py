@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.data_commands import console, progress_bar
+from flows.cli.data_commands import progress_bar
+from flows.cli.terminal import console
 from nas_core.base.errors import printable, some_of
 from nas_core.base.files import resolved
 from nas_core.data.importing import Format, Unlabelled

@@ -7,14 +7,12 @@ from shlex import quote
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from flows.cli.terminal import console
 from nas_core.base.addresses import encoded_part
 from nas_core.base.errors import RunError, SettingsError
 from nas_core.base.files import nearest, resolved
 from nas_core.base.project import with_text
-
-console = Console(markup=False)
 
 
 def init(

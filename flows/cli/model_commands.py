@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from flows.cli import tables
 from flows.cli.completion import model_names
 from flows.cli.sizes import image_size
+from flows.cli.terminal import console, errors
 from nas_core.base.errors import DataError, RunError, SettingsError
 from nas_core.base.files import check_writable
 from nas_core.base.project import find_project, project_dir
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from nas_core.models.checkpoint import NetworkCard
     from nas_core.models.segmenter import Segmenter
 
-console = Console(markup=False)
-errors = Console(stderr=True, markup=False)
 
 SHOWN_PROBLEMS = 20
 MODEL_HELP = (

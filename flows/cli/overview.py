@@ -1,4 +1,4 @@
-"""`nas report` and `nas status`: what was found, and what goes on. They need no server."""
+"""What was found, and what goes on: `nas leaderboard`, `report`, `status`. They need no server."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from typing import Annotated, Any
 
 import psutil
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.cli import tables
 from flows.cli.completion import search_names
+from flows.cli.model_commands import check_output
+from flows.cli.terminal import console
 from flows.servers.processes import Services
 from nas_core.base.addresses import redacted
 from nas_core.base.errors import RunError, ServiceError, printable
@@ -34,8 +36,39 @@ from nas_core.training.record import EPOCHS_FILE, EpochsDone
 
 # pandas, plotly and torch take seconds to import: commands import what they need themselves.
 
-console = Console(markup=False)
 MOST_NOTES = 10
+
+
+def leaderboard(
+    run: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder name of a search in artifacts/searches; the latest if left out.",
+            autocompletion=search_names,
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Rows of the table in the terminal.")] = 20,
+    csv: Annotated[Path | None, typer.Option(help="Write all rows to this CSV file.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write all rows to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all rows as JSON.")] = False,
+) -> None:
+    """The candidates of a search, best first; also while it runs."""
+    for option, path, suffix in (("--csv", csv, ".csv"), ("--parquet", parquet, ".parquet")):
+        if path:
+            check_output(option, path, (suffix,))
+    from nas_core.analysis import leaderboard as boards
+
+    name, table = boards.read_ranking(searches_folder(project_dir()), run)
+    for path in filter(None, (csv, parquet)):
+        from tasks.results import write_table  # brings matplotlib
+
+        write_table(path, table)
+    if as_json:
+        print(table.to_json(orient="records", indent=1))
+    elif csv or parquet:
+        console.print(f"{len(table)} candidates of {name} written", markup=False)
+    else:
+        console.print(tables.candidates_table(name, table, top))
 
 
 def report(

@@ -12,14 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.completion import search_names
+from flows.cli.terminal import console
 from nas_core.analysis.picking import Group, Limits, Network, Picks
 from nas_core.analysis.picking import pick as choose
 from nas_core.base.errors import SettingsError, printable, some_of
 from nas_core.base.paths import searches_folder, trainings_folder
 from nas_core.base.project import project_dir
 from nas_core.loading import check_distinct, load_settings, profiles
-
-console = Console(markup=False)
 
 
 def pick(

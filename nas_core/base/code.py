@@ -20,7 +20,7 @@ SEARCH = "nas_core.search.loop"
 TRAINING = "nas_core.training.full"
 PROXY = "nas_core.training.proxy"
 # Prepared data counts by what it holds, see `PreparedData.content_hash`.
-PREPARING = "nas_core.data.prepared"
+PREPARING = "nas_core.data.preparing"
 
 ROOT = Path(__file__).resolve().parents[2]
 # Python 3.11 fails with a SystemError where two threads parse at the same time.

@@ -12,7 +12,8 @@ from benchmarks import baseline
 from benchmarks.baseline import build_baseline, train_baseline
 from nas_core.base.seeds import seeded
 from nas_core.config import DatasetSettings, MetaValSettings, ProxySettings, SyntheticSettings
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import PreparedData
+from nas_core.data.preparing import prepare
 from nas_core.models.compute import Compute
 from nas_core.models.decoder import Decoder
 from nas_core.models.depthwise import DepthwiseConv2d, plain_convolutions

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from benchmarks import lengths
 from nas_core.base.paths import prepared_folder
-from nas_core.data.prepared import prepare
+from nas_core.data.preparing import prepare
 from nas_core.loading import load_settings
 
 APP = typer.Typer()

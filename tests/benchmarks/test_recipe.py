@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from benchmarks.recipe import main, without
 from nas_core.base.errors import SettingsError
 from nas_core.base.project import project_dir
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import PreparedData
+from nas_core.data.preparing import prepare
 from nas_core.loading import load_settings
 
 APP = typer.Typer()

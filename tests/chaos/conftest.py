@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nas_core.base.paths import prepared_folder
-from nas_core.data.prepared import prepare
+from nas_core.data.preparing import prepare
 from nas_core.loading import load_settings
 from nas_core.search.loop import Search
 from nas_core.space.architectures import ARCHITECTURES

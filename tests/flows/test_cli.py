@@ -33,7 +33,7 @@ from prefect.settings import (
 )
 
 from flows.cli import main as cli
-from flows.cli import overview
+from flows.cli import terminal
 from flows.cli.places import check_places
 from flows.servers.processes import Service, Services
 from nas_core.base.errors import RunError, SettingsError
@@ -57,7 +57,7 @@ class Nas:
 
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
         self.patch.setattr(sys, "argv", ["nas", *arguments])
-        self.patch.setattr(cli.console, "width", 120)
+        self.patch.setattr(terminal.console, "width", 120)
         with pytest.raises(SystemExit) as ended:
             cli.main()
             raise SystemExit(0)
@@ -136,7 +136,7 @@ def subprocess_of(project: Path, *arguments: str, **environment: str) -> tuple[i
 def test_the_status_of_a_search_that_runs(
     nas: Nas, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overview.console, "width", 80)
+    monkeypatch.setattr(terminal.console, "width", 80)
     folder = project / "artifacts" / "searches" / "small-1234"
     write_about(folder, time.time(), 8, {})
     trainings = project / "artifacts" / "trainings"

@@ -19,6 +19,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from scipy.stats import kendalltau
 
 from flows.cli import main as cli
+from flows.cli import terminal
 from flows.fidelity import nas_fidelity
 from nas_core.base.errors import CandidateError, NasError, RunError, SettingsError
 from nas_core.base.paths import prepared_folder
@@ -69,7 +70,7 @@ def nas(monkeypatch: pytest.MonkeyPatch, project: Path, *arguments: str) -> None
     monkeypatch.setenv("NAS_PROJECT_DIR", str(project))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "argv", ["nas", "fidelity", *arguments])
-    monkeypatch.setattr(cli.console, "width", 120)
+    monkeypatch.setattr(terminal.console, "width", 120)
     with pytest.raises(SystemExit) as ended:
         cli.main()
         raise SystemExit(0)

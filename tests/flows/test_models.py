@@ -19,7 +19,7 @@ from nas_core.base.paths import looks_file
 from nas_core.base.seeds import seeded
 from nas_core.config import DatasetSettings, SyntheticSettings
 from nas_core.data import camvid, cityscapes
-from nas_core.data.prepared import prepare
+from nas_core.data.preparing import prepare
 from nas_core.deploy.predict import Predictor
 from nas_core.deploy.shipping import find_weights
 from nas_core.models.checkpoint import NetworkCard, save_segmenter

@@ -14,7 +14,7 @@ import yaml
 from ray.cluster_utils import Cluster
 
 from nas_core.base.paths import prepared_folder
-from nas_core.data.prepared import prepare
+from nas_core.data.preparing import prepare
 from nas_core.loading import load_settings
 from nas_core.search.journal import Journal, Record
 from nas_core.search.loop import Search

@@ -19,6 +19,7 @@ from tasks.guard import HOSTS_VARIABLE
 PROGRAM = """
 import time
 from flows.cli import main as cli
+from flows.cli.flow_commands import stoppable
 from prefect import flow
 from prefect.settings import PREFECT_API_URL
 
@@ -29,7 +30,7 @@ def waits():
 
 @cli.app.command()
 def wait():
-    with cli._stoppable():
+    with stoppable():
         waits()
 
 cli.main()

@@ -23,6 +23,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.cli import main as cli
+from flows.cli import terminal
 from flows.verify import nas_verify
 from nas_core.base.errors import GenotypeError, NasError, RunError, SettingsError, WeightsError
 from nas_core.base.paths import looks_file
@@ -70,7 +71,7 @@ def nas(monkeypatch: pytest.MonkeyPatch, project: Path, *arguments: str) -> None
     monkeypatch.setenv("NAS_PROJECT_DIR", str(project))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "argv", ["nas", *arguments])
-    monkeypatch.setattr(cli.console, "width", 100)
+    monkeypatch.setattr(terminal.console, "width", 100)
     with pytest.raises(SystemExit) as ended:
         cli.main()
         raise SystemExit(0)

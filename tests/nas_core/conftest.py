@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.load import PARAMS
 from nas_core.base.paths import prepared_folder
-from nas_core.data.prepared import prepare
+from nas_core.data.preparing import prepare
 from nas_core.loading import validate_settings
 
 

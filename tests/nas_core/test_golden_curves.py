@@ -27,7 +27,8 @@ from nas_core.config import (
     SyntheticSettings,
     TrainSettings,
 )
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import PreparedData
+from nas_core.data.preparing import prepare
 from nas_core.models.compute import Compute
 from nas_core.search.strategy import Result, make_strategy
 from nas_core.space.architectures import ARCHITECTURES

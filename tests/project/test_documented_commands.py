@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from flows.cli import main as cli
+from flows.cli.server_commands import parameter
 from flows.servers.deployments import FLOWS
 from nas_core.config import SECTIONS
 from nas_core.loading import load_settings, profiles
@@ -78,7 +79,7 @@ def test_a_command_is_taken(name: str, words: list[str]) -> None:
         if "=" in changes:
             load_settings("camvid", cli._proxy_changes(changes), root=ROOT)
     for deployment in [word for word in words if word.partition("/")[0] in FLOWS]:
-        parameters = dict(map(cli._parameter, values(words, "--param")))
+        parameters = dict(map(parameter, values(words, "--param")))
         sections = {key: value for key, value in parameters.items() if key in (*SECTIONS, "seed")}
         assert parameters.keys() - sections.keys() <= {"seeds", "architectures", "stage", "name"}
         profile = deployment.partition("/")[2]

@@ -9,7 +9,8 @@ from PIL import Image
 from nas_core.base.errors import DataError
 from nas_core.config import DatasetSettings
 from nas_core.data import cityscapes
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import PreparedData
+from nas_core.data.preparing import prepare
 
 SIZE = (8, 16)
 

@@ -27,7 +27,8 @@ from nas_core.data.arrangement import Pair
 from nas_core.data.description import SplitEntry, read_description
 from nas_core.data.dividing import divide, groups_of
 from nas_core.data.masks import MaskReader
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import PreparedData
+from nas_core.data.preparing import prepare
 from nas_core.models.compute import Compute
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import evaluate, train_fully

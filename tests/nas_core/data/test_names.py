@@ -10,7 +10,8 @@ from PIL import Image
 from nas_core.base.errors import DataError
 from nas_core.config import DatasetSettings
 from nas_core.data import camvid, cityscapes, folder
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import PreparedData
+from nas_core.data.preparing import prepare
 
 RNG = np.random.default_rng(0)
 NFC = "café"

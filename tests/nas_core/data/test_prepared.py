@@ -15,7 +15,8 @@ from PIL import ExifTags, Image
 
 from nas_core.base.errors import DataError
 from nas_core.config import DatasetSettings, SyntheticSettings
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import PreparedData
+from nas_core.data.preparing import prepare
 
 HEIGHT, WIDTH = 6, 8
 DATASET = DatasetSettings(kind="camvid", path="data")

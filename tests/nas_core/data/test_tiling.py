@@ -14,7 +14,8 @@ from nas_core.base.errors import DataError, SettingsError
 from nas_core.config import DatasetSettings, MetaValSettings, ProxySettings, TileSettings
 from nas_core.data.check import check_dataset, profile_values
 from nas_core.data.layouts import list_dataset
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import PreparedData
+from nas_core.data.preparing import prepare
 from nas_core.data.tiling import windows
 from nas_core.loading import load_settings
 from nas_core.training.proxy import divide

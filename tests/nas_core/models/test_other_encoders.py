@@ -14,7 +14,7 @@ from nas_core.base.errors import SettingsError, WeightsError
 from nas_core.base.paths import prepared_folder
 from nas_core.base.seeds import seeded
 from nas_core.config import Settings
-from nas_core.data.prepared import prepare
+from nas_core.data.preparing import prepare
 from nas_core.deploy import export
 from nas_core.deploy.predict import Predictor
 from nas_core.loading import validate_settings

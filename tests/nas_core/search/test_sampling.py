@@ -7,7 +7,8 @@ import pytest
 from nas_core.base.errors import RunError
 from nas_core.base.paths import prepared_folder
 from nas_core.config import Settings
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import PreparedData
+from nas_core.data.preparing import prepare
 from nas_core.loading import validate_settings
 from nas_core.models.cost import count_parameters
 from nas_core.search.sampling import sample_architectures

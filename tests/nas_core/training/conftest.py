@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from nas_core.config import DatasetSettings, SyntheticSettings
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import PreparedData
+from nas_core.data.preparing import prepare
 from nas_core.models.compute import Compute
 
 FP32 = Compute(torch.device("cpu"), bf16=False)

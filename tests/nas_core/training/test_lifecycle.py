@@ -13,7 +13,8 @@ from nas_core.base.errors import RunError
 from nas_core.base.locks import RunLock
 from nas_core.base.paths import prepared_folder, trainings_folder
 from nas_core.config import Settings
-from nas_core.data.prepared import PreparedData, prepare
+from nas_core.data.prepared import PreparedData
+from nas_core.data.preparing import prepare
 from nas_core.deploy.shipping import ship
 from nas_core.loading import validate_settings
 from nas_core.models.checkpoint import load_segmenter

@@ -16,7 +16,7 @@ from nas_core.base.errors import CandidateError
 from nas_core.base.locks import holder
 from nas_core.base.paths import prepared_folder, trainings_folder
 from nas_core.config import RunnerSettings, Settings
-from nas_core.data.prepared import prepare
+from nas_core.data.preparing import prepare
 from nas_core.loading import validate_settings
 from nas_core.models.compute import Compute
 from nas_core.space.architectures import ARCHITECTURES

@@ -19,7 +19,7 @@ import torch
 from nas_core.base.errors import CandidateError, RunError, ServiceError, SettingsError
 from nas_core.base.paths import prepared_folder
 from nas_core.config import RaySettings, RunnerSettings
-from nas_core.data.prepared import prepare
+from nas_core.data.preparing import prepare
 from nas_core.loading import validate_settings
 from nas_core.models.compute import Compute
 from nas_core.space.architectures import ARCHITECTURES
