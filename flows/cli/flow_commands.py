@@ -142,7 +142,7 @@ def fidelity(
         raise SettingsError("--num is of random architectures: leave it out, or the names")
     variants: list[ProxySettings] = []
     for text in proxy or ():
-        changed = load_settings(profile, [*(overrides or ()), *_proxy_changes(text)]).search.proxy
+        changed = load_settings(profile, [*(overrides or ()), *proxy_changes(text)]).search.proxy
         if changed in (settings.search.proxy, *variants):
             raise SettingsError(f"--proxy {text}: this proxy is tried already: leave it out")
         variants.append(changed)
@@ -242,7 +242,7 @@ def stoppable() -> Iterator[None]:
         raise typer.Exit(128 + (signals.signal_of(stop) or signal.SIGINT)) from None
 
 
-def _proxy_changes(text: str) -> list[str]:
+def proxy_changes(text: str) -> list[str]:
     changes = text.split(",")
     if not all("=" in change for change in changes):
         raise SettingsError(

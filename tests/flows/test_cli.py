@@ -53,11 +53,11 @@ class Nas:
     """Runs the command line in this process."""
 
     def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
-        self.patch, self.capture = patch, capture
+        self.patch, self.capture, self.width = patch, capture, 120
 
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
         self.patch.setattr(sys, "argv", ["nas", *arguments])
-        self.patch.setattr(terminal.console, "width", 120)
+        self.patch.setattr(terminal.console, "width", self.width)
         with pytest.raises(SystemExit) as ended:
             cli.main()
             raise SystemExit(0)
@@ -133,10 +133,8 @@ def subprocess_of(project: Path, *arguments: str, **environment: str) -> tuple[i
     return done.returncode, done.stdout, done.stderr
 
 
-def test_the_status_of_a_search_that_runs(
-    nas: Nas, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(terminal.console, "width", 80)
+def test_the_status_of_a_search_that_runs(nas: Nas, project: Path) -> None:
+    nas.width = 80
     folder = project / "artifacts" / "searches" / "small-1234"
     write_about(folder, time.time(), 8, {})
     trainings = project / "artifacts" / "trainings"

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from flows.cli import main as cli
+from flows.cli.flow_commands import proxy_changes
 from flows.cli.server_commands import parameter
 from flows.servers.deployments import FLOWS
 from nas_core.config import SECTIONS
@@ -77,7 +78,7 @@ def test_a_command_is_taken(name: str, words: list[str]) -> None:
     load_settings(chosen[0] if chosen else "camvid", values(words, "-S"), root=ROOT)
     for changes in values(words, "--proxy"):
         if "=" in changes:
-            load_settings("camvid", cli._proxy_changes(changes), root=ROOT)
+            load_settings("camvid", proxy_changes(changes), root=ROOT)
     for deployment in [word for word in words if word.partition("/")[0] in FLOWS]:
         parameters = dict(map(parameter, values(words, "--param")))
         sections = {key: value for key, value in parameters.items() if key in (*SECTIONS, "seed")}
