@@ -49,9 +49,7 @@ def _is_colour(value: Any) -> Any:
     return value
 
 
-RGB = Annotated[
-    tuple[Channel, Channel, Channel], Field(strict=False), BeforeValidator(_is_colour)
-]
+RGB = Annotated[tuple[Channel, Channel, Channel], Field(strict=False), BeforeValidator(_is_colour)]
 
 
 class _Section(BaseModel):

@@ -117,7 +117,7 @@ def test_files_of_another_training_are_refused(project: Path, settings: Settings
     )
     with pytest.raises(RunError, match=r"test\.json is of the network 'other', .* delete it"):
         evaluate_architecture(settings, project, "arch1", folder)
-    with pytest.raises(RunError, match=r"arch0-camvid\.safetensors is of the network .* train again"):
+    with pytest.raises(RunError, match=r"arch0-camvid\.safetensors is of the .* train again"):
         restore_training(project, record, other)
     (folder / "test.json").unlink()
     shutil.copyfile(other, folder / "model.safetensors")
