@@ -93,11 +93,13 @@ def export_litert(
         RunError: the converter fails, the logits or labels are too far from PyTorch's, or the file
             cannot be written. Then there is no new file.
         WeightsError: PyTorch's logits are not finite. Then there is none either.
-        ValueError: an image has another shape or type, or no pixels.
+        ValueError: an image has another shape or type, or no pixels; the card is of another
+            network.
     """
     python = find_converter()
     if size is None:
         raise SettingsError("a graph of LiteRT takes images of one size: name it")
+    card.check(segmenter)
     pictures = batches(images, size)
     model = _with_metadata(converted(segmenter, size, python), card)
     agreement = agreed(path, "LiteRT", segmenter, LiteRtSession(model), pictures)
