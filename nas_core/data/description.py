@@ -285,7 +285,7 @@ def _explain(source: str, problem: Any) -> str:
         return f"{source}: {in_words(problem)}"  # of several keys, which it names
     words = in_words(problem)
     if problem["type"] == "extra_forbidden":
-        sections = {"classes": ClassEntry, "split": SplitEntry}
+        sections: dict[Any, type[_Section]] = {"classes": ClassEntry, "split": SplitEntry}
         of = sections.get(problem["loc"][0], Description) if problem["loc"][1:] else Description
         words += f"; the keys are {', '.join(of.model_fields)}"
     return f"{source}: {key_of(problem) or 'content'}: {words}"
