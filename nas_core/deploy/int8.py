@@ -138,9 +138,9 @@ def export_int8(
 
     Raises:
         RunError: more is lost, or a file cannot be written. Then there is no new file.
-        WeightsError: PyTorch's logits are not finite. Then there is none either.
-        ValueError: an image has another shape or type, or no pixels; or there are none; the card
-            is of another network.
+        WeightsError: the card is of another network, or PyTorch's logits are not finite. Then
+            there is none either.
+        ValueError: an image has another shape or type, or no pixels; or there are none.
     """
     if not calibration or not pictures.images:
         raise ValueError("there are no images")

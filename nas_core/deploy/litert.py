@@ -92,9 +92,9 @@ def export_litert(
         SettingsError: see `find_converter`, or there is no size.
         RunError: the converter fails, the logits or labels are too far from PyTorch's, or the file
             cannot be written. Then there is no new file.
-        WeightsError: PyTorch's logits are not finite. Then there is none either.
-        ValueError: an image has another shape or type, or no pixels; the card is of another
-            network.
+        WeightsError: the card is of another network, or PyTorch's logits are not finite. Then
+            there is none either.
+        ValueError: an image has another shape or type, or no pixels.
     """
     python = find_converter()
     if size is None:

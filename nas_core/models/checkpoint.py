@@ -78,12 +78,8 @@ class NetworkCard:
         return Segmenter.build(self.genotype, **self.form)
 
     def check(self, segmenter: Segmenter) -> None:
-        """Raises a ValueError where this is the card of another network."""
-        with torch.device("meta"):
-            expected = self.build().state_dict()
-        found = segmenter.state_dict()
-        if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in expected.items()}:
-            raise ValueError("the card is of another network than the segmenter: load both at once")
+        """Raises a WeightsError where this is the card of another network."""
+        _check_state(segmenter.state_dict(), self, "the segmenter is not the network of its card")
 
     def to_dict(self) -> dict[str, JsonValue]:
         """Plain values for JSON."""
