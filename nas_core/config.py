@@ -367,6 +367,15 @@ class SearchSettings(Section):
     early_stopping: EarlyStoppingSettings = EarlyStoppingSettings()
     confirm: ConfirmSettings = ConfirmSettings()
 
+    @model_validator(mode="after")
+    def start_fits(self) -> Self:
+        if len(self.start_from) > self.num_candidates:
+            raise ValueError(
+                f"start_from names {len(self.start_from)} networks, more than num_candidates "
+                f"({self.num_candidates})"
+            )
+        return self
+
     @property
     def most_at_a_time(self) -> int:
         """Candidates that are proposed and not trained yet."""

@@ -74,6 +74,13 @@ def check_connections() -> None:
             raise SettingsError(
                 f"{name} cannot be used ({reason}): correct it or unset it"
             ) from None
+    try:
+        httpx.Client(verify=False).close()
+    except httpx.InvalidURL:
+        raise SettingsError(
+            "no_proxy (or NO_PROXY) cannot be used: give names and addresses, those of IPv6 "
+            "without brackets and masks, as 127.0.0.1,::1"
+        ) from None
 
 
 def check_places(root: Path) -> None:

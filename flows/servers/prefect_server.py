@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -28,6 +29,8 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_RESULTS_DEFAULT_SERIALIZER,
+    PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK,
     PREFECT_UI_URL,
     get_current_settings,
     load_profiles,
@@ -108,12 +111,16 @@ def for_command() -> Iterator[str]:
     Raises:
         ServiceError: see `check_configured`; or the temporary server does not start.
     """
-    if url := check_configured():
-        yield url
-        return
-    url = _temporary_url()
-    # It has no pages, so that flows shall not name one.
-    with temporary_settings({PREFECT_API_URL: url, PREFECT_UI_URL: ""}):
+    # Prefect keeps no result of ours; it looks for a place all the same, and may not find it.
+    settings: dict[Any, str | None] = {
+        PREFECT_RESULTS_DEFAULT_SERIALIZER: "pickle",
+        PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK: None,
+    }
+    if not (url := check_configured()):
+        url = _temporary_url()
+        # It has no pages, so that flows shall not name one.
+        settings |= {PREFECT_API_URL: url, PREFECT_UI_URL: ""}
+    with temporary_settings(settings):
         yield url
 
 

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import regex
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from nas_core.base.errors import DataError, first_line, shown
 from nas_core.base.letters import as_seen
@@ -35,6 +43,15 @@ Label = Annotated[int, Field(ge=0, le=255)]
 Channel = Annotated[int, Field(ge=0, le=255)]
 
 
+def _is_colour(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        raise ValueError(f"expected red, green and blue, as [255, 128, 0], found {shown(value)}")
+    return value
+
+
+RGB = Annotated[tuple[Channel, Channel, Channel], Field(strict=False), BeforeValidator(_is_colour)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -44,7 +61,7 @@ class ClassEntry(_Section):
 
     name: str
     label: Label | None = None
-    colour: tuple[Channel, Channel, Channel] | None = Field(None, strict=False)
+    colour: RGB | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -134,7 +151,7 @@ class Description(Places):
 
     classes: list[ClassEntry] = Field(min_length=2, max_length=MAX_CLASSES)
     ignore_labels: list[Label] = []
-    ignore_colours: list[Annotated[tuple[Channel, Channel, Channel], Field(strict=False)]] = []
+    ignore_colours: list[RGB] = []
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -266,7 +283,12 @@ def undescribed(root: Path) -> Places | None:
 def _explain(source: str, problem: Any) -> str:
     if problem["type"] == "value_error" and not problem["loc"]:
         return f"{source}: {in_words(problem)}"  # of several keys, which it names
-    return f"{source}: {key_of(problem) or 'content'}: {in_words(problem)}"
+    words = in_words(problem)
+    if problem["type"] == "extra_forbidden":
+        sections: dict[Any, type[_Section]] = {"classes": ClassEntry, "split": SplitEntry}
+        of = sections.get(problem["loc"][0], Description) if problem["loc"][1:] else Description
+        words += f"; the keys are {', '.join(of.model_fields)}"
+    return f"{source}: {key_of(problem) or 'content'}: {words}"
 
 
 def seen_name(name: str) -> str:

@@ -55,8 +55,8 @@ _TIFF_COMPRESSIONS = (
     "group4",
 )
 # TIFF 6.0 (https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf), sections 2 and 8.
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
-_WHITE_IS_ZERO = 0
+_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC = 254, 258, 262
+_REDUCED, _WHITE_IS_ZERO = 1, 0
 _MASK_KINDS = {
     **dict.fromkeys(("1", "L", "I;16", "I;16B", "I;16L", "I;16N"), "grey"),
     "P": "palette",
@@ -360,6 +360,11 @@ def _check(picture: ImageFile, num_bytes: int, name: str) -> None:
     # MPO is a camera's JPEG with previews behind the picture; a TIFF's number was seen before.
     if picture.format not in ("MPO", "TIFF") and getattr(picture, "n_frames", 1) > 1:
         raise DataError(f"{name}: several pictures in one file; save each as a file of its own")
+    if getattr(picture, "tag_v2", {}).get(_SUBFILE_TYPE, 0) == _REDUCED:
+        raise DataError(
+            f"{name}: a small preview alone can be read, as in a camera's raw file: convert the "
+            "picture itself"
+        )
     compression = picture.info.get("compression")
     if picture.format == "TIFF" and compression not in _TIFF_COMPRESSIONS:
         raise DataError(f"{name}: a TIFF compressed by {compression}: save it with LZW or deflate")

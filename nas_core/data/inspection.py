@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -102,6 +103,11 @@ def inspect_sample(
             inspected.problems.append(
                 f"{listing.relative(sample.mask)}: {_extent(mask)}; its image is {_extent(image)}"
             )
+        if mask is not None and filecmp.cmp(sample.image, sample.mask, shallow=False):
+            inspected.problems.append(
+                f"{listing.relative(sample.image)}: the same file as its mask "
+                f"{listing.relative(sample.mask)}: put the image there"
+            )
     if inspected.problems or image is None or mask is None:
         return inspected, None, None
     inspected.label_counts = np.bincount(mask.ravel(), minlength=256)
@@ -115,6 +121,7 @@ def all_problems(listing: Listing, inspected: Sequence[Inspected]) -> list[str]:
         *(line for one in inspected for line in one.problems),
         *_shared_images(listing, inspected),
         *_unlabelled_splits(listing, inspected),
+        *_one_class(listing, inspected),
         *_too_few(listing, inspected),
     )
     return list(dict.fromkeys(found))  # a file that cannot be read is found twice
@@ -156,6 +163,18 @@ def _unlabelled_splits(listing: Listing, inspected: Sequence[Inspected]) -> list
         if not any(one.label_counts[: len(listing.classes)].any() for one in of_split):
             problems.append(f"{split}: no pixel of any mask has a class, all are ignored")
     return problems
+
+
+def _one_class(listing: Listing, inspected: Sequence[Inspected]) -> list[str]:
+    """Training masks of a single class, as where the label of the other is ignored."""
+    train = [one for one in inspected if one.sample.split == "train"]
+    labelled = sum((one.label_counts for one in train), _NO_COUNTS)[: len(listing.classes)] > 0
+    if any(one.problems for one in train) or labelled.sum() != 1:
+        return []
+    return [
+        f"train: every pixel with a label is {listing.classes[labelled.argmax()]}: nothing can be "
+        "learned from one class; see what is ignored"
+    ]
 
 
 def _too_few(listing: Listing, inspected: Sequence[Inspected]) -> list[str]:

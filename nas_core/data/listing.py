@@ -41,6 +41,7 @@ _FORMATS = {
     **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PNM"),
     **dict.fromkeys((".jp2", ".j2k"), "JPEG 2000"),
     **dict.fromkeys((".heic", ".heif"), "HEIF"),
+    **dict.fromkeys((".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"), "raw"),
     **{f".{kind.lower()}": kind for kind in ("BMP", "WebP", "GIF", "AVIF", "TGA", "EXR")},
 }
 
@@ -132,12 +133,13 @@ def _together(problems: Sequence[str]) -> list[str]:
         faults.setdefault(kind, []).append((line, fault))
     lines = []
     for kind, alike in faults.items():
-        if len(alike) <= _SHOWN_FILES or kind == alike[0][0]:
+        files = {line.partition(": ")[0]: None for line, _ in alike}
+        if len(files) <= _SHOWN_FILES or kind == alike[0][0]:
             lines += [line for line, _ in alike]
             continue
-        names = ", ".join(line.partition(": ")[0] for line, _ in alike[:_SHOWN_FILES])
+        names = ", ".join([*files][:_SHOWN_FILES])
         ways = [*dict.fromkeys(fault for _, fault in alike)]
-        lines.append(f"{len(alike)} files, as {names}: {_in_ways(ways)}")
+        lines.append(f"{len(files)} files, as {names}: {_in_ways(ways)}")
     return lines
 
 

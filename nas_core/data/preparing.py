@@ -52,8 +52,9 @@ def prepare(
         logger: told why what was prepared before is made anew.
 
     Raises:
-        DataError: the dataset cannot be used (all problems of all files in one message), or the
-            disk is full or not writable.
+        DataError: the dataset cannot be used (all problems of all files in one message),
+            `folder` is a file or holds others than prepared data, or the disk is full or not
+            writable.
     """
     listing = list_dataset(dataset, root)
     try:
@@ -62,11 +63,21 @@ def prepare(
             if not listing.problems and not reason:
                 return PreparedData.open(folder)
             if reason and folder.exists():
+                _check_replaceable(folder)
                 logger.info("the dataset is prepared anew: %s", reason)
             _build(listing, dataset.tile, folder)
     except OSError as error:  # reading errors are collected as problems of the dataset
         raise DataError(f"{folder}: the prepared data cannot be written: {error}") from error
     return PreparedData.open(folder)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Raise a DataError where files that are no prepared data would be lost."""
+    inside = sorted(folder.glob("[!.]*")) if folder.is_dir() else [folder]
+    if others := [one for one in inside if one.name != MANIFEST and one.suffix != ".npy"]:
+        raise DataError(
+            f"{others[0]} is no prepared data, and would be lost: give a folder of its own"
+        )
 
 
 def _outdated(folder: Path, data_hash: str, tile: TileSettings | None) -> str:

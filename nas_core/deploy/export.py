@@ -69,9 +69,11 @@ def export_onnx(
     Raises:
         RunError: ONNX Runtime's logits or labels differ by more than MAX_LOGIT_DIFFERENCE or
             MAX_LABEL_SHARE, or the file cannot be written. Then there is no new file.
-        WeightsError: PyTorch's logits are not finite. Then there is none either.
+        WeightsError: the card is of another network, or PyTorch's logits are not finite. Then
+            there is none either.
         ValueError: an image has another shape or type, or no pixels.
     """
+    card.check(segmenter)
     pictures = batches(images, size)
     model = onnx_model(segmenter, card, size)
     agreement = agreed(path, "ONNX Runtime", segmenter, session(model), pictures)

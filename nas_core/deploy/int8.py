@@ -138,13 +138,15 @@ def export_int8(
 
     Raises:
         RunError: more is lost, or a file cannot be written. Then there is no new file.
-        WeightsError: PyTorch's logits are not finite. Then there is none either.
+        WeightsError: the card is of another network, or PyTorch's logits are not finite. Then
+            there is none either.
         ValueError: an image has another shape or type, or no pixels; or there are none.
     """
     if not calibration or not pictures.images:
         raise ValueError("there are no images")
     for image in pictures.images:
         check_array(image)
+    card.check(segmenter)
     calibrating = batches(calibration, size)
     pictures = pictures.at(size)
     expected = [_labels(segmenter, image) for image in pictures.images]  # or it has no finite ones

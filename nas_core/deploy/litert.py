@@ -45,12 +45,17 @@ def find_converter() -> Path:
     """The Python of the converter's environment: `NAS_LITERT`, or `ENVIRONMENT` in the project.
 
     Raises:
-        SettingsError: the package ai-edge-litert or the environment is missing.
+        SettingsError: the package ai-edge-litert or the environment is missing, or is another.
     """
     check_runtime("--format litert")
     folder = Path(os.environ.get(VARIABLE) or (find_project() or Path.cwd()) / ENVIRONMENT)
     python = folder / "bin" / "python"
     if not any((folder / "lib").glob("python3.*/site-packages/litert_torch")):
+        if os.environ.get(VARIABLE) and folder.exists():  # no place to install into
+            raise SettingsError(
+                f"--format litert: {VARIABLE} is {folder}, which holds no litert-torch: name the "
+                "converter's environment, or unset it to be told how one is made"
+            )
         install = _INSTALL.format(torch=torch.__version__.partition("+")[0])
         raise SettingsError(
             f"--format litert: its converter has an environment of its own, {folder}, which is "
@@ -87,12 +92,14 @@ def export_litert(
         SettingsError: see `find_converter`, or there is no size.
         RunError: the converter fails, the logits or labels are too far from PyTorch's, or the file
             cannot be written. Then there is no new file.
-        WeightsError: PyTorch's logits are not finite. Then there is none either.
+        WeightsError: the card is of another network, or PyTorch's logits are not finite. Then
+            there is none either.
         ValueError: an image has another shape or type, or no pixels.
     """
     python = find_converter()
     if size is None:
         raise SettingsError("a graph of LiteRT takes images of one size: name it")
+    card.check(segmenter)
     pictures = batches(images, size)
     model = _with_metadata(converted(segmenter, size, python), card)
     agreement = agreed(path, "LiteRT", segmenter, LiteRtSession(model), pictures)

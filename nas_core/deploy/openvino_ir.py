@@ -62,6 +62,7 @@ def export_openvino(
         SettingsError: the package openvino is missing.
     """
     check_packages(quantised=False)
+    card.check(segmenter)
     pictures = batches(images, size)
     model = converted(onnx_model(segmenter, card, size))
     agreement = agreed(path, "OpenVINO", segmenter, OpenVinoSession(model), pictures)

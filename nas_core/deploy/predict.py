@@ -39,6 +39,7 @@ from nas_core.models.segmenter import Segmenter
 from nas_core.training.metrics import ConfusionMatrix
 
 METRICS_FILE = "metrics.json"
+_OVERLAY = "_overlay.png"
 _LEVELS_ABOVE = 3  # dataset.yaml over a folder such as train/masks/night
 
 
@@ -145,7 +146,7 @@ def predict_files(
         _check_folder(masks)
     description = masks and _find_description(masks, predictor.card.classes)
     read = _mask_reader(description, predictor.card.classes)
-    suffixes = [".png"] if label_ids else [".png", "_overlay.png"]
+    suffixes = [".png"] if label_ids else [".png", _OVERLAY]
     _check_outputs(pictures, out, masks, suffixes)
     report = PredictionReport()
     num_classes = len(predictor.card.classes)
@@ -162,9 +163,9 @@ def predict_files(
             ]
         for (path, image), labels in zip(batch, predicted, strict=True):
             try:
-                _save(out / f"{path.stem}.png", Image.fromarray(values[labels]))
                 if not label_ids:
-                    _save(out / f"{path.stem}_overlay.png", overlay(image, labels, palette))
+                    _save(out / f"{path.stem}{_OVERLAY}", overlay(image, labels, palette))
+                _save(out / f"{path.stem}.png", Image.fromarray(values[labels]))
             except OSError as error:
                 raise DataError(f"{out} cannot be written: {error.strerror or error}") from None
             report.num_written += 1
@@ -300,6 +301,14 @@ def _check_outputs(
     for name in (*written, METRICS_FILE):
         if (out / name).is_dir():
             raise DataError(f"{out / name} is a folder: remove it, or give another folder")
+    for path in pictures if _OVERLAY in suffixes else ():
+        # Labels are written after their overlay.
+        file = out / f"{path.stem}.png"
+        if file.exists() and not (out / f"{path.stem}{_OVERLAY}").exists():
+            raise DataError(
+                f"{file} is there and no earlier prediction, as a true mask may be: give a folder "
+                "of its own for the output, or remove it"
+            )
 
 
 def _mask_of(picture: Path, masks: Path) -> Path:

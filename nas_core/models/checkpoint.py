@@ -77,6 +77,10 @@ class NetworkCard:
         """
         return Segmenter.build(self.genotype, **self.form)
 
+    def check(self, segmenter: Segmenter) -> None:
+        """Raises a WeightsError where this is the card of another network."""
+        _check_state(segmenter.state_dict(), self, "the segmenter is not the network of its card")
+
     def to_dict(self) -> dict[str, JsonValue]:
         """Plain values for JSON."""
         values = {"format": FORMAT, **asdict(self), "genotype": self.genotype.to_dict()}

@@ -29,7 +29,7 @@ from nas_core.analysis.pictures import (
     contact_sheet,
 )
 from nas_core.analysis.uncertainty import COUNT_COLUMNS, check_counts
-from nas_core.base.errors import RunError, first_line
+from nas_core.base.errors import RunError, first_line, shown
 from nas_core.base.files import check_regular, write_atomically, write_bytes, write_json
 from nas_core.base.locks import RunLock, exclusive
 from nas_core.base.logs import Logger
@@ -144,6 +144,9 @@ def find_training(
 
     Returns:
         The folder, and the identity that its name ends in.
+
+    Raises:
+        RunError: the training.json there is of another training.
     """
     compute = Compute.from_settings(settings.compute)
     identity = training_identity(
@@ -157,6 +160,12 @@ def find_training(
             own.mkdir()
             return own, identity
     folder = max(found, key=lambda one: ((one / "training.json").exists(), one == own))
+    complete = folder / "training.json"
+    if complete.exists() and (of := Training.read(complete).identity) != identity:
+        raise RunError(
+            f"{complete} is of the training {of}, not of {identity}: move it back to its own "
+            "folder, or delete it to train again"
+        )
     return folder, identity
 
 
@@ -208,7 +217,7 @@ def restore_training(root: Path, training: Training, weights: Path) -> Path:
 
     Raises:
         WeightsError: `weights` is not such a file.
-        RunError: another process works on the training.
+        RunError: it is of another network, or another process works on the training.
     """
     folder = trainings_folder(root) / f"{training.label}-{training.identity}"
     complete, model = folder / "training.json", folder / "model.safetensors"
@@ -216,6 +225,7 @@ def restore_training(root: Path, training: Training, weights: Path) -> Path:
     if there and filecmp.cmp(weights, model, shallow=False):
         return folder
     _, card = load_segmenter(weights)
+    _check_network(weights, card.genotype.id, training, "train again")
     with RunLock(folder):
         complete.unlink(missing_ok=True)
         # The scores and pictures of other weights.
@@ -226,6 +236,26 @@ def restore_training(root: Path, training: Training, weights: Path) -> Path:
         write_json(folder / "genotype.json", card.genotype.to_dict())
         training.write(complete)
     return folder
+
+
+def _check_network(path: Path, found: str, training: Training, remedy: str) -> None:
+    """Raise a RunError where a file of a training is of another network, by its id."""
+    if found != training.id:
+        raise RunError(
+            f"{path} is of the network {shown(found)}, and its training of {training.id}: {remedy}"
+        )
+
+
+def read_scores(folder: Path) -> FinalScores:
+    """What a training scores on the final split.
+
+    Raises:
+        RunError: a file cannot be read, or the scores are of another network.
+    """
+    scores = FinalScores.read(folder / "test.json")
+    training = Training.read(folder / "training.json")
+    _check_network(folder / "test.json", scores.id, training, "delete it to test again")
+    return scores
 
 
 def evaluate_architecture(
@@ -239,7 +269,10 @@ def evaluate_architecture(
     """
     path = folder / "test.json"
     if not is_evaluated(folder):
-        segmenter, card = load_segmenter(folder / "model.safetensors")
+        model, complete = folder / "model.safetensors", folder / "training.json"
+        segmenter, card = load_segmenter(model)
+        remedy = f"delete {complete} to train again"
+        _check_network(model, card.genotype.id, Training.read(complete), remedy)
         Compute.from_settings(settings.compute).place(segmenter)
         data = PreparedData.open(prepared_folder(root, settings))
         found = _run(segmenter, data)
@@ -269,7 +302,7 @@ def evaluate_architecture(
         _draw_pictures(settings.name, label, data, found, folder / "pictures")
         if note := Lettering(data.classes).note:
             logger.warning(note)
-    return FinalScores.read(path)
+    return read_scores(folder)
 
 
 def is_evaluated(folder: Path) -> bool:

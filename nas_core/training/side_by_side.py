@@ -29,7 +29,12 @@ from nas_core.models.encoder import encoder_weights
 from nas_core.models.state import load_plain
 from nas_core.space.genotype import Genotype
 from nas_core.training import lifecycle
-from nas_core.training.lifecycle import CHECKPOINT_FILE, find_training, is_evaluated
+from nas_core.training.lifecycle import (
+    CHECKPOINT_FILE,
+    find_training,
+    is_evaluated,
+    read_scores,
+)
 from nas_core.training.record import FinalScores
 from nas_core.workers.local import Workers
 from nas_core.workers.room import make_workers, training_bytes
@@ -154,7 +159,7 @@ def evaluate(
         NasError: see there and `Workers.call`.
     """
     if is_evaluated(folder):
-        return FinalScores.read(folder / "test.json")
+        return read_scores(folder)
     scores, messages = workers.call(_evaluate, settings, root, label, folder)
     for level, message in messages:
         logger.log(level, message)

@@ -111,6 +111,13 @@ def connect(uri: str) -> MlflowClient:
             # Once: MLflow would try ten times, for minutes, before it says what is wrong.
             create_engine(uri, poolclass=NullPool).connect().close()
     if parts.scheme in ("http", "https"):
+        token = os.environ.get("MLFLOW_TRACKING_TOKEN", "")
+        if not (token.isascii() and token.isprintable()):
+            # What refuses it in a header would show it.
+            raise ServiceError(
+                "MLFLOW_TRACKING_TOKEN has a line break or another character that no token has: "
+                "correct it or unset it"
+            )
         _check_pace(uri)
     with service_errors(uri):
         client = MlflowClient(uri)

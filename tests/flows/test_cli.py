@@ -278,6 +278,17 @@ def test_a_proxy_that_is_none(
         check_places(project)
 
 
+def test_exceptions_from_proxies_that_are_none(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for wrong in ("localhost,[::1]", "fe80::/10"):
+        monkeypatch.setenv("no_proxy", wrong)
+        with pytest.raises(SettingsError, match=r"no_proxy .or NO_PROXY. cannot be used: .*::1"):
+            check_places(project)
+    monkeypatch.setenv("no_proxy", "localhost,::1,10.0.0.0/8,.local")
+    check_places(project)
+
+
 @pytest.mark.parametrize("content", [None, "no certificate"])
 def test_certificates_that_are_none(
     project: Path, monkeypatch: pytest.MonkeyPatch, content: str | None

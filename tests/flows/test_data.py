@@ -182,7 +182,7 @@ def test_labels_that_the_proxy_does_not_see(project: Path) -> None:
     )
     for path in (leaves / "masks").iterdir():
         mask = np.full((400, 500), 255, np.uint8)
-        mask[0, 0] = 1
+        mask[0, :2] = 0, 1
         Image.fromarray(mask).save(path)
         pixels = np.random.default_rng(int(path.stem)).integers(0, 256, (400, 500, 3), np.uint8)
         Image.fromarray(pixels).save(leaves / "images" / f"{path.stem}.jpg")

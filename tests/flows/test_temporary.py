@@ -35,6 +35,11 @@ def wait():
 
 cli.main()
 """
+# Where another project's results go, which the server of a command does not know.
+RESULTS = {
+    "PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": "s3-bucket/results",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "none",
+}
 STOPPED = "stopped; the same command goes on from here"
 
 
@@ -49,7 +54,7 @@ def waiting(home: Path) -> Iterator[tuple[subprocess.Popen[str], psutil.Process,
     command = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "wait"],
         env={name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-        | {"PREFECT_HOME": str(home)},
+        | {"PREFECT_HOME": str(home), **RESULTS},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

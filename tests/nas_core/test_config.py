@@ -72,6 +72,10 @@ def test_a_null_section_changes_nothing(project: Path) -> None:
         ),
         ("search=8", "search = 8"),
         ("search.proxy.min_scale=3", "search.proxy: min_scale .3.0. must not exceed max_scale"),
+        (
+            "search={num_candidates: 1, start_from: [a, b]}",
+            "search: start_from names 2 networks, more than num_candidates .1.",
+        ),
         ("search.latency.command=bench", "search.latency.command = 'bench': needs {model} behind"),
         ("search.latency.command='{model}'", "needs {model} behind the program"),
         ("search.latency.command=' '", "needs {model} behind the program"),

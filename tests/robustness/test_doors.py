@@ -184,7 +184,9 @@ def root(tmp_path: Path) -> Path:
             Image.fromarray(RNG.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(
                 root / split / "images" / f"{split}{number}.png"
             )
-            Image.new("L", (40, 30)).save(root / split / "masks" / f"{split}{number}.png")
+            Image.new("L", (40, 30), number % 2).save(
+                root / split / "masks" / f"{split}{number}.png"
+            )
     (root / "dataset.yaml").write_text("classes: [a, b, c]\n")
     return root
 

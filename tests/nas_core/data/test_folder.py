@@ -243,6 +243,30 @@ def test_all_problems_come_together(root: Path) -> None:
     ]
 
 
+def test_masks_of_one_class_teach_nothing(root: Path) -> None:
+    """As where 255 is the other class, and ignored."""
+    for path in (root / "train/masks").iterdir():
+        Image.fromarray(RNG.choice([0, 255], (6, 8)).astype(np.uint8)).save(path)
+    (line,) = problems_of(root)
+    assert line.startswith("train: every pixel with a label is soil: nothing can be learned")
+
+
+def test_images_that_are_their_masks_are_refused(root: Path) -> None:
+    for path in (root / "train/masks").iterdir():
+        (root / "train/images" / path.name).write_bytes(path.read_bytes())
+    (line,) = problems_of(root)
+    assert line.startswith("4 files, as train/images/train_0.png") and line.endswith(
+        ": the same file as its mask train/masks/*.png: put the image there"
+    )
+
+
+def test_raw_files_of_cameras_are_named(root: Path) -> None:
+    image = root / "val/images/val_0.png"
+    image.rename(image.with_suffix(".NEF"))
+    (line,) = problems_of(root)
+    assert line.startswith("val/images/val_0.NEF: a raw image; expected BMP")
+
+
 def test_a_palette_of_the_declared_colours_is_looked_up_by_colour(root: Path) -> None:
     """Whatever its order; colours that no pixel has do not count."""
     classes = RNG.integers(0, 4, (6, 8))
@@ -267,7 +291,8 @@ def test_a_palette_of_other_colours_is_refused(root: Path) -> None:
 
 
 def test_rgb_masks_need_colours(root: Path) -> None:
-    describe(root, classes=["a", "b"], ignore_labels=[7, 9, 255], ignore_colours=[])
+    classes = ["a", {"name": "b", "label": 7}]
+    describe(root, classes=classes, ignore_labels=[9, 255], ignore_colours=[])
     save_mask(root / "val/masks/val_0.png", np.zeros((6, 8), int), "RGB")
     (line,) = problems_of(root)
     assert line.startswith("val/masks/val_0.png: an RGB mask, but the classes")
@@ -290,7 +315,13 @@ def test_rgb_masks_need_colours(root: Path) -> None:
         ("classes:", r"classes: expected a list, .* found None"),
         ("classes: [0: bg, 1: fg]", r"classes\.0: expected road or \{name: .* found \{0: 'bg'\}"),
         ("classes: [a]", r"classes: expected 2 or more entries, found 1"),
-        ("classes: [a, b]\nclases: 1", r"clases: unknown key"),
+        ("classes: [a, b]\nclases: 1", r"clases: unknown key; the keys are .*, classes, ignore"),
+        ("classes: [{name: a, color: 1}, b]", r"color: unknown key; the keys are name, label, col"),
+        ("classes: [a, b]\nsplit: {valid: 1}", r"valid: unknown key; the keys are val, test, gr"),
+        (
+            "classes: [a, b]\nignore_colours: ['#ff0000']",
+            r"colours\.0: expected red, green and blue, as \[255, 128, 0\], found '#ff0000'",
+        ),
         ("classes: [a, a]", r"class a is given 2 times"),
         ("classes: [a, {name: b, label: 0}]", r"label 0 is given 2 times"),
         ("classes: [a, b]\nignore_labels: [1]", r"label 1 is given 2 times"),
@@ -299,7 +330,11 @@ def test_rgb_masks_need_colours(root: Path) -> None:
             "classes: [{name: a, colour: [1, 2, 3]}, {name: b, colour: [1, 2, 3]}]",
             r"colour \(1, 2, 3\) is given 2 times",
         ),
-        ("classes: [{name: a, colour: [1, 2]}, b]", r"classes\.0\.colour"),
+        ("classes: [{name: a, colour: [1, 2]}, b]", r"classes\.0\.colour: expected red, green and"),
+        (
+            "classes: [{name: a, colour: [.1, .2, .3]}, {name: b, colour: [.4, 1, 1]}]",
+            r"4 problems:\n  dataset\.yaml: classes\.0\.colour\.0: expected a whole number",
+        ),
         ("classes: [a/b, c]", r"classes\.0\.name: expected 1 to 60 .* found 'a/b'"),
         ("classes: [a, b]\nsplit: {val: 2}", r"split\.val: expected less than 1"),
         ("classes: [a, b]\nsplit: {val: 0.1, group: '('}", r"split\.group: not a regular"),

@@ -108,6 +108,13 @@ def test_no_image(tmp_path: Path, content: bytes, message: str) -> None:
         read_image(write(tmp_path, content))
 
 
+def test_a_preview_of_a_raw_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.dng"
+    Image.new("RGB", (16, 12)).save(path, "TIFF", tiffinfo={254: 1})
+    with pytest.raises(DataError, match=r"a\.dng: a small preview alone .* convert the picture"):
+        read_image(path)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train/a\.png: cannot be read: No such file"):
         read_image(tmp_path / "train" / "a.png")

@@ -397,6 +397,17 @@ def test_a_place_that_cannot_be_written_is_named(make_dataset: Callable[[], Path
         prepare_tiny(root)
 
 
+def test_what_is_no_prepared_data_is_not_replaced(make_dataset: Callable[[], Path]) -> None:
+    """As the folder of the dataset itself, or a file."""
+    root = make_dataset()
+    file = next((root / "train").iterdir())
+    before = modification_times(root)
+    for place in (root, file):
+        with pytest.raises(DataError, match="is no prepared data, and would be lost: give a fold"):
+            prepare(DATASET, root.parent, place)
+    assert modification_times(root) == before and file.is_file()
+
+
 def test_two_at_once_both_get_whole_data(make_dataset: Callable[[], Path]) -> None:
     root = make_dataset()
     with ThreadPoolExecutor(4) as threads:

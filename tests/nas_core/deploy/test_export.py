@@ -127,6 +127,16 @@ def test_what_is_no_image_is_refused_before_any_work(
         export.export_onnx(*network, tmp_path / "a.onnx", [image])
 
 
+def test_the_card_of_another_network_is_refused(
+    network: tuple[Segmenter, NetworkCard], tmp_path: Path
+) -> None:
+    other = replace(network[1], genotype=ARCHITECTURES["arch1"])
+    for write in (export.export_onnx, openvino_ir.export_openvino):
+        with pytest.raises(WeightsError, match="the segmenter is not the network of its card: "):
+            write(network[0], other, tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+
+
 def test_latencies(network: tuple[Segmenter, NetworkCard], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas_core.deploy.bench.NUM_RUNS", 3)
     before = torch.get_num_threads()
@@ -196,7 +206,9 @@ def test_files_that_are_not_of_the_network_are_not_measured(
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-@pytest.mark.parametrize("other", [{"genotype": ARCHITECTURES["arch1"]}, {"encoder": "x"}])
+@pytest.mark.parametrize(
+    "other", [{"genotype": ARCHITECTURES["arch1"]}, {"encoder": "mobilenet_v3_small"}]
+)
 def test_an_export_of_another_network_is_not_measured(
     network: tuple[Segmenter, NetworkCard], tmp_path: Path, suffix: str, other: dict[str, Any]
 ) -> None:
@@ -205,6 +217,7 @@ def test_an_export_of_another_network_is_not_measured(
     write = export.export_onnx if suffix == ".onnx" else openvino_ir.export_openvino
     write(segmenter, card, path, size=(32, 64))
     list(bench(segmenter, card, [(32, 64)], 1, [path]))
-    write(segmenter, replace(card, **other), path, size=(32, 64))
+    another = replace(card, **other)
+    write(seeded(1, another.build).eval(), another, path, size=(32, 64))
     with pytest.raises(WeightsError, match=f"{path} is an export of another network"):
         list(bench(segmenter, card, [(32, 64)], 1, [path]))

@@ -127,12 +127,16 @@ def test_a_converter_that_fails_is_shown(
 def test_what_is_missing_is_named(
     network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "none"))
     with pytest.raises(SettingsError) as raised:
         export_litert(*network, tmp_path / "a.tflite", size=SIZE)
     message = str(raised.value)
     torch_pin = f"torch=={torch.__version__.partition('+')[0]}"
-    assert f"python3 -m venv {tmp_path}" in message and torch_pin in message
+    assert f"python3 -m venv {tmp_path}/none" in message and torch_pin in message
+    # An environment for something else is no place to install into.
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    with pytest.raises(SettingsError, match=f"{VARIABLE} is {tmp_path}, which holds no litert-"):
+        find_converter()
     packages = tmp_path / "lib" / "python3.11" / "site-packages" / "litert_torch"
     packages.mkdir(parents=True)
     assert find_converter() == tmp_path / "bin" / "python"

@@ -390,6 +390,12 @@ def test_masks_are_never_overwritten(predictor: Predictor, tmp_path: Path) -> No
         predict_files(predictor, [picture], mask.parent, mask.parent)
     with pytest.raises(DataError, match="is not a folder"):
         predict_files(predictor, [picture], tmp_path / "out", mask)
+    before = mask.read_bytes()
+    with pytest.raises(DataError, match=r"masks/a\.png is there and no earlier prediction"):
+        predict_files(predictor, [picture], mask.parent)
+    assert mask.read_bytes() == before and [*mask.parent.iterdir()] == [mask]
+    for _ in range(2):  # what was predicted is
+        assert predict_files(predictor, [picture], tmp_path / "out").num_written == 1
 
 
 def test_a_model_is_loaded_by_path(segmenter: Segmenter, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from nas_core.base.paths import prepared_folder, trainings_folder
 from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
 from nas_core.data.preparing import prepare
-from nas_core.deploy.shipping import ship
+from nas_core.deploy.shipping import find_weights, ship
 from nas_core.loading import validate_settings
 from nas_core.models.checkpoint import load_segmenter
 from nas_core.space.architectures import ARCHITECTURES
@@ -108,6 +108,26 @@ def test_of_two_trainings_of_one_network_the_complete_one_counts(
     shutil.copyfile(complete / "training.json", begun / "training.json")
     assert train(settings, project, "another") == begun
     assert train(settings, project, "arch1") == complete
+
+
+def test_files_of_another_training_are_refused(project: Path, settings: Settings) -> None:
+    folder = training_of(project)
+    evaluate_architecture(settings, project, "arch1", folder)
+    record, other = Training.read(folder / "training.json"), find_weights("arch0-camvid")
+    FinalScores.read(folder / "test.json").model_copy(update={"id": "other"}).write(
+        folder / "test.json"
+    )
+    with pytest.raises(RunError, match=r"test\.json is of the network 'other', .* delete it"):
+        evaluate_architecture(settings, project, "arch1", folder)
+    with pytest.raises(RunError, match=r"arch0-camvid\.safetensors is of the .* train again"):
+        restore_training(project, record, other)
+    (folder / "test.json").unlink()
+    shutil.copyfile(other, folder / "model.safetensors")
+    with pytest.raises(RunError, match=r"model\.safetensors is of the network .* delete "):
+        evaluate_architecture(settings, project, "arch1", folder)
+    record.model_copy(update={"identity": "0123"}).write(folder / "training.json")
+    with pytest.raises(RunError, match=r"training\.json is of the training 0123, not of .* move"):
+        train(settings, project)
 
 
 def test_a_training_in_work_is_refused(

@@ -111,6 +111,16 @@ def test_a_malformed_address_is_named_by_where_it_comes_from(
         monkeypatch.delenv(name)
 
 
+@pytest.mark.parametrize("token", ["hunter2\nx", "hunter2\u20ac"])
+def test_a_token_that_is_none_is_not_shown(
+    closed_port: int, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
+    with pytest.raises(ServiceError, match=r"^MLFLOW_TRACKING_TOKEN has a line break") as error:
+        connect(f"http://127.0.0.1:{closed_port}")
+    assert "hunter2" not in str(error.value)
+
+
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])
 def test_an_address_that_refuses(closed_port: int, scheme: str) -> None:
     started = time.monotonic()
