@@ -28,6 +28,7 @@ from nas_core.training.record import FinalScores, Recipe, Training
 FORMAT = 1
 TRAINED = "model.safetensors"
 _NAME = r"[a-z0-9][a-z0-9._-]{0,60}"
+_SUFFIXES = ("json", "md", "svg", "safetensors")
 _NO_NAMES = ("imagenet", "none")
 _MAX_LICENCE = 1000
 
@@ -167,6 +168,8 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
             f"{name!r} cannot name a model: in encoder.weights it means something else; choose "
             "another name"
         )
+    if (suffix := Path(name).suffix.removeprefix(".")) in _SUFFIXES:
+        raise SettingsError(f"{name!r}: the name of a model goes without its .{suffix}")
     if not re.fullmatch(_NAME, name):
         raise SettingsError(
             f"{name!r} cannot name a model: use lower-case letters, digits, '.', '_' and '-'"
@@ -243,7 +246,7 @@ def _check_record(
 
 def _check_targets(folder: Path, name: str) -> None:
     """Raise a RunError where a file cannot be written, before any is."""
-    for suffix in ("json", "md", "svg", "safetensors"):
+    for suffix in _SUFFIXES:
         path = folder / f"{name}.{suffix}"
         if path.exists() and not path.is_file():
             raise RunError(f"{path} is no file: remove it, or choose another name")

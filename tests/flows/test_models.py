@@ -374,6 +374,7 @@ def test_scores_of_a_class_that_the_network_lacks(nas: Nas, training: Path) -> N
         (["bench", "T", "--size", "16x480"], "expected WIDTHxHEIGHT"),
         (["bench", "nothing"], "unknown model 'nothing'"),
         (["ship", "T", "Bad Name", "--data-licence", "x"], "cannot name a model"),
+        (["ship", "T", "mine.safetensors", "--data-licence", "x"], "goes without its .safetensors"),
         (["ship", "T", "imagenet", "--data-licence", "x"], "in encoder.weights it means something"),
         (
             ["ship", "T", "a", "--data-licence", "caf\udce9"],
