@@ -40,6 +40,10 @@ _MALFORMED = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
 Colour = tuple[int, int, int]
 
 
+class _Form(NetworkSettings):
+    tile: TileSettings | None
+
+
 @dataclass(frozen=True)
 class NetworkCard:
     """What a network is, beside its weights.
@@ -99,6 +103,8 @@ class NetworkCard:
         Raises:
             ValueError, TypeError, LookupError, OverflowError, GenotypeError: it is malformed.
         """
+        if not isinstance(value, dict):
+            raise ValueError(f"expected keys and values, found {shown(value)}")
         if type(value["format"]) is not int or value["format"] != FORMAT:
             raise ValueError(f"format {shown(value['format'])}, expected {FORMAT}")
         known = {"format", *cls.__dataclass_fields__, DIGEST_KEY}
@@ -121,20 +127,20 @@ class NetworkCard:
         if len(set(classes)) < len(classes):
             raise ValueError("two classes have one name")
         # Without their limits a small file could describe a network of any size.
-        size = NetworkSettings(
+        form = _Form(
             agg_size=value["agg_size"],
             sep_repeats=value["sep_repeats"],
             encoder=value.get("encoder", DEFAULT_ENCODER),
+            tile=value.get("tile"),
         )
-        tile = value.get("tile")
         return cls(
             Genotype.from_dict(value["genotype"]),
             classes,
             palette,
-            size.agg_size,
-            size.sep_repeats,
-            None if tile is None else TileSettings.model_validate(tile),
-            size.encoder,
+            form.agg_size,
+            form.sep_repeats,
+            form.tile,
+            form.encoder,
         )
 
 
