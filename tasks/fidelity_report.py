@@ -25,6 +25,9 @@ from nas_core.space.genotype import Genotype
 from nas_core.workers.local import Workers
 from tasks.results import write_table
 
+# With more, their names lie over one another.
+MOST_NAMED = 16
+
 
 @task(
     name="train on proxy to the end",
@@ -84,19 +87,25 @@ def write_fidelity(
 
 
 def fidelity_picture(report: FidelityReport, table: pd.DataFrame) -> Figure:
-    """Reward against val mIoU on the default proxy, and each proxy's tau, cheapest at the top."""
+    """Reward on the default proxy against mIoU, and each proxy's tau, cheapest at the top."""
     proxies = sorted(report.proxies, key=lambda proxy: -proxy.seconds)
     proxies = [proxy for proxy in proxies if proxy.kendall_tau is not None]
     figure = Figure(figsize=(12, max(4.5, 1.5 + 0.25 * len(proxies))), layout="constrained")
     scatter, taus = figure.subplots(1, 2)
     rows = mean_rewards(table[table["proxy"] == report.proxy])
-    scatter.scatter(rows["reward"], rows["val_mean_iou"], s=16)
-    for row in rows.to_dict("records"):
-        label = row["id"][:6] if row["name"] == row["id"] else row["name"]
-        _annotate(scatter, label, row["reward"], row["val_mean_iou"])
+    scatter.scatter(rows["reward"], rows["val_mean_iou"], s=16, label="val")
+    if report.held_out:
+        scatter.scatter(
+            rows["reward"], rows["held_out_mean_iou"], s=16, marker="^", label="held out"
+        )
+        scatter.legend()
+    if len(rows) <= MOST_NAMED:
+        for row in rows.to_dict("records"):
+            label = row["id"][:6] if row["name"] == row["id"] else row["name"]
+            _annotate(scatter, label, row["reward"], row["val_mean_iou"])
     scatter.set_title(f"{report.proxy}: {_tau_in_words(report)}")
     scatter.set_xlabel("reward on the proxy task")
-    scatter.set_ylabel("val mIoU after full training")
+    scatter.set_ylabel("mIoU after full training")
     scatter.margins(x=0.15)  # room for the labels
 
     for place, proxy in enumerate(proxies):
@@ -109,7 +118,8 @@ def fidelity_picture(report: FidelityReport, table: pd.DataFrame) -> Figure:
     names = [f"{proxy.proxy} · {proxy.seconds:.1f} s" for proxy in proxies]
     taus.set_yticks(range(len(names)), names, fontsize=8)
     taus.set_title("each proxy, and its mean seconds a candidate")
-    taus.set_xlabel("Kendall's tau with full training, 95 % intervals")
+    taus.set_xlabel("Kendall's tau with val after full training, 95 % intervals")
+    taus.margins(y=0.25)
     for panel in (scatter, taus):
         panel.grid(alpha=0.3)
     return figure

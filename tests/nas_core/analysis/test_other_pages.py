@@ -66,9 +66,9 @@ def test_the_proxy_stands_beside_full_training(tmp_path: Path) -> None:
     report = FidelityReport.read(DATA / "fidelity.json")
     table = pd.read_parquet(DATA / "fidelity.parquet")
     text = write_fidelity_page(tmp_path, report, table, "camvid").read_text()
-    assert "Over 14 architectures, the proxy A5+B2 ranks as full training does" in words(text)
-    assert "A5+B2 8.9 0.60 (0.20, 0.91) 0.33 (-0.44, 1.00) 0.74 (0.27, 0.97)" in words(text)
-    assert "parameters - -0.21 (-0.57, 0.15)" in words(text)
+    assert "Over 40 architectures, the proxy A5+B2 ranks as full training does" in words(text)
+    assert "A5+B2 9.9 0.58 (0.42, 0.72) 0.06 (-0.28, 0.37) 0.77 (0.58, 0.88)" in words(text)
+    assert "parameters - -0.07 (-0.28, 0.15)" in words(text)
     charts = data_of(text)["charts"]
     assert charts["scatter"][0]["label"] == "A5+B2"
     assert len(charts["scatter"]) == len(report.proxies) == len(charts["taus"][0]["data"][0]["x"])
