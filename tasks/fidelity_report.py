@@ -94,7 +94,7 @@ def fidelity_picture(report: FidelityReport, table: pd.DataFrame) -> Figure:
     scatter, taus = figure.subplots(1, 2)
     rows = mean_rewards(table[table["proxy"] == report.proxy])
     scatter.scatter(rows["reward"], rows["val_mean_iou"], s=16, label="val")
-    if report.held_out:
+    if "held_out_mean_iou" in rows:
         scatter.scatter(
             rows["reward"], rows["held_out_mean_iou"], s=16, marker="^", label="held out"
         )
