@@ -160,7 +160,8 @@ def quantised(model: bytes, images: Sequence[npt.NDArray[np.float32]]) -> Any:
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         import nncf
 
-        nncf.set_log_level(logging.ERROR)
+        # Not by nncf.set_log_level, which raises the level of all handlers, of other people too.
+        logging.getLogger("nncf").setLevel(logging.ERROR)
         kept = [f"/?{re.escape(block)}/.*" for block in KEPT_BLOCKS]
         return nncf.quantize(
             converted(model),
