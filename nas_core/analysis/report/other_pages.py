@@ -225,6 +225,7 @@ def write_fidelity_page(
             "With 95 % intervals, beside what the sizes alone say; seconds are the mean of a "
             f"candidate. {RANKING}",
             chart="taus",
+            kind="low",  # it is as high as its proxies are many
             empty="No correlation is defined for any proxy.",
             **_table(ranking_rows(report)),
         ),
