@@ -6,8 +6,8 @@ python -m benchmarks.search_pays [--strategy NAME ...] [--seed N ...] [--train-s
 Searches with each strategy and seed, as `nas search` does, trains the train.top best of each search
 fully on train with each training seed, and scores them on val and on the recordings of
 dataset.held_out, which must be given: so the test split is not used. What is there is taken as it
-is, so an interrupted comparison goes on. The same networks, searches and trainings are those of
-`nas search` with these settings.
+is, so an interrupted comparison goes on. The searches and trainings are those of `nas search` with
+these settings, in the same folders.
 
 A network's score is its mean over the training seeds. A strategy is compared with random search
 over their networks: the difference of the means, Welch's t interval of it, and a permutation test
@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.command import errors_in_words
-from nas_core.analysis.comparison import plan_searches
+from nas_core.analysis.comparison import PlannedSearch, plan_searches
 from nas_core.analysis.uncertainty import seeds_difference
 from nas_core.base.errors import SettingsError
 from nas_core.base.paths import prepared_folder
@@ -39,7 +39,7 @@ from nas_core.base.project import project_dir
 from nas_core.base.setting_types import MAX_SEED
 from nas_core.config import Settings
 from nas_core.data.preparing import prepare
-from nas_core.loading import check_distinct, load_settings, validate_settings
+from nas_core.loading import check_distinct, load_settings
 from nas_core.models.compute import Compute
 from nas_core.search.loop import Search
 from nas_core.search.progress import Progress
@@ -55,23 +55,23 @@ SCORES = ("val", "held_out")
 Row = dict[str, Any]
 
 
-def found_networks(settings: Settings, root: Path, strategy: str, seed: int) -> list[Row]:
+def found_networks(planned: PlannedSearch, root: Path) -> list[Row]:
     """A row for each of the train.top best of a search: strategy, seed, id, genotype, reward."""
-    print(f"{strategy}, seed {seed}", file=sys.stderr)
-    with Search.open(settings, root) as search:
+    print(f"{planned.strategy}, seed {planned.seed}", file=sys.stderr)
+    with Search.open(planned.settings, root) as search:
         search.run([Progress()])
-        best = [one for one in search.ranked if one.reward is not None][: settings.train.top]
+        ranked = [one for one in search.ranked if one.reward is not None]
     return [
         {
-            "strategy": strategy,
-            "seed": seed,
+            "strategy": planned.strategy,
+            "seed": planned.seed,
             "id": one.record.id,
             "genotype": one.record.genotype,
             "num_parameters": one.record.num_parameters,
             "macs": one.record.macs,
             "reward": one.reward,
         }
-        for one in best
+        for one in ranked[: planned.settings.train.top]
     ]
 
 
@@ -79,7 +79,7 @@ def scores_of(
     workers: Workers, settings: Settings, root: Path, genotype: Genotype, seed: int
 ) -> dict[str, float]:
     """`SCORES` of one full training."""
-    settings = validate_settings({**settings.model_dump(mode="json"), "seed": seed}, "seed")
+    settings = settings.model_copy(update={"seed": seed})
     folder = train(workers, settings, root, genotype.id, genotype)
     held_out = evaluate(workers, settings, root, genotype.id, folder)
     val = Training.read(folder / "training.json").val["mean_iou"]
@@ -163,9 +163,7 @@ def main(
     strategies = dict.fromkeys([*(strategy or STRATEGIES), BASELINE])
     planned = plan_searches(settings, [*strategies], seed or (), confirming=True)
     prepare(settings.dataset, root, prepared_folder(root, settings))
-    rows = [
-        row for one in planned for row in found_networks(one.settings, root, one.strategy, one.seed)
-    ]
+    rows = [row for one in planned for row in found_networks(one, root)]
     rows = trained(rows, settings, root, train_seeds)
     compared = differences(rows)
     if as_json:
