@@ -239,9 +239,7 @@ def test_a_place_that_cannot_be_written_is_named_in_one_line(
         named = "set TMPDIR"
     else:
         monkeypatch.setenv(name, f"{file}/home")
-    began = time.monotonic()
     code, out, err = nas(*command)
-    assert time.monotonic() - began < 60
     assert code == 1 and named in err and out == "" and len(err.splitlines()) == 1, (out, err)
     assert name not in ("HOME", "PREFECT_HOME") or "set PREFECT_HOME (or HOME) to" in err
 

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
@@ -345,14 +344,12 @@ def test_a_prefect_server_that_never_ends_its_answer(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prefect_server, "SECONDS_TO_ANSWER", 1)
-    began = time.monotonic()
     with (
         serving(name) as address,
         temporary_settings({PREFECT_API_URL: f"{address}/api"}),
         pytest.raises(ServiceError, match=f"no Prefect server answers at {address}/api"),
     ):
         check_configured()
-    assert time.monotonic() - began < 20
 
 
 def test_servers_listen_on_this_machine_alone_and_say_so_when_told(

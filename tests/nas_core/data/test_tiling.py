@@ -11,14 +11,21 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nas_core.base.errors import DataError, SettingsError
+from nas_core.base.paths import prepared_folder
 from nas_core.config import DatasetSettings, MetaValSettings, ProxySettings, TileSettings
 from nas_core.data.check import check_dataset, profile_values
 from nas_core.data.layouts import list_dataset
 from nas_core.data.prepared import PreparedData
 from nas_core.data.preparing import prepare
 from nas_core.data.tiling import windows
-from nas_core.loading import load_settings
+from nas_core.deploy.predict import Predictor
+from nas_core.loading import load_settings, validate_settings
+from nas_core.search.loop import Search
+from nas_core.space.genotype import Genotype
 from nas_core.training.proxy import divide
+from nas_core.training.side_by_side import train
+from nas_core.workers.local import InProcessWorkers
+from tests.tiny import lay_over, tiny
 
 ROOT = Path(__file__).parents[3]
 TILE = TileSettings(size=32, overlap=8)
@@ -175,3 +182,21 @@ def test_tiles_that_overlap_by_more_than_half_are_refused(value: str) -> None:
 def test_a_tile_is_given_as_a_setting_or_by_its_size() -> None:
     settings = load_settings(overrides=["dataset.tile.size=320"], root=ROOT)
     assert settings.dataset.tile == TileSettings(size=320, overlap=32)
+
+
+def test_a_search_on_tiles_ends_with_a_network_that_labels_whole_images(root: Path) -> None:
+    dataset = {"kind": "folder", "path": str(root), "tile": TILE.model_dump()}
+    values = tiny(train={"crop_height": 32, "crop_width": 32}) | {"dataset": dataset}
+    lay_over(values, {"search": {"proxy": {"height": 32, "width": 32}}})
+    settings, project = validate_settings(values, "test"), root.parent
+    prepare(settings.dataset, project, prepared_folder(project, settings))
+    with Search.open(settings, project, InProcessWorkers()) as search:
+        search.run()
+        best = search.ranked[0].record
+    assert best.reward is not None
+    with InProcessWorkers() as workers:
+        genotype = Genotype.from_dict(best.genotype)
+        training = train(workers, settings, project, best.id, genotype)
+        predictor = Predictor.load(training)
+    assert predictor.card.tile == TILE
+    assert predictor(root / "val" / "images" / "val1.png").shape == (56, 90)

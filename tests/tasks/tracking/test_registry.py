@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import mlflow.pyfunc
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from packaging.requirements import Requirement
@@ -22,7 +22,9 @@ from PIL import Image
 
 from nas_core.base.errors import ServiceError, WeightsError
 from nas_core.base.seeds import seeded
-from nas_core.models.checkpoint import load_segmenter, save_segmenter
+from nas_core.config import TileSettings
+from nas_core.data.transforms import normalise
+from nas_core.models.checkpoint import NetworkCard, load_segmenter, save_segmenter
 from nas_core.models.labelling import predict_labels
 from nas_core.space.architectures import ARCHITECTURES
 from tasks.tracking.registry import TrainingEntry, log_test, log_training, requirements
@@ -229,12 +231,8 @@ def test_the_model_in_process(
         assert error.value.get_http_status_code() == 400
 
 
-def test_the_model_is_logged_without_pickles_and_within_seconds(
-    tracker: Tracker, entry: TrainingEntry
-) -> None:
-    started = time.perf_counter()
+def test_the_model_is_logged_without_pickles(tracker: Tracker, entry: TrainingEntry) -> None:
     log_training(tracker, entry, NAME)
-    assert time.perf_counter() - started < 20
     [logged] = tracker.client.search_logged_models([tracker.experiment_id])
     folder = Path(logged.artifact_location.removeprefix("file://"))
     names = {path.name for path in folder.rglob("*")}
@@ -251,19 +249,33 @@ def test_the_requirements_are_all_that_serving_imports() -> None:
     assert {modules.get(name, name) for name in imported} == listed
 
 
-@pytest.mark.parametrize("encoder", ["mobilenet_v3_small", "timm/mobilenetv3_small_050"])
-def test_a_network_on_another_encoder_is_served(
-    encoder: str, tracker: Tracker, entry: TrainingEntry, image: np.ndarray, tmp_path: Path
+@pytest.mark.parametrize(
+    "card",
+    [
+        replace(CARD, encoder="mobilenet_v3_small"),
+        replace(CARD, encoder="timm/mobilenetv3_small_050"),
+        replace(CARD, tile=TileSettings(size=32, overlap=8)),
+    ],
+    ids=lambda card: f"{card.encoder} on tiles" if card.tile else card.encoder,
+)
+def test_other_networks_are_served(
+    card: NetworkCard, tracker: Tracker, entry: TrainingEntry, image: np.ndarray, tmp_path: Path
 ) -> None:
-    card = replace(CARD, encoder=encoder)
     weights = tmp_path / "model.safetensors"
-    save_segmenter(weights, seeded(0, card.build).eval(), card)
+    segmenter = seeded(0, card.build).eval()
+    with torch.inference_mode():  # so that an image has more than one class
+        bias = segmenter.decoder.classify.bias
+        bias.data = bias.data - segmenter(normalise(image[None].copy())).mean((0, 2, 3))
+    save_segmenter(weights, segmenter, card)
     log_training(tracker, replace(entry, weights=weights), NAME)
     [logged] = tracker.client.search_logged_models([tracker.experiment_id])
     model = mlflow.pyfunc.load_model(logged.artifact_location)
     answer = model.predict(pd.DataFrame({"image": [_encoded(image)]}))
-    expected = predict_labels(load_segmenter(weights)[0], image)
+    expected = predict_labels(segmenter, image, card.tile)
     np.testing.assert_array_equal(_mask(answer["mask"][0]), expected)
+    whole = predict_labels(segmenter, image)
+    assert len(np.unique(whole)) > 1
+    assert np.array_equal(expected, whole) == (card.tile is None)
 
 
 def _third_party(file: Path, seen: set[Path]) -> set[str]:

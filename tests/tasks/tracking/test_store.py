@@ -3,7 +3,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -123,10 +122,8 @@ def test_a_token_that_is_none_is_not_shown(
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])
 def test_an_address_that_refuses(closed_port: int, scheme: str) -> None:
-    started = time.monotonic()
     with pytest.raises(ServiceError) as error:
         connect(f"{scheme}://user:secret@127.0.0.1:{closed_port}/db")
-    assert time.monotonic() - started < 5
     assert f"{scheme}://127.0.0.1:{closed_port}/db: it does not answer" in str(error.value)
     assert "tracking.uri" in str(error.value)
     assert "secret" not in str(error.value)
@@ -152,10 +149,8 @@ def test_a_server_that_never_answers(silent_port: int, monkeypatch: pytest.Monke
 def test_a_server_that_never_ends_its_answer(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each read succeeds, so the time-outs of reads do not help."""
     monkeypatch.setattr(store, "SECONDS_TO_ANSWER", 1)
-    began = time.monotonic()
     with serving(name) as address, pytest.raises(ServiceError, match="does not answer within 1 s"):
         connect(address.replace("http://", "http://user:secret@"))
-    assert time.monotonic() - began < 20
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
