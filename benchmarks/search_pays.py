@@ -160,6 +160,7 @@ def main(
         raise SettingsError("train.top: how many networks of a search are trained? 1 or more")
     train_seeds = [0, 1] if train_seed is None else train_seed
     check_distinct("--train-seed", train_seeds)
+    check_distinct("--strategy", strategy or ())
     strategies = dict.fromkeys([*(strategy or STRATEGIES), BASELINE])
     planned = plan_searches(settings, [*strategies], seed or (), confirming=True)
     prepare(settings.dataset, root, prepared_folder(root, settings))

@@ -44,6 +44,8 @@ def search(
     Stopped with Ctrl-C, the same command goes on from where it was.
     """
     settings = _settings(profile, overrides)
+    if stage in (Stage.all, Stage.search):
+        _check_latency(settings)
     from flows.search import nas_search
 
     # Every section is complete here, so the flow takes nothing from the profile.
@@ -95,6 +97,7 @@ def compare(
     compares fairly what ran under the same load.
     """
     settings = _settings(profile, overrides)
+    _check_latency(settings)
     from nas_core.analysis.comparison import plan_searches
 
     plan_searches(settings, strategy or (), seed or ())  # refuses before Prefect starts
@@ -140,6 +143,8 @@ def fidelity(
     settings = _settings(profile, overrides)
     if genotypes and num is not None:
         raise SettingsError("--num is of random architectures: leave it out, or the names")
+    if not genotypes and settings.search.constraints.max_latency_ms is not None:
+        _check_latency(settings)
     variants: list[ProxySettings] = []
     for text in proxy or ():
         changed = load_settings(profile, [*(overrides or ()), *proxy_changes(text)]).search.proxy
@@ -202,11 +207,23 @@ def verify(
 
 
 def _settings(profile: str, overrides: list[str] | None) -> Settings:
-    """The settings of a command that needs the servers, and a place for what they write."""
+    """The settings of a command that needs the servers, and a place for what they write.
+
+    What is wrong with them is said before Prefect starts, which takes half a minute.
+    """
     settings = load_settings(profile, overrides or ())
     check_distinct("-S", [text.partition("=")[0].strip() for text in overrides or ()])
     check_places(project_dir())
+    from nas_core.models.encoder import check_encoder
+
+    check_encoder(settings.network.encoder)
     return settings
+
+
+def _check_latency(settings: Settings) -> None:
+    from nas_core.search.measuring import check_latency
+
+    check_latency(settings.search.latency, project_dir())
 
 
 @contextmanager

@@ -221,6 +221,16 @@ def _is_depthwise(conv: nn.Conv2d) -> bool:
     return 1 < conv.groups == conv.in_channels == conv.out_channels and form == same
 
 
+def check_encoder(name: str) -> dict[str, Tensor]:
+    """The names and shapes of an encoder's state dict, without values.
+
+    Raises:
+        SettingsError: see `Encoder`.
+    """
+    with torch.device("meta"):
+        return Encoder(name).state_dict()
+
+
 def encoder_weights(settings: Settings, root: Path) -> dict[str, Tensor] | None:
     """`load_encoder_weights` of the settings."""
     return load_encoder_weights(settings.encoder.weights, root, settings.network.encoder)
@@ -243,8 +253,7 @@ def load_encoder_weights(
         WeightsError: the download fails, or the file is missing, unreadable or of another network,
             or its weights are no dense tensors of a floating-point type.
     """
-    with torch.device("meta"):
-        expected = Encoder(encoder).state_dict()
+    expected = check_encoder(encoder)
     if weights == "none":
         return None
     if weights == "imagenet":

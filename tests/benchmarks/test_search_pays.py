@@ -95,3 +95,10 @@ def test_what_cannot_be_compared(options: list[str], settings: list[str], said: 
     result = CliRunner().invoke(APP, [*options, *changes])
     assert result.exit_code == 1
     assert said in str(result.exception)
+
+
+def test_a_strategy_that_is_given_twice_is_refused(options: list[str]) -> None:
+    twice = ["-S", "dataset.held_out=[train_0003]", *["--strategy", "evolution"] * 2]
+    result = CliRunner().invoke(APP, [*options, *twice])
+    assert result.exit_code == 1
+    assert "--strategy evolution is given twice" in str(result.exception)

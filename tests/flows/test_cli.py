@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -44,6 +45,7 @@ from nas_core.search.journal import Header, Journal, Record
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.decisions import sample
 from nas_core.training.record import EPOCHS_FILE, EpochsDone
+from tests.serving import free_port
 from tests.tiny import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -242,6 +244,28 @@ def test_a_place_that_cannot_be_written_is_named_in_one_line(
     code, out, err = nas(*command)
     assert code == 1 and named in err and out == "" and len(err.splitlines()) == 1, (out, err)
     assert name not in ("HOME", "PREFECT_HOME") or "set PREFECT_HOME (or HOME) to" in err
+
+
+NO_ENCODER = ("-S network.encoder=resnet18", "network.encoder = 'resnet18': there are")
+NO_PROGRAM = (
+    "-S 'search.latency.command=no-such-program {model}' -S search.constraints.max_latency_ms=9",
+    "there is no program no-such-program",
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "said"),
+    [
+        *((command, *NO_ENCODER) for command in ("search", "train arch0", "compare", "verify")),
+        *((command, *NO_PROGRAM) for command in ("search", "compare", "fidelity")),
+    ],
+)
+def test_what_settings_name_is_looked_up_before_prefect_is_asked(
+    nas: Nas, project: Path, command: str, options: str, said: str
+) -> None:
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
+        code, out, err = nas(*command.split(), *shlex.split(options))
+    assert (code, out) == (1, "") and said in " ".join(err.split()), err
 
 
 def test_prefects_own_settings_may_name_another_home(
