@@ -62,6 +62,8 @@ def print_picks(out: Console, root: Path, picks: Picks) -> None:
     """A table for each group, in 80 columns, and what to do next."""
     for group in picks.groups:
         out.print(_table(group))
+        for line in _ways(group):
+            out.print(line, soft_wrap=True, markup=False, highlight=False)
         overrides = _overrides(root, group)
         if overrides:
             out.print(f"with{overrides}", soft_wrap=True, markup=False, highlight=False)
@@ -104,6 +106,17 @@ def _table(group: Group) -> Table:
             _gaps(one, is_trained),
         )
     return table
+
+
+def _ways(group: Group) -> list[str]:
+    """What the column ms is; of whom, where the networks were not measured alike."""
+    ways: dict[str, list[str]] = {}
+    for one in group.networks:
+        if one.latency_by is not None:
+            ways.setdefault(one.latency_by, []).append(one.id)
+    if len(ways) == 1:
+        return [f"ms {printable(way)}" for way in ways]
+    return [f"ms of {some_of(ids)} {printable(way)}" for way, ids in ways.items()]
 
 
 def _gaps(network: Network, is_trained: bool) -> str:

@@ -53,6 +53,8 @@ class Network(Document):
     macs: int
     latency_ms: float | None
     """As its search measured it; None if none did."""
+    latency_by: str | None
+    """How that was, in words."""
     score: float
     """val mIoU or reward, from 0 to 1: the mean over the seeds."""
     score_error: float | None
@@ -144,7 +146,9 @@ def pick(
             {one.network.source for one in candidates if one.network.latency_ms}, searches
         )
     latencies = {
-        one.key: one.network.latency_ms for one in candidates if one.network.latency_ms is not None
+        one.key: (one.network.latency_ms, one.network.latency_by)
+        for one in candidates
+        if one.network.latency_ms is not None
     }
     trained = list(_trained(trainings, latencies))
     if names:
@@ -159,17 +163,21 @@ def _check_one_way(names: Iterable[str], searches: Path) -> None:
     """Raise a RunError unless the searches measured their latencies alike."""
     ways: dict[str, list[str]] = {}
     for name in sorted(names):
-        path = searches / name / LATENCY_FILE
-        way = "by an earlier version, in PyTorch"
-        if path.exists():
-            way = Latencies.read(path).measured_by.in_words()
-        ways.setdefault(way, []).append(name)
+        ways.setdefault(_measured_by(searches / name), []).append(name)
     if len(ways) > 1:
         listed = "; ".join(f"{some_of(those, most=2)} {way}" for way, those in ways.items())
         raise RunError(
             f"{searches}: latencies of different kinds do not compare ({listed}); name the "
             "searches of one kind"
         )
+
+
+def _measured_by(search: Path) -> str:
+    """How the search in a folder measured its latencies, in words."""
+    path = search / LATENCY_FILE
+    if path.exists():
+        return Latencies.read(path).measured_by.in_words()
+    return "by an earlier version, in PyTorch"
 
 
 def _picks(found: Sequence[_Found], limits: Limits, num: int, searches: Path) -> Picks:
@@ -248,9 +256,10 @@ def _candidates(folder: Path, journal: Journal) -> Iterable[_Found]:
     data = str(journal.header.settings.get("name", folder.name.rpartition("-")[0]))
     settings = _sections(journal)
     conditions = _conditions(journal, settings["network"])
+    way = _measured_by(folder) if any(one.latency_ms is not None for one in records) else None
     for one in ranking(records, journal.confirmations):
         if one.reward is not None:
-            network = _candidate(one, one.reward, folder.name)
+            network = _candidate(one, one.reward, folder.name, way)
             yield _Found(data, "proxy", conditions, settings, network)
 
 
@@ -266,12 +275,13 @@ def _sections(journal: Journal) -> dict[str, dict[str, JsonValue]]:
     return found
 
 
-def _candidate(one: Ranked, reward: float, search: str) -> Network:
+def _candidate(one: Ranked, reward: float, search: str, way: str | None) -> Network:
     return Network(
         id=one.record.id,
         num_parameters=one.record.num_parameters,
         macs=one.record.macs,
         latency_ms=one.record.latency_ms,
+        latency_by=None if one.record.latency_ms is None else way,
         score=reward,
         score_error=one.reward_error,
         seeds=len(one.runs),
@@ -303,7 +313,9 @@ def _without_repeats(candidates: Iterable[_Found]) -> list[_Found]:
     return list(kept.values())
 
 
-def _trained(trainings: Path, latencies: Mapping[tuple[str, str, str], float]) -> Iterable[_Found]:
+def _trained(
+    trainings: Path, latencies: Mapping[tuple[str, str, str], tuple[float, str | None]]
+) -> Iterable[_Found]:
     """The networks with a score on val, each over the seeds of one recipe."""
     alike: dict[tuple[str, str, str], list[tuple[str, bool, Training]]] = {}
     for path in sorted(trainings.glob("*/training.json")):
@@ -331,6 +343,7 @@ def _trained(trainings: Path, latencies: Mapping[tuple[str, str, str], float]) -
             num_parameters=first.num_parameters,
             macs=first.macs,
             latency_ms=None,
+            latency_by=None,
             score=fmean(scores),
             score_error=stdev(scores) / math.sqrt(len(scores)) if len(scores) > 1 else None,
             seeds=len(scores),
@@ -340,5 +353,7 @@ def _trained(trainings: Path, latencies: Mapping[tuple[str, str, str], float]) -
         )
         settings = (first.recipe or Recipe()).model_dump()
         found = _Found(data, "trained", measured_by, settings, network)
-        measured = network.model_copy(update={"latency_ms": latencies.get(found.key)})
-        yield replace(found, network=measured)
+        if found.key in latencies:
+            milliseconds, way = latencies[found.key]
+            network = network.model_copy(update={"latency_ms": milliseconds, "latency_by": way})
+        yield replace(found, network=network)

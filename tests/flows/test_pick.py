@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from nas_core.search.journal import Header, Journal
+from nas_core.search.latencies import LATENCY_FILE
 from tests.command_line import run_nas
 from tests.nas_core.analysis.test_picking import IDS, confirm, write_search, write_training
 
@@ -59,6 +60,18 @@ def test_commands_name_what_is_not_configured(nas, tmp_path: Path) -> None:
     assert f"`nas train {IDS[0]} -p streets -S train.epochs=7 -S seed=1`" in out
     assert f"`nas verify streets --architecture {IDS[0]} -S train.epochs=7`" in out
     assert "50.0" not in next(line for line in out.splitlines() if "another seed" in line)
+
+
+def test_it_says_how_latencies_were_measured(nas, tmp_path: Path) -> None:
+    write_search(tmp_path / "artifacts", "camvid-1")
+    assert "\nms in ONNX Runtime with 1 thread at " in nas("--num", "4")[1]
+    board = write_search(tmp_path / "artifacts", "camvid-2", seed=1)
+    confirm(board, 1, (0.43, 0.47))
+    path = board / LATENCY_FILE
+    path.write_text(path.read_text().replace('"command": ""', '"command": "board {model}"'))
+    out = nas("--num", "4")[1]
+    assert f"ms of {IDS[0]} in ONNX Runtime with 1 thread at " in out
+    assert f"ms of {IDS[1]} by board {{model}} at " in out
 
 
 def test_what_a_limit_leaves_out_is_counted(nas, tmp_path: Path) -> None:
