@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +17,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from nas_core.base.code import TRAINING, code_digest
-from nas_core.base.errors import RunError, first_line, printable, shown
-from nas_core.base.files import digest_of, write_bytes
+from nas_core.base.files import digest_of
 from nas_core.base.seeds import seeded
 from nas_core.config import NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData, Split
@@ -29,17 +27,12 @@ from nas_core.models.compute import Compute, keep_freed_memory
 from nas_core.models.cost import form_of
 from nas_core.models.labelling import batch_size_for, predict_batch
 from nas_core.models.segmenter import Segmenter
-from nas_core.models.state import (
-    DAMAGED,
-    check_finite,
-    check_tensor,
-    load_plain,
-    state_digest,
-)
+from nas_core.models.state import check_finite, state_digest
 from nas_core.space.genotype import Genotype
 from nas_core.training.averaging import PolyakAverage
 from nas_core.training.losses import class_weights, segmentation_loss
 from nas_core.training.metrics import ConfusionMatrix
+from nas_core.training.resuming import Made, State, load_checkpoint, save_checkpoint
 from nas_core.training.steps import (
     Step,
     StepLog,
@@ -48,8 +41,6 @@ from nas_core.training.steps import (
     shuffled_batches,
     validation,
 )
-
-CHECKPOINT_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -95,10 +86,10 @@ def train_fully(
     keep_freed_memory()
     training = _Training(data, genotype, encoder_state, network, settings, compute, seed)
     if checkpoint.exists():
-        training.load(checkpoint)
-    for epoch in range(len(training.history), settings.epochs):
+        load_checkpoint(checkpoint, training.made, training.state)
+    for epoch in range(len(training.state.history), settings.epochs):
         row = training.run_epoch(epoch)
-        training.save(checkpoint)
+        save_checkpoint(checkpoint, training.made, training.state)
         on_epoch(row)
     return training.result()
 
@@ -170,54 +161,53 @@ class _Training:
         self.splits = [data.split(name) for name in settings.splits.split("+")]
         self.num_images = sum(len(split) for split in self.splits)
         self.resident = ResidentImages.on(compute.device, self.splits, data.ignore_index)
-        self.steps_per_epoch = max(1, self.num_images // settings.batch_size)
-        self.identity = training_identity(
-            data, genotype, encoder_state, network, settings, compute, seed
+        self.made = Made(
+            identity=training_identity(
+                data, genotype, encoder_state, network, settings, compute, seed
+            ),
+            architecture=genotype.id,
+            num_classes=data.num_classes,
+            num_epochs=settings.epochs,
+            steps_per_epoch=max(1, self.num_images // settings.batch_size),
         )
-        self.architecture = genotype.id
-        self.segmenter = seeded(
+        segmenter = seeded(
             seed,
             lambda: Segmenter.build(genotype, **form_of(network, data.num_classes)),
         )
         if encoder_state is not None:
-            self.segmenter.encoder.load_state_dict(encoder_state)
-        compute.place(self.segmenter)
-        self.average = PolyakAverage(self.segmenter, settings.averaging)
-        self.optimizer = _optimizer(self.segmenter, settings, compute.device)
-        self.schedule = LambdaLR(self.optimizer, learning_rate_factor(settings, self.num_steps))
+            segmenter.encoder.load_state_dict(encoder_state)
+        compute.place(segmenter)
+        average = PolyakAverage(segmenter, settings.averaging)
+        optimizer = _optimizer(segmenter, settings, compute.device)
+        num_steps = self.made.steps_per_epoch * settings.epochs
+        schedule = LambdaLR(optimizer, learning_rate_factor(settings, num_steps))
+        self.state = State(segmenter, average, optimizer, schedule)
         shares = torch.as_tensor(data.label_shares)
         weights = class_weights(shares) if settings.class_weighting else torch.ones(len(shares))
-        self.class_weights = weights.to(compute.device)
         self.step = for_its_device(
             Step(
-                _loss_of(self.segmenter, compute, self.class_weights, data.ignore_index),
-                self.optimizer,
-                list(self.segmenter.parameters()),
+                _loss_of(segmenter, compute, weights.to(compute.device), data.ignore_index),
+                optimizer,
+                list(segmenter.parameters()),
                 settings.max_gradient_norm,
-                self.segmenter,
-                self.average,
+                segmenter,
+                average,
             )
         )
-        self.history: list[dict[str, float]] = []
-        self.devices: list[str] = []
         self.final_val: ConfusionMatrix | None = None
 
     @property
     def averaged(self) -> Segmenter:
-        return cast(Segmenter, self.average.module)
-
-    @property
-    def num_steps(self) -> int:
-        return self.steps_per_epoch * self.settings.epochs
+        return cast(Segmenter, self.state.average.module)
 
     def run_epoch(self, epoch: int) -> dict[str, float]:
         started = time.perf_counter()
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        self.segmenter.train()
+        self.state.segmenter.train()
         log = StepLog()
         for rows in shuffled_batches(self.num_images, self.settings.batch_size, generator):
             log.found.append(self.step(*self._batch(rows, generator)))
-            self.schedule.step()
+            self.state.schedule.step()
         loss, num_skipped = log.read()
         row: dict[str, float] = {"epoch": epoch + 1, "loss": loss, "skipped_steps": num_skipped}
         last = epoch + 1 == self.settings.epochs
@@ -228,9 +218,9 @@ class _Training:
             if last:
                 self.final_val = val
         row["seconds"] = time.perf_counter() - started
-        self.history.append(row)
-        if (device := self.compute.describe()) not in self.devices:
-            self.devices.append(device)
+        self.state.history.append(row)
+        if (device := self.compute.describe()) not in self.state.devices:
+            self.state.devices.append(device)
         return row
 
     def _batch(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -278,140 +268,8 @@ class _Training:
         return confusion
 
     def result(self) -> FullResult:
-        val = self.validate(len(self.history)) if self.final_val is None else self.final_val
-        return FullResult(self.averaged.eval(), self.history, val, self.devices)
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "segmenter": self.segmenter.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
-    def save(self, path: Path) -> None:
-        content = {
-            "format": CHECKPOINT_FORMAT,
-            "identity": self.identity,
-            "architecture": self.architecture,
-            "num_classes": self.data.num_classes,
-            "history": self.history,
-            "devices": self.devices,
-            "state": self._state(),
-        }
-        # Through memory: on a full disk torch.save would raise an error of its own kind.
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_bytes(path, buffer.getvalue())
-
-    def load(self, path: Path) -> None:
-        try:
-            content = load_plain(path)
-        except (OSError, ValueError) as error:
-            raise RunError(
-                f"{path} is not a readable checkpoint ({first_line(error)}); delete it to train "
-                "from the start"
-            ) from None
-        if not isinstance(content, dict) or not _is(content.get("format"), CHECKPOINT_FORMAT):
-            raise RunError(f"{path} is not a checkpoint of this program; move it away")
-        here: dict[str, int | str] = {
-            "architecture": self.architecture,
-            "num_classes": self.data.num_classes,
-        }
-        for key, value in here.items():
-            if not _is(content.get(key), value):
-                raise RunError(
-                    f"{path} has {key} {shown(content.get(key))}, this training has {value!r}; "
-                    "move it away to train from the start"
-                )
-        if not _is(content.get("identity"), self.identity):
-            raise RunError(
-                f"{path} was made with other settings, data or seed; delete it to train anew"
-            )
-        try:
-            self._restore(content["history"], content["state"])
-            if not isinstance(content["devices"], list):
-                raise ValueError("devices are no list")
-            self.devices = [printable(device) for device in content["devices"]]
-        except DAMAGED as error:
-            raise RunError(
-                f"{path} is malformed ({first_line(error)}); delete it to train from the start"
-            ) from None
-
-    def _restore(self, history: list[dict[str, float]], state: dict[str, Any]) -> None:
-        """Take what the training has computed; what follows from its settings stays as it is.
-
-        Raises:
-            `DAMAGED`: something is missing, or no state of this training after these epochs.
-        """
-        if not 1 <= len(history) <= self.settings.epochs:
-            raise ValueError(f"{len(history)} epochs of {self.settings.epochs}")
-        for number, row in enumerate(history, start=1):
-            _check_row(row, number)
-        steps = len(history) * self.steps_per_epoch
-        taken = steps - sum(row["skipped_steps"] for row in history)
-        networks = {"segmenter": self.segmenter, "average": self.average}
-        for key, network in networks.items():
-            for name, wanted in network.state_dict().items():
-                check_tensor(name, state[key][name], wanted)
-        if (averaged := int(state["average"]["n_averaged"])) != taken:
-            raise ValueError(f"an average of {averaged} steps, not {taken}")
-        moments, own = state["optimizer"]["state"], self.optimizer.state_dict()
-        self._check_optimizer(moments, state["segmenter"], taken)
-        for key, network in networks.items():
-            network.load_state_dict(state[key])
-        self.optimizer.load_state_dict({**own, "state": moments})
-        factor = learning_rate_factor(self.settings, self.num_steps)
-        rates = [rate * factor(steps) for rate in self.schedule.base_lrs]
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
-        self.schedule.load_state_dict(
-            {**self.schedule.state_dict(), "last_epoch": steps, "_last_lr": rates}
-        )
-        self.history = [dict(row) for row in history]
-
-    def _check_optimizer(
-        self, moments: dict[int, dict[str, Any]], weights: dict[str, Tensor], taken: float
-    ) -> None:
-        """Raise one of `DAMAGED` unless the moments go with the weights, after so many steps."""
-        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
-        if not {*moments} <= {*range(len(parameters))}:
-            raise ValueError("the optimizer's state is not of the network's parameters")
-        names = {parameter: name for name, parameter in self.segmenter.named_parameters()}
-        for number, parameter in enumerate(parameters):
-            name = names[parameter]
-            if number in moments:
-                _check_moments(moments[number], parameter, taken)
-            # Blocks of the encoder behind the last one that is used are never trained.
-            elif not torch.equal(weights[name].cpu(), parameter.cpu()):
-                raise ValueError(f"the optimizer's state lacks {name}")
-
-
-def _is(found: Any, wanted: int | str) -> bool:
-    """Whether they are equal and of one type: a tensor would answer with a tensor."""
-    return type(found) is type(wanted) and bool(found == wanted)
-
-
-def _check_row(row: dict[str, float], number: int) -> None:
-    """Raise a ValueError, TypeError or LookupError unless it is the `number`th of a history."""
-    if any(type(value) not in (int, float) or not math.isfinite(value) for value in row.values()):
-        raise ValueError(f"a value of epoch {number} is no finite number")
-    if not all(isinstance(name, str) and name.isidentifier() for name in row):
-        raise ValueError(f"a name of epoch {number} is none")
-    if row["epoch"] != number or row["skipped_steps"] < 0 or not {"loss", "seconds"} <= row.keys():
-        raise ValueError(f"epoch {number} is not as it was written")
-
-
-def _check_moments(moments: dict[str, Any], parameter: Tensor, taken: float) -> None:
-    """Raise one of `DAMAGED` unless it is AdamW's state of a parameter after so many steps."""
-    for name in ("exp_avg", "exp_avg_sq"):
-        check_tensor(name, moments[name], parameter)
-    if (moments["exp_avg_sq"] < 0).any() or float(moments["step"]) != taken:
-        raise ValueError(f"the optimizer's state is not that after {taken} steps")
-    if {*moments} != {"exp_avg", "exp_avg_sq", "step"}:
-        raise ValueError("the optimizer's state is not that of AdamW")
+        val = self.validate(len(self.state.history)) if self.final_val is None else self.final_val
+        return FullResult(self.averaged.eval(), self.state.history, val, self.state.devices)
 
 
 def _loss_of(

@@ -33,6 +33,7 @@ from nas_core.search.strategy import Result, make_strategy
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import _Training
+from nas_core.training.resuming import load_checkpoint, save_checkpoint
 from tests.robustness.cases import accepted_or_refused, files, refused
 from tests.robustness.test_files import prepared
 from tests.robustness.test_images import GOOD, JPEG, picture
@@ -336,10 +337,10 @@ BAD_CHECKPOINTS: dict[str, Callable[[dict[str, Any]], object]] = {
 @pytest.mark.parametrize("name", BAD_CHECKPOINTS)
 def test_checkpoints(tmp_path: Path, name: str, training: _Training) -> None:
     path = tmp_path / "checkpoint.pt"
-    training.save(path)
+    save_checkpoint(path, training.made, training.state)
     torch.save(BAD_CHECKPOINTS[name](load_plain(path)), path)
     with refused("checkpoint.pt"):
-        training.load(path)
+        load_checkpoint(path, training.made, training.state)
 
 
 @pytest.mark.parametrize("name", DAMAGED)
@@ -347,7 +348,7 @@ def test_damaged_checkpoints(tmp_path: Path, name: str, training: _Training) -> 
     path = tmp_path / "checkpoint.pt"
     DAMAGED[name](path)
     with refused("checkpoint.pt"):
-        training.load(path)
+        load_checkpoint(path, training.made, training.state)
 
 
 def encoder_state() -> dict[str, Tensor]:
@@ -495,7 +496,7 @@ def originals(
     save_state(
         folder / "strategy.pt", {"round": 1, "strategy": make_strategy(SMALL, 0).state_dict()}
     )
-    training.save(folder / "checkpoint.pt")
+    save_checkpoint(folder / "checkpoint.pt", training.made, training.state)
     torch.save(encoder_state(), folder / "encoder.pt")
     pd.DataFrame(TABLE).to_parquet(folder / "candidates.parquet")
     trained = whole_project / "artifacts" / "trainings" / "arch1-0123" / "model.safetensors"
@@ -515,7 +516,7 @@ def originals(
 
 FUZZED: dict[str, Callable[[Path, _Training], object]] = {
     "strategy.pt": lambda path, _: restore(path.parent, SMALL, 0),
-    "checkpoint.pt": lambda path, training: training.load(path),
+    "checkpoint.pt": lambda path, training: load_checkpoint(path, training.made, training.state),
     "encoder.pt": lambda path, _: load_encoder_weights(path.name, path.parent),
     "model.safetensors": lambda path, _: load_segmenter(path),
     "candidates.parquet": lambda path, _: read_leaderboard(path),
