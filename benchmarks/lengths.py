@@ -1,14 +1,15 @@
 """Whether trainings of as many steps as CamVid's are better than trainings of as many epochs.
 
-python -m benchmarks.lengths [--images N ...] [--seed S ...] [--networks K] [--architecture NAME]
-    [-p PROFILE] [-S KEY=VALUE ...] [--json]
+python -m benchmarks.lengths [--images N ...] [--seed S ...] [--networks K] [--rule RULE]
+    [--architecture NAME] [-p PROFILE] [-S KEY=VALUE ...] [--json]
 
 Takes subsets of so many training images, drawn by each seed, and on each trains an architecture
 fully, and random networks on the proxy task with two seeds, by both rules: the settings' own
-epochs (`epochs`), and those of `nas data check`'s profile for so many images (`steps`). Full
-trainings are scored on val; of the proxy it says how well two runs of a network agree, and the
-mean reward on val. Whole trainings, and checkpoints of those begun, lie in artifacts/lengths: the
-same command goes on.
+epochs (`epochs`), and those of `nas data check`'s profile for so many images (`steps`). By one
+rule alone it is a learning curve: how good a network is with so many images. Full trainings are
+scored on val; of the proxy it says how well two runs of a network agree, and the mean reward on
+val. Whole trainings, and checkpoints of those begun, lie in artifacts/lengths: the same command
+goes on.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,7 +31,7 @@ from benchmarks.command import errors_in_words, kept
 from benchmarks.reliability import figures
 from nas_core.base.errors import SettingsError
 from nas_core.base.files import digest_of, write_json
-from nas_core.base.paths import artifacts_folder, prepared_folder
+from nas_core.base.paths import artifacts_folder, prepared_folder, searches_folder
 from nas_core.base.project import project_dir
 from nas_core.base.seeds import derive_seed
 from nas_core.base.setting_types import MAX_SEED
@@ -37,12 +39,14 @@ from nas_core.config import Settings
 from nas_core.data.lengths import lengths
 from nas_core.data.prepared import PreparedData
 from nas_core.data.preparing import prepare
+from nas_core.data.tiling import image_of
 from nas_core.data.transforms import resized
 from nas_core.loading import check_distinct, load_settings
 from nas_core.models.compute import Compute
 from nas_core.models.encoder import encoder_weights
 from nas_core.search.identity import candidate_seed
 from nas_core.search.sampling import sample_architectures
+from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import evaluate, train_fully, training_identity
@@ -54,11 +58,15 @@ PROXY_SEEDS = 2
 
 
 def subset(data: PreparedData, number: int, seed: int) -> PreparedData:
-    """The dataset with so many of its training images."""
+    """The dataset with so many of its training images, of each with all its tiles."""
     train = data.split("train")
-    if number >= len(train):
+    images = [image_of(name, data.tile) for name in train.names]
+    known = list(dict.fromkeys(images))
+    if number >= len(known):
         return data
-    drawn = np.sort(np.random.default_rng(seed).choice(len(train), number, replace=False))
+    chosen = np.random.default_rng(seed).choice(len(known), number, replace=False)
+    kept_images = {known[index] for index in chosen}
+    drawn = np.array([row for row, image in enumerate(images) if image in kept_images])
     rows = train.rows(drawn)
     content = digest_of(data.content_hash, drawn.tolist(), length=64)
     return replace(data, content_hash=content, splits={**data.splits, "train": rows})
@@ -148,6 +156,7 @@ def measure(
     seeds: list[int],
     num_networks: int,
     genotype: Genotype,
+    rules: Sequence[Rule] = RULES,
 ) -> list[dict[str, Any]]:
     """A row for each number of images, seed and rule.
 
@@ -160,10 +169,10 @@ def measure(
     for number in images:
         for seed in seeds:
             part = subset(data, number, derive_seed(seed, "subset", str(number)))
-            for rule in RULES:
+            for rule in rules:
                 own = by_rule(settings, rule, part)
                 print(f"{number} images, seed {seed}, equal {rule}", file=sys.stderr)
-                row: dict[str, Any] = {"images": len(part.split("train")), "seed": seed}
+                row: dict[str, Any] = {"images": _num_images(part), "seed": seed}
                 row |= {"rule": rule, "epochs": own.train.epochs}
                 row |= trained(own, root, part, genotype, seed)
                 if networks:
@@ -178,6 +187,10 @@ def measure(
     return rows
 
 
+def _num_images(data: PreparedData) -> int:
+    return len({image_of(name, data.tile) for name in data.split("train").names})
+
+
 @errors_in_words
 def main(
     images: Annotated[list[int] | None, typer.Option(min=3, help="Again for more.")] = None,
@@ -185,7 +198,10 @@ def main(
         list[int] | None, typer.Option(min=0, max=MAX_SEED, help="Again for more.")
     ] = None,
     networks: Annotated[int, typer.Option(help="Random networks on the proxy; 0 or 4 up.")] = 8,
-    architecture: Annotated[str, typer.Option(help="What is trained fully.")] = "arch0",
+    rule: Annotated[Rule | None, typer.Option(help="Both if left out.")] = None,
+    architecture: Annotated[
+        str, typer.Option(help="What is trained fully: a name, id or file.")
+    ] = "arch0",
     profile: Annotated[str, typer.Option("--profile", "-p")] = "camvid",
     overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -199,7 +215,7 @@ def main(
         raise SettingsError(f"--networks {networks}: give 4 or more, or 0 for none")
     check_distinct("--images", images or ())
     check_distinct("--seed", seed or ())
-    _, genotype = find_architecture(architecture, {})
+    _, genotype = find_architecture(architecture, searched_genotypes(searches_folder(root)))
     rows = measure(
         settings,
         root,
@@ -207,6 +223,7 @@ def main(
         seeds=seed or [0],
         num_networks=networks,
         genotype=genotype,
+        rules=(rule,) if rule else RULES,
     )
     if as_json:
         print(json.dumps(rows))

@@ -42,6 +42,11 @@ def tile_name(name: str, window: Window) -> str:
     return name[: 255 - len(place)] + place
 
 
+def image_of(name: str, tile: TileSettings | None) -> str:
+    """The image that a tile of this name is of; the image itself without `tile`."""
+    return name if tile is None else name.rsplit("_", 2)[0]
+
+
 def is_void(mask: npt.NDArray[np.uint8], ignore_index: int) -> bool:
     """Whether a tile's mask has too little of any class to be worth keeping."""
     return bool(np.mean(mask == ignore_index) > MOST_VOID)

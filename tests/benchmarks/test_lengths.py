@@ -72,3 +72,25 @@ def test_what_is_given_twice_or_is_no_number(
     result = CliRunner().invoke(APP, [*small, *options])
     assert result.exit_code != 0
     assert said in result.output + str(result.exception)
+
+
+def test_a_subset_of_tiles_has_whole_images(small: list[str], tmp_path: Path) -> None:
+    overrides = [option for option in small if "=" in option]
+    overrides.append("dataset.tile={size: 32, overlap: 8}")
+    settings = load_settings("synthetic", overrides, root=tmp_path)
+    data = prepare(settings.dataset, tmp_path, prepared_folder(tmp_path, settings))
+    names = {name.rsplit("_", 2)[0] for name in data.split("train").names}
+    assert len(names) == 10 and len(data.split("train")) == 60
+    part = lengths.subset(data, 4, 0).split("train")
+    assert len(part) == 4 * 6 and len({name.rsplit("_", 2)[0] for name in part.names}) == 4
+    assert lengths.subset(data, 10, 0) is data
+
+
+def test_one_rule_alone_is_a_learning_curve(small: list[str]) -> None:
+    options = ["-S", "train.epochs=1", "--networks", "0", "--rule", "epochs"]
+    done = CliRunner().invoke(APP, [*small, *options, "--images", "6", "--images", "10", "--json"])
+    assert done.exit_code == 0, done.output
+    assert [(row["images"], row["rule"]) for row in json.loads(done.stdout)] == [
+        (6, "epochs"),
+        (10, "epochs"),
+    ]
