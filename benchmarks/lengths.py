@@ -50,7 +50,8 @@ from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import evaluate, train_fully, training_identity
-from nas_core.training.proxy import build_proxy_task, divide, train_candidate
+from nas_core.training.proxy import train_candidate
+from nas_core.training.proxy_task import build_proxy_task, divide
 
 Rule = Literal["epochs", "steps"]
 RULES: tuple[Rule, ...] = ("epochs", "steps")

@@ -38,7 +38,7 @@ from nas_core.search.journal import Record
 from nas_core.search.loop import Observer
 from nas_core.search.rewards import CandidateCost
 from nas_core.space.genotype import Genotype
-from nas_core.training.proxy import ProxyTask
+from nas_core.training.proxy_task import ProxyTask
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = {

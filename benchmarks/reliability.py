@@ -43,7 +43,8 @@ from nas_core.search.identity import candidate_seed
 from nas_core.search.sampling import sample_architectures
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import evaluate
-from nas_core.training.proxy import ProxyTask, train_candidate
+from nas_core.training.proxy import train_candidate
+from nas_core.training.proxy_task import ProxyTask
 
 SCORES = ("reward", "val_reward")
 

@@ -8,7 +8,8 @@ from nas_core.analysis.rank_agreement import ProxyOutcome
 from nas_core.config import Settings
 from nas_core.search.candidates import task_on_device
 from nas_core.space.genotype import Genotype
-from nas_core.training.proxy import ProxyTask, train_candidate
+from nas_core.training.proxy import train_candidate
+from nas_core.training.proxy_task import ProxyTask
 
 
 def train_to_proxy_end(

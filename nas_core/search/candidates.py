@@ -22,7 +22,8 @@ from nas_core.models.encoder import encoder_weights
 from nas_core.search.candidate_files import Losses, candidate_files
 from nas_core.search.identity import candidate_seed
 from nas_core.space.genotype import Genotype
-from nas_core.training.proxy import ProxyResult, ProxyTask, build_proxy_task, train_candidate
+from nas_core.training.proxy import ProxyResult, train_candidate
+from nas_core.training.proxy_task import ProxyTask, build_proxy_task
 
 
 @dataclass(frozen=True)

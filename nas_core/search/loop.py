@@ -47,7 +47,7 @@ from nas_core.search.rounds import Rounds, costs_of
 from nas_core.search.scheduling import Candidate, Schedule
 from nas_core.search.start import check_start, start_networks
 from nas_core.space.genotype import Genotype
-from nas_core.training.proxy import divide
+from nas_core.training.proxy_task import divide
 from nas_core.workers.local import Workers
 from nas_core.workers.room import candidate_bytes, make_workers
 

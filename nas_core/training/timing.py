@@ -15,7 +15,8 @@ from nas_core.data.prepared import PreparedData, Split
 from nas_core.models.compute import Compute
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training.full import train_fully
-from nas_core.training.proxy import build_proxy_task, train_candidate
+from nas_core.training.proxy import train_candidate
+from nas_core.training.proxy_task import build_proxy_task
 
 _IGNORED = 255
 _STEPS = 2

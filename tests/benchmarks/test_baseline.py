@@ -21,7 +21,8 @@ from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training import steps
-from nas_core.training.proxy import build_proxy_task, train_candidate
+from nas_core.training.proxy import train_candidate
+from nas_core.training.proxy_task import build_proxy_task
 
 COMPUTE = Compute(torch.device("cpu"), bf16=False)
 META_VAL = MetaValSettings(fraction=0.2)

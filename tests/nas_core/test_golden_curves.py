@@ -33,7 +33,8 @@ from nas_core.models.compute import Compute
 from nas_core.search.strategy import Result, make_strategy
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training.full import train_fully
-from nas_core.training.proxy import build_proxy_task, train_candidate
+from nas_core.training.proxy import train_candidate
+from nas_core.training.proxy_task import build_proxy_task
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "curves.json"
 SIZE = {"height": 32, "width": 48}

@@ -12,7 +12,7 @@ from benchmarks.load import stand_in
 from nas_core.config import Settings
 from nas_core.search.candidates import Outcome
 from nas_core.space.genotype import Genotype
-from nas_core.training.proxy import ProxyTask
+from nas_core.training.proxy_task import ProxyTask
 
 PLAN = "NAS_TEST_PLAN"
 

@@ -32,7 +32,8 @@ from nas_core.data.preparing import prepare
 from nas_core.models.compute import Compute
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import evaluate, train_fully
-from nas_core.training.proxy import build_proxy_task, train_candidate
+from nas_core.training.proxy import train_candidate
+from nas_core.training.proxy_task import build_proxy_task
 
 CLASSES = [
     {"name": "soil", "colour": [120, 80, 40]},

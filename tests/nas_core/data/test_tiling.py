@@ -22,7 +22,7 @@ from nas_core.deploy.predict import Predictor
 from nas_core.loading import load_settings, validate_settings
 from nas_core.search.loop import Search
 from nas_core.space.genotype import Genotype
-from nas_core.training.proxy import divide
+from nas_core.training.proxy_task import divide
 from nas_core.training.side_by_side import train
 from nas_core.workers.local import InProcessWorkers
 from tests.tiny import lay_over, tiny

@@ -31,7 +31,7 @@ from nas_core.search.loop import Observer, Search, Steps
 from nas_core.search.progress import Progress
 from nas_core.search.scheduling import Candidate
 from nas_core.space.genotype import Genotype
-from nas_core.training.proxy import ProxyTask
+from nas_core.training.proxy_task import ProxyTask
 from nas_core.workers.local import InProcessWorkers, ProcessWorkers
 
 

@@ -22,7 +22,8 @@ from nas_core.space.decisions import sample
 from nas_core.training import proxy, steps
 from nas_core.training.losses import segmentation_loss
 from nas_core.training.metrics import ConfusionMatrix
-from nas_core.training.proxy import ProxyTask, build_proxy_task, divide, train_candidate
+from nas_core.training.proxy import train_candidate
+from nas_core.training.proxy_task import ProxyTask, build_proxy_task, divide
 
 SETTINGS = ProxySettings(height=48, width=64, batch_size=6, epochs_a=2, epochs_b=1, agg_size=16)
 ARCH0 = ARCHITECTURES["arch0"]
