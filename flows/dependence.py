@@ -16,7 +16,7 @@ from nas_core.base.project import project_dir
 # Where the work of each stage begins, and what only other stages need.
 STAGES = {
     "prepare": (("nas_core.data.preparing", "tasks.dataset"), frozenset[str]()),
-    "search": (("flows.search",), frozenset({"flows.trainings"})),
+    "search": (("flows.search",), frozenset({"flows.trainings", "tasks.dataset"})),
     "train": (("flows.trainings",), frozenset[str]()),
     "evaluate": (("flows.trainings",), frozenset[str]()),
 }

@@ -73,19 +73,20 @@ def meanings(entries: Sequence[str], without: frozenset[str] = frozenset()) -> d
     """A digest of the code of each module that decides what `entries` make, by its name.
 
     Those are the modules that they import, in functions too, and that these import, without
-    `PLUMBING` and what only prepared data depends on.
+    `PLUMBING` and what only prepared data depends on: of the modules that prepare data those
+    count that are used here as well, and not what these import.
 
     Args:
-        without: further modules that are not followed.
+        without: further modules that do not count.
     """
-    left_out = PLUMBING | without
-    if PREPARING not in entries:
-        left_out |= imported((PREPARING,), PLUMBING)
-    return {name: one.meaning for name, one in sorted(_modules(entries, left_out).items())}
+    is_prepared = PREPARING in entries
+    ends = frozenset[str]() if is_prepared else imported((PREPARING,), PLUMBING)
+    found = _modules(entries, PLUMBING | without, ends)
+    return {name: one.meaning for name, one in sorted(found.items())}
 
 
 def imported(entries: Sequence[str], left_out: Collection[str] = frozenset()) -> frozenset[str]:
-    """The modules of this project that these import, directly or not, and themselves.
+    """The modules of this project that these import, directly or not, with their packages.
 
     Args:
         left_out: not followed.
@@ -106,16 +107,28 @@ class _Module:
     meaning: str
 
 
-def _modules(entries: Sequence[str], left_out: Collection[str]) -> dict[str, _Module]:
-    """See `imported`: the modules by name."""
+def _modules(
+    entries: Sequence[str], left_out: Collection[str], ends: Collection[str] = ()
+) -> dict[str, _Module]:
+    """See `imported`: the modules by name; what `ends` import does not count."""
     found: dict[str, _Module] = {}
     waiting = list(entries)
     while waiting:
         name = waiting.pop()
         if name not in found and name not in left_out:
             found[name] = _read(_file(name).read_bytes())
-            waiting += [one for one in found[name].names if _file(one).is_file()]
+            waiting += [one for one in _packages(name) if _file(one).is_file()]
+            if name not in ends:
+                waiting += [one for one in found[name].names if _file(one).is_file()]
     return found
+
+
+def _packages(name: str) -> Iterator[str]:
+    """Those that Python loads before a module."""
+    package = name.rpartition(".")[0]
+    while package:
+        yield package
+        package = package.rpartition(".")[0]
 
 
 @cache

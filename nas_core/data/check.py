@@ -15,11 +15,9 @@ from PIL import Image, ImageDraw, ImageOps
 
 from nas_core.base.errors import DataError
 from nas_core.config import MetaValSettings, ProxySettings, TileSettings, TrainSettings
-from nas_core.data.fitting import fitted
+from nas_core.data.fitting import Size, fitted
 from nas_core.data.images import read_image
 from nas_core.data.inspection import (
-    MIN_TRAIN_IMAGES,
-    Size,
     all_problems,
     frame_size,
     image_sizes,
@@ -32,6 +30,7 @@ from nas_core.data.listing import Listing, Sample
 from nas_core.data.listing import report as report_of
 from nas_core.data.meta_val import MetaVal, choose_meta_val, drawn_rows
 from nas_core.data.overlay import overlay
+from nas_core.data.prepared import MIN_TRAIN_IMAGES
 from nas_core.data.seen import Look, Seen
 from nas_core.data.tiling import is_void, tile_name, too_small, windows
 

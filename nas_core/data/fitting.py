@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nas_core.data.inspection import Size
+Size = tuple[int, int]
+"""Height and width in pixels."""
 
 
 def fitted(size: Sequence[int], frame: Size, target: Size) -> Size:

@@ -13,14 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nas_core.base.errors import DataError
+from nas_core.data.fitting import Size
 from nas_core.data.images import image_size, read_image
 from nas_core.data.listing import Listing, Sample
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
-
-MIN_TRAIN_IMAGES = 3
-"""One for meta-val and two for meta-train: batch norm wants two."""
+from nas_core.data.prepared import MIN_TRAIN_IMAGES
 
 _NO_COUNTS = np.zeros(256, np.int64)
 

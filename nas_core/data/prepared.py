@@ -32,6 +32,8 @@ from nas_core.data.containers import MAX_PIXELS
 from nas_core.data.description import Channel
 from nas_core.data.labels import MAX_CLASSES
 
+MIN_TRAIN_IMAGES = 3
+"""What a search needs: one for meta-val and two for meta-train, as batch norm wants two."""
 MANIFEST = "manifest.json"
 _MAX_MANIFEST = 2**28
 # What numpy raises for damaged headers, which it reads as Python source.

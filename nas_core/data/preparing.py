@@ -21,9 +21,9 @@ from nas_core.base.files import digest_of, file_digest, replacing, write_json
 from nas_core.base.locks import exclusive
 from nas_core.base.logs import Logger
 from nas_core.config import DatasetSettings, TileSettings
+from nas_core.data.fitting import Size
 from nas_core.data.inspection import (
     Inspected,
-    Size,
     all_problems,
     frame_size,
     image_sizes,

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 from nas_core.base.code import PREPARING, code_digest
 from nas_core.base.errors import DataError
 from nas_core.base.files import digest_of, read_limited, write_bytes
-from nas_core.data.inspection import Inspected, Size
+from nas_core.data.fitting import Size
+from nas_core.data.inspection import Inspected
 from nas_core.data.listing import Listing, Sample
 
 _MAX_BYTES = 2**28

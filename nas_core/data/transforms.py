@@ -16,8 +16,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from nas_core.data.fitting import fitted
-from nas_core.data.inspection import Size
+from nas_core.data.fitting import Size, fitted
 from nas_core.data.labels import IGNORED
 from nas_core.data.prepared import Split
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD

@@ -10,9 +10,8 @@ from torch import Tensor
 from nas_core.base.errors import DataError
 from nas_core.base.seeds import seeded
 from nas_core.config import DEFAULT_ENCODER, MetaValSettings, ProxySettings
-from nas_core.data.inspection import MIN_TRAIN_IMAGES
 from nas_core.data.meta_val import MetaVal, choose_meta_val, drawn_rows
-from nas_core.data.prepared import PreparedData, Split
+from nas_core.data.prepared import MIN_TRAIN_IMAGES, PreparedData, Split
 from nas_core.data.resident import ResidentImages
 from nas_core.data.transforms import Crops, augmented_batch, labelled_at, normalise, resized
 from nas_core.models.compute import Compute

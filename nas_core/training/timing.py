@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nas_core.config import ProxySettings, Settings
-from nas_core.data.inspection import Size
+from nas_core.data.fitting import Size
 from nas_core.data.lengths import steps_per_epoch
 from nas_core.data.prepared import PreparedData, Split
 from nas_core.models.compute import Compute

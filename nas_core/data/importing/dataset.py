@@ -26,13 +26,13 @@ from nas_core.base.errors import DataError, RunError
 from nas_core.base.files import check_writable, read_limited, resolved
 from nas_core.data.containers import MAX_BYTES, PNG
 from nas_core.data.description import DESCRIPTION, seen_name
+from nas_core.data.fitting import Size
 from nas_core.data.images import IMAGE_SUFFIXES, decode_image
 from nas_core.data.importing import Format, Unlabelled
 from nas_core.data.importing.coco import read_coco
 from nas_core.data.importing.labelme import read_labelme
 from nas_core.data.importing.plan import Findings, Picture, Plan, Shape, split_of
 from nas_core.data.importing.shapes import ShapeError
-from nas_core.data.inspection import Size
 from nas_core.data.labels import IGNORED, MAX_CLASSES
 from nas_core.data.listing import SPLIT_NAMES, report
 

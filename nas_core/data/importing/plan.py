@@ -19,8 +19,8 @@ from nas_core.base.errors import DataError, shown, some_of
 from nas_core.base.files import distinct, open_limited, resolved
 from nas_core.base.problems import in_words
 from nas_core.data.description import seen_name
+from nas_core.data.fitting import Size
 from nas_core.data.importing.shapes import Region
-from nas_core.data.inspection import Size
 
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),

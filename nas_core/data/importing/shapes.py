@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw
 
 from nas_core.base.errors import DataError, SettingsError
 from nas_core.data.containers import PNG
+from nas_core.data.fitting import Size
 from nas_core.data.images import decode_image
-from nas_core.data.inspection import Size
 
 Points = npt.NDArray[np.float64]
 
