@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -105,8 +105,16 @@ class EncoderSettings(Section):
     )
 
 
-class ControllerSettings(Section):
+class StrategySettings(Section):
+    """What some strategies have for themselves: of the others it decides nothing."""
+
+    strategies: ClassVar[frozenset[StrategyName]]
+
+
+class ControllerSettings(StrategySettings):
     """The LSTM controller. No effect on the strategies evolution, pareto and random."""
+
+    strategies: ClassVar[frozenset[StrategyName]] = frozenset({"ppo", "reinforce"})
 
     autoregressive: bool = Field(
         True,
@@ -128,8 +136,10 @@ class ControllerSettings(Section):
     )
 
 
-class EvolutionSettings(Section):
+class EvolutionSettings(StrategySettings):
     """Regularised evolution. No effect on the other strategies."""
+
+    strategies: ClassVar[frozenset[StrategyName]] = frozenset({"evolution"})
 
     population_size: int = Field(
         24, ge=2, le=10_000, description="The latest candidates that parents are chosen from."
@@ -148,8 +158,10 @@ class EvolutionSettings(Section):
         return self
 
 
-class ParetoSettings(Section):
+class ParetoSettings(StrategySettings):
     """The strategy pareto. No effect on the other strategies."""
+
+    strategies: ClassVar[frozenset[StrategyName]] = frozenset({"pareto"})
 
     population_size: int = Field(
         12, ge=2, le=10_000, description="The best candidates, which parents are chosen from."

@@ -2,8 +2,8 @@
 
 The folder's name ends in a digest of data, encoder weights, seed, precision, the settings of the
 search and the code that carries it out. The number of candidates is not part of it: raising it
-continues the search; nor is how its best are confirmed, which changes no proposal; nor, where it
-depends on no latency, what measures one.
+continues the search; nor is how its best are confirmed, which changes no proposal; nor are sections
+of other strategies; nor, where it depends on no latency, what measures one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nas_core.base.code import SEARCH, code_digest
 from nas_core.base.errors import RunError
 from nas_core.base.files import digest_of
 from nas_core.base.seeds import derive_seed
-from nas_core.config import SearchSettings, Settings
+from nas_core.config import SearchSettings, Settings, StrategySettings
 from nas_core.models.compute import Compute
 from nas_core.search.costs import needs_latency
 from nas_core.search.journal import FORMAT, Header, Journal, Record
@@ -46,13 +46,23 @@ def search_identity(
     Args:
         start: the networks of `search.start_from`, which may have several names.
     """
-    unbinding: dict[str, Any] = dict.fromkeys(UNBINDING, True)
-    unbinding["latency"] = {"time_limit"} if needs_latency(settings.search) else True
+    search = settings.search
+    unbinding: dict[str, Any] = dict.fromkeys({*UNBINDING, *_of_other_strategies(search)}, True)
+    unbinding["latency"] = {"time_limit"} if needs_latency(search) else True
     return {
         **conditions(settings, data_hash, encoder_digest, compute, SEARCH),
         "start": [genotype.id for genotype in start],
         "network": settings.network.model_dump(mode="json"),
-        "search": settings.search.model_dump(mode="json", exclude=unbinding),
+        "search": search.model_dump(mode="json", exclude=unbinding),
+    }
+
+
+def _of_other_strategies(settings: SearchSettings) -> set[str]:
+    """The sections that decide nothing with this strategy."""
+    return {
+        name
+        for name, section in settings
+        if isinstance(section, StrategySettings) and settings.strategy not in section.strategies
     }
 
 

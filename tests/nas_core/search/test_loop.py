@@ -24,7 +24,7 @@ from nas_core.loading import validate_settings
 from nas_core.models.compute import Compute
 from nas_core.search import loop, measuring
 from nas_core.search.candidates import Outcome
-from nas_core.search.identity import candidate_seed, changed_parts, search_identity
+from nas_core.search.identity import Identity, candidate_seed, changed_parts, search_identity
 from nas_core.search.journal import Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, read_latencies
 from nas_core.search.loop import Observer, Search, Steps
@@ -440,6 +440,33 @@ def test_what_measures_latencies_is_part_of_a_search_that_depends_on_them(
         search_identity(settings_of(**search, latency=one), *about) for one in ({}, latency)
     )
     assert (first == second) == same
+
+
+@pytest.mark.parametrize(
+    ("strategy", "sections"),
+    [
+        ("ppo", {"controller"}),
+        ("reinforce", {"controller"}),
+        ("evolution", {"evolution"}),
+        ("pareto", {"pareto"}),
+        ("random", set()),
+    ],
+)
+def test_sections_of_other_strategies_are_no_part_of_a_search(
+    strategy: str, sections: set[str]
+) -> None:
+    changes = {
+        "controller": {"learning_rate": 0.02},
+        "evolution": {"population_size": 30},
+        "pareto": {"population_size": 30},
+    }
+
+    def identity(**search: Any) -> Identity:
+        compute = Compute(torch.device("cpu"), bf16=False)
+        return search_identity(settings_of(strategy=strategy, **search), "", "", compute, ())
+
+    bound = {name for name, change in changes.items() if identity(**{name: change}) != identity()}
+    assert bound == sections
 
 
 def test_groups_are_part_of_what_a_search_is(prepared: Path) -> None:
