@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from nas_core.base.errors import DataError
-from nas_core.config import DatasetSettings
+from nas_core.config import DatasetKind, DatasetSettings, SyntheticSettings
 from nas_core.data import layouts
 from nas_core.data.description import VOC_VOID_COLOUR, read_description, undescribed
 from nas_core.data.folder import has_layout, list_dataset
@@ -51,6 +51,21 @@ def describe(root: Path, **more: Any) -> None:
 def splits(listing: Listing) -> dict[str, list[str]]:
     assert listing.problems == ()
     return {split: [s.name for s in listing.of_split(split)] for split in listing.splits}
+
+
+@pytest.mark.parametrize("kind", get_args(DatasetKind))
+def test_every_kind_has_its_case(tmp_path: Path, kind: DatasetKind) -> None:
+    """A folder that holds nothing of it is named, and none is taken for another."""
+    (tmp_path / "set").mkdir()
+    small = SyntheticSettings(num_train=2, num_val=1, num_test=1, height=32, width=32)
+    try:
+        found = layouts.list_dataset(
+            DatasetSettings(kind=kind, path="set", synthetic=small), tmp_path
+        )
+    except DataError as error:
+        assert kind != "synthetic" and str(tmp_path / "set") in str(error)
+    else:
+        assert bool(found.problems) == (kind != "synthetic")
 
 
 def test_ade20k_and_mmsegmentation(tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def assert_same(first: Any, second: Any) -> None:
 
 def test_names_are_those_of_the_settings() -> None:
     assert get_args(SearchSettings.model_fields["strategy"].annotation) == STRATEGIES
+    assert {name for name, _ in CASES} == {*STRATEGIES}
     for name in STRATEGIES:
         assert make_strategy(settings_of(name), seed=0).name == name
 
