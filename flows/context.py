@@ -32,7 +32,7 @@ from nas_core.training.side_by_side import training_workers
 from nas_core.workers.local import Workers
 from nas_core.workers.room import candidate_bytes
 from tasks.search_log import SearchLog
-from tasks.search_report import SearchReport
+from tasks.search_report import LinkedReport
 from tasks.tracking.provenance import provenance_tags
 from tasks.tracking.store import tracking_uri
 from tasks.tracking.tracker import DataEntry, Tracker
@@ -141,10 +141,10 @@ class Context:
         return Search.open(self.settings, self.root)
 
     @cached_property
-    def report(self) -> SearchReport:
+    def report(self) -> LinkedReport:
         """What writes the page of a search, for all stages of a flow run."""
         pages = mlflow_pages(self.root, self.tracker.uri)
-        return SearchReport(self.tracker, get_run_logger(), pages)
+        return LinkedReport(self.tracker, get_run_logger(), pages)
 
     def track_search(self, search: Search, logger: Logger) -> SearchLog:
         return SearchLog(self.tracker, search, logger, self.draw)

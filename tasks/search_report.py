@@ -27,7 +27,7 @@ from tasks.tracking.views import EXPERIMENT, run_path, view_path
 _SEARCH = "A search"
 
 
-class SearchReport(LiveReport):
+class LinkedReport(LiveReport):
     """Writes the page, puts it into the search's run in MLflow, and a link to it into Prefect.
 
     Where a server is away, the page lies on the disk alone until it is written the next time.

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from flows.cli.completion import search_names
 from flows.cli.terminal import console
-from nas_core.analysis.picking import Group, Limits, Network, Picks
+from nas_core.analysis.picking import Group, KnownNetwork, Limits, Picks
 from nas_core.analysis.picking import pick as choose
 from nas_core.base.errors import SettingsError, printable, some_of
 from nas_core.base.paths import searches_folder, trainings_folder
@@ -119,7 +119,7 @@ def _ways(group: Group) -> list[str]:
     return [f"ms of {some_of(ids)} {printable(way)}" for way, ids in ways.items()]
 
 
-def _gaps(network: Network, is_trained: bool) -> str:
+def _gaps(network: KnownNetwork, is_trained: bool) -> str:
     if not is_trained:
         return "full training"
     gaps = ["another seed"] if network.seeds == 1 else []

@@ -45,7 +45,7 @@ class Limits(Document):
     latency_ms: float | None = None
 
 
-class Network(Document):
+class KnownNetwork(Document):
     """A network, what it costs, and what is known of it."""
 
     id: str
@@ -80,7 +80,7 @@ class Group(Document):
     sources: list[str]
     """The searches, or the folders of the trainings."""
     num_within: int
-    networks: list[Network]
+    networks: list[KnownNetwork]
     """The best of them."""
 
 
@@ -106,7 +106,7 @@ class _Found:
     measured_by: str
     settings: dict[str, dict[str, JsonValue]]
     """With the section network: one genotype is another network on another encoder."""
-    network: Network
+    network: KnownNetwork
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -223,7 +223,7 @@ def _group(members: Sequence[_Found], num: int) -> Group:
     )
 
 
-def _is_over(network: Network, limits: Limits) -> bool:
+def _is_over(network: KnownNetwork, limits: Limits) -> bool:
     pairs = (
         (network.num_parameters, limits.parameters),
         (network.macs, limits.macs),
@@ -232,7 +232,7 @@ def _is_over(network: Network, limits: Limits) -> bool:
     return any(cost is not None and most is not None and cost > most for cost, most in pairs)
 
 
-def _nothing_within(networks: Sequence[Network], limits: Limits, num_unmeasured: int) -> str:
+def _nothing_within(networks: Sequence[KnownNetwork], limits: Limits, num_unmeasured: int) -> str:
     least = (
         [f"{min(one.num_parameters for one in networks):,} parameters"]
         if (limits.parameters is not None)
@@ -275,8 +275,8 @@ def _sections(journal: Journal) -> dict[str, dict[str, JsonValue]]:
     return found
 
 
-def _candidate(one: Ranked, reward: float, search: str, way: str | None) -> Network:
-    return Network(
+def _candidate(one: Ranked, reward: float, search: str, way: str | None) -> KnownNetwork:
+    return KnownNetwork(
         id=one.record.id,
         num_parameters=one.record.num_parameters,
         macs=one.record.macs,
@@ -338,7 +338,7 @@ def _trained(
         by_seed = {one.seed: one.val["mean_iou"] for _, _, one in runs}
         scores = list(by_seed.values())
         folder, _, first = runs[0]
-        network = Network(
+        network = KnownNetwork(
             id=identity,
             num_parameters=first.num_parameters,
             macs=first.macs,

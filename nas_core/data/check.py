@@ -31,7 +31,7 @@ from nas_core.data.listing import report as report_of
 from nas_core.data.meta_val import MetaVal, choose_meta_val, drawn_rows
 from nas_core.data.overlay import overlay
 from nas_core.data.prepared import MIN_TRAIN_IMAGES
-from nas_core.data.seen import Look, Seen
+from nas_core.data.seen import SampleLook, Seen
 from nas_core.data.tiling import is_void, tile_name, too_small, windows
 
 _PER_SPLIT = 2
@@ -111,7 +111,7 @@ def check_dataset(
     if kept_in is not None:
         seen_before = Seen(kept_in, listing, frame, proxy, tile and tile.model_dump())
 
-    def look(sample: Sample) -> Look:
+    def look(sample: Sample) -> SampleLook:
         if seen_before is None:
             return read(sample)
         key = seen_before.key(sample)
@@ -122,11 +122,11 @@ def check_dataset(
             on_done()
         return known
 
-    def read(sample: Sample) -> Look:
+    def read(sample: Sample) -> SampleLook:
         inspected, image, mask = inspect_sample(listing, sample, frame)
         on_done()
         if image is None or mask is None:
-            return Look(inspected, None)
+            return SampleLook(inspected, None)
         parts = {
             tile_name(sample.name, window) if tile else sample.name: mask[window]
             for window in windows(mask.shape, tile)
@@ -137,7 +137,9 @@ def check_dataset(
             if not tile or not is_void(part, listing.ignore_index)
         }
         labelled = (name for name, part in kept.items() if _has_label(listing, part, shown, proxy))
-        return Look(inspected, fingerprint(image), (*kept,), (*labelled,), len(parts) - len(kept))
+        return SampleLook(
+            inspected, fingerprint(image), (*kept,), (*labelled,), len(parts) - len(kept)
+        )
 
     with ThreadPoolExecutor() as threads:
         looks = list(threads.map(look, listing.samples))
@@ -194,7 +196,7 @@ def check_dataset(
     )
 
 
-def _near(looks: Sequence[Look]) -> list[tuple[Sample, Sample]]:
+def _near(looks: Sequence[SampleLook]) -> list[tuple[Sample, Sample]]:
     """Nearly equal images of two splits, without those that are equal, which is a problem."""
     seen = [(one.inspected, one.fingerprint) for one in looks if one.fingerprint is not None]
     if not seen:

@@ -21,7 +21,7 @@ _DESCRIPTIONS = (".yaml", ".yml", ".txt")
 
 
 @dataclass(frozen=True)
-class Look:
+class SampleLook:
     """What one sample told.
 
     Attributes:
@@ -91,7 +91,7 @@ class Seen:
         files = ((str(path), *_state(path)) for path in (sample.image, sample.mask))
         return digest_of(self._about, sample.name, *files, length=32)
 
-    def get(self, key: str, sample: Sample) -> Look | None:
+    def get(self, key: str, sample: Sample) -> SampleLook | None:
         """The look at a sample whose files have not changed since."""
         entry = self._old.get(key)
         if entry is None:
@@ -103,9 +103,9 @@ class Seen:
         inspected = Inspected(sample, [], entry.size, bytes.fromhex(entry.pixels), counts)
         prints = entry.fingerprint
         fingerprint = None if prints is None else np.array(prints, np.uint64)
-        return Look(inspected, fingerprint, entry.names, entry.labelled, entry.num_void)
+        return SampleLook(inspected, fingerprint, entry.names, entry.labelled, entry.num_void)
 
-    def put(self, key: str, look: Look) -> None:
+    def put(self, key: str, look: SampleLook) -> None:
         """Keep a look, unless there was a problem: that is looked at again."""
         inspected = look.inspected
         if inspected.problems or inspected.size is None:

@@ -33,7 +33,7 @@ _SYNTHETIC_SIZES = ((2, 120, 160), (1, 97, 131))
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Deviation:
     """How far a runtime is from PyTorch.
 
     Attributes:
@@ -53,7 +53,7 @@ def export_onnx(
     path: Path,
     images: Sequence[npt.NDArray[np.uint8]] = (),
     size: tuple[int, int] | None = None,
-) -> Agreement:
+) -> Deviation:
     """Write `path`: normalised float32 images (N, 3, H, W) to logits (N, C, H, W).
 
     Sides may have up to 16384 pixels. The file's metadata tells how an image becomes the input,
@@ -87,7 +87,7 @@ def agreed(
     segmenter: Segmenter,
     runtime: Runtime,
     pictures: Sequence[npt.NDArray[np.uint8]],
-) -> Agreement:
+) -> Deviation:
     """See `compare`. Raises a RunError if it is too far from PyTorch for `path` to be written."""
     agreement = compare(segmenter, runtime, pictures)
     if not agreement.logits <= MAX_LOGIT_DIFFERENCE or agreement.labels > MAX_LABEL_SHARE:
@@ -170,7 +170,7 @@ def compare(
     segmenter: Segmenter,
     runtime: Runtime,
     batches: Sequence[npt.NDArray[np.uint8]] = (),
-) -> Agreement:
+) -> Deviation:
     """How far a runtime is from PyTorch on RGB images (N, H, W, 3), synthetic ones if empty.
 
     Raises:
@@ -188,7 +188,7 @@ def compare(
         if np.isfinite(most):
             num_different += int((found.argmax(1) != labels).sum())
         num_images += len(images)
-    return Agreement(most, num_different / num_pixels, num_images)
+    return Deviation(most, num_different / num_pixels, num_images)
 
 
 def batches(

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from nas_core.base.errors import RunError, SettingsError, last_lines
 from nas_core.base.files import write_bytes
 from nas_core.base.project import find_project
-from nas_core.deploy.export import Agreement, agreed, batches, metadata
+from nas_core.deploy.export import Deviation, agreed, batches, metadata
 from nas_core.models.checkpoint import NetworkCard
 from nas_core.models.depthwise import plain_convolutions
 from nas_core.models.onnx_graph import INPUT
@@ -81,7 +81,7 @@ def export_litert(
     path: Path,
     images: Sequence[npt.NDArray[np.uint8]] = (),
     size: tuple[int, int] | None = None,
-) -> Agreement:
+) -> Deviation:
     """Write `path` in fp32: a normalised image (1, H, W, 3) to logits (1, H, W, C).
 
     The file's metadata of the name `METADATA_NAME` is JSON of what `metadata` gives.

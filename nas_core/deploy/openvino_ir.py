@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from nas_core.base.errors import SettingsError
 from nas_core.deploy.export import (
-    Agreement,
+    Deviation,
     Runtime,
     agreed,
     batches,
@@ -55,7 +55,7 @@ def export_openvino(
     path: Path,
     images: Sequence[npt.NDArray[np.uint8]] = (),
     size: tuple[int, int] | None = None,
-) -> Agreement:
+) -> Deviation:
     """Write `path`, and its weights as .bin, in fp32; as `export_onnx`, which see.
 
     Raises:

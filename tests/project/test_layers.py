@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,17 @@ def test_what_is_allowed_is_no_violation(tmp_path: Path) -> None:
     )
     (tmp_path / "tasks" / "tracking_of_others.py").write_text("from prefect import task")
     assert violations(tmp_path) == []
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    """But for private ones."""
+    names = Counter(
+        node.name
+        for path in sources(ROOT)
+        for node in ast.parse(path.read_bytes()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, number in names.items() if number > 1] == []
 
 
 @pytest.mark.parametrize(

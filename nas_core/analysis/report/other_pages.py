@@ -34,7 +34,7 @@ NUM_POINTS = 200
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of a page: a chart by its name, a table, or both.
 
     Attributes:
@@ -77,7 +77,7 @@ def write_verification_page(place: Path, report: VerificationReport) -> Path:
         for model in one.models
     ]
     sections = [
-        Section(
+        PageSection(
             "Claimed and measured",
             f"{report.split} mIoU in per cent at {width}×{height}; over several seeds the mean "
             f"[least..most]. {MEANING} Claims: {report.claims_source}.",
@@ -87,7 +87,7 @@ def write_verification_page(place: Path, report: VerificationReport) -> Path:
         ),
         *(
             [
-                Section(
+                PageSection(
                     "Differences",
                     "Points of mIoU by which the first exceeds the second, over the same images.",
                     **_table(difference_rows(report)),
@@ -96,14 +96,14 @@ def write_verification_page(place: Path, report: VerificationReport) -> Path:
             if report.differences
             else []
         ),
-        Section(
+        PageSection(
             "IoU of each class",
             chart="class_iou",
             kind="classes",
             headings=("class", *(one.name for one in architectures)),
             rows=class_rows(report),
         ),
-        Section(
+        PageSection(
             "Trainings",
             headings=("network", "seed", "epochs", "commit", "device", "folder"),
             rows=models,
@@ -168,13 +168,13 @@ def write_comparison_page(place: Path, report: ComparisonReport, table: pd.DataF
         )
     }
     sections = [
-        Section(
+        PageSection(
             "Rewards over training time",
             "Lines are means over the seeds, bands reach from the least to the most.",
             chart="strategies",
             kind="tall",
         ),
-        Section(
+        PageSection(
             "Figures",
             f"At equal time: within {duration(budget)} of training a search. At equal number: "
             f"{report.num_candidates} candidates. Means over the seeds [least..most].",
@@ -210,7 +210,7 @@ def write_fidelity_page(
             f"{high:.2f})."
         )
     sections = [
-        Section(
+        PageSection(
             "Proxy and full training",
             "A point an architecture: its reward on the proxy task, the mean over "
             f"{report.num_proxy_seeds} seeds, and its val mIoU after full training."
@@ -220,7 +220,7 @@ def write_fidelity_page(
             chart="scatter",
             kind="tall",
         ),
-        Section(
+        PageSection(
             "Each proxy",
             "With 95 % intervals, beside what the sizes alone say; seconds are the mean of a "
             f"candidate. {RANKING}",
@@ -233,7 +233,7 @@ def write_fidelity_page(
     if report.held_out is not None:
         groups = ", ".join(report.held_out.groups)
         sections.append(
-            Section(
+            PageSection(
                 "On what no network was trained on",
                 f"The same against mIoU on {groups}.",
                 **_table(held_out_rows(report)),
@@ -253,7 +253,7 @@ def _write(
     kicker: str,
     title: str,
     lead: str,
-    sections: Sequence[Section],
+    sections: Sequence[PageSection],
     found: Mapping[str, Any],
 ) -> Path:
     content = {

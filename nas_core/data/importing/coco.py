@@ -21,9 +21,9 @@ from pydantic import BeforeValidator
 
 from nas_core.base.errors import DataError, shown, some_of
 from nas_core.data.importing.plan import (
+    ForeignPart,
     Picture,
     Plan,
-    Section,
     Shape,
     class_names,
     found_source,
@@ -52,14 +52,14 @@ def _is_id(value: Any) -> str:
 Id = Annotated[str, BeforeValidator(_is_id)]
 
 
-class _Image(Section):
+class _Image(ForeignPart):
     id: Id
     file_name: str
     width: int | None = None
     height: int | None = None
 
 
-class _Annotation(Section):
+class _Annotation(ForeignPart):
     id: Any = None
     image_id: Id
     category_id: Id
@@ -67,13 +67,13 @@ class _Annotation(Section):
     iscrowd: bool | None = None
 
 
-class _Category(Section):
+class _Category(ForeignPart):
     id: Id
     name: str | None = None
     supercategory: Any = None
 
 
-class _Content(Section):
+class _Content(ForeignPart):
     images: list[_Image]
     annotations: list[_Annotation]
     categories: list[_Category]

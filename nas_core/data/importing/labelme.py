@@ -19,9 +19,9 @@ from nas_core.base.errors import DataError, shown
 from nas_core.data.images import IMAGE_SUFFIXES
 from nas_core.data.importing.plan import (
     BOM,
+    ForeignPart,
     Picture,
     Plan,
-    Section,
     Shape,
     Source,
     class_names,
@@ -50,14 +50,14 @@ _DRAWINGS: dict[str, Callable[..., Any]] = {
 _NOT_LABELME = "no labelme files, which hold shapes (for COCO: --format coco)"
 
 
-class _Shape(Section):
+class _Shape(ForeignPart):
     label: str
     points: Any
     shape_type: str | None = None
     mask: Any = None
 
 
-class _Content(Section):
+class _Content(ForeignPart):
     model_config = ConfigDict(alias_generator=to_camel)
 
     shapes: list[_Shape]
@@ -67,7 +67,7 @@ class _Content(Section):
     image_width: int | None = None
 
 
-class _Embedded(Section):
+class _Embedded(ForeignPart):
     model_config = ConfigDict(alias_generator=to_camel)
 
     image_data: str

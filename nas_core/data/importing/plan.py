@@ -164,7 +164,7 @@ def class_names(names: Iterable[str], plan: Plan) -> dict[str, str]:
 Content = TypeVar("Content", bound=BaseModel)
 
 
-class Section(BaseModel):
+class ForeignPart(BaseModel):
     """A part of a file of another program, which may hold more than is read here."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
