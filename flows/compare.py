@@ -23,6 +23,7 @@ from nas_core.base.project import project_dir
 from nas_core.config import Settings
 from nas_core.search.journal import Record
 from nas_core.search.measuring import check_latency
+from nas_core.search.start import start_networks
 from tasks.comparison_report import write_comparison
 from tasks.dataset import prepare_dataset
 from tasks.tracking.store import patiently
@@ -51,6 +52,7 @@ def nas_compare(settings: Settings, strategies: list[str], seeds: list[int]) -> 
     planned = plan_searches(settings, strategies, seeds)
     context = Context.check(settings, root)
     check_latency(settings.search.latency, root)
+    start_networks(settings.search, root)  # raises before data are prepared
     prepare_dataset(settings, root, settings.name)
     logger = get_run_logger()
     search = settings.search

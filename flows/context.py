@@ -83,8 +83,8 @@ class Context:
         compute = Compute.from_settings(settings.compute)
         if trains:
             searched = searched_genotypes(searches_folder(root))
-            encoder_state = encoder_weights(settings, root)
             named = dict(find_architecture(name, searched) for name in settings.train.also)
+            encoder_state = encoder_weights(settings, root)  # last, as it may download
             context = cls(settings, root, compute, encoder_state, named)
         else:
             context = cls(settings, root, compute, None, {})

@@ -36,6 +36,7 @@ from nas_core.config import (
 from nas_core.search.loop import Observer, Search
 from nas_core.search.measuring import check_latency
 from nas_core.search.progress import Progress
+from nas_core.search.start import start_networks
 from nas_core.training.record import EvaluateMetrics, TrainMetrics
 from tasks.dataset import prepare_dataset
 from tasks.progress import SearchProgress
@@ -113,6 +114,7 @@ def run_stages(settings: Settings, root: Path, stage: Stage) -> Summary:
     summary = Summary()
     if wanted("search"):
         check_latency(settings.search.latency, root)
+        start_networks(settings.search, root)  # raises before data are prepared
     if wanted("prepare"):
         prepare_dataset(settings, root, settings.name)
     if wanted("search"):

@@ -452,6 +452,7 @@ def test_failing_candidates_stop_the_search_and_teach_nothing(project: Path) -> 
         ({"tracking": {"uri": "http://127.0.0.1:9"}}, ServiceError, "127.0.0.1:9"),
         ({"compute": {"device": "cuda:77"}}, NasError, "cuda:77"),
         ({"search": {"latency": {"command": "no-such {model}"}}}, SettingsError, "no-such on the"),
+        ({"search": {"start_from": ["arch7"]}}, SettingsError, "search.start_from: .*'arch7'"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(
