@@ -53,7 +53,7 @@ class FullResult:
     val: ConfusionMatrix | None
     """On the val split; None when the network was trained on it."""
     devices: list[str]
-    """What it was trained on, in words; several where it went on elsewhere."""
+    """What it was trained on, in words, with torch; several where it went on elsewhere."""
 
 
 def train_fully(
@@ -103,7 +103,11 @@ def training_identity(
     compute: Compute,
     seed: int,
 ) -> str:
-    """A digest of all that decides a training's outcome, the code included."""
+    """A digest of all that decides a training's outcome but for rounding, the code included.
+
+    Neither the device nor torch's version is part of it, as it is of a search: a training of hours
+    may go on elsewhere, and its record names both.
+    """
     return digest_of(
         code_digest(TRAINING),
         genotype.to_dict(),
@@ -219,7 +223,8 @@ class _Training:
                 self.final_val = val
         row["seconds"] = time.perf_counter() - started
         self.state.history.append(row)
-        if (device := self.compute.describe()) not in self.state.devices:
+        device = f"{self.compute.describe()}, torch {torch.__version__}"
+        if device not in self.state.devices:
             self.state.devices.append(device)
         return row
 

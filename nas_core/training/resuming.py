@@ -46,7 +46,7 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
     """A row for each epoch."""
     devices: list[str] = field(default_factory=list)
-    """That it was computed on, in words."""
+    """That it was computed on, in words, with torch's version."""
 
 
 def save_checkpoint(path: Path, made: Made, state: State) -> None:

@@ -128,8 +128,9 @@ def test_a_result_tells_each_device_that_it_was_trained_on(
         _train(scenes, compute, path, stop_after=1)
     content = torch.load(path)
     torch.save(content | {"devices": ["cuda: another, bf16"]}, path)
-    assert _train(scenes, compute, path).devices == ["cuda: another, bf16", compute.describe()]
-    assert _train(scenes, compute, path).devices == ["cuda: another, bf16", compute.describe()]
+    here = f"{compute.describe()}, torch {torch.__version__}"
+    assert _train(scenes, compute, path).devices == ["cuda: another, bf16", here]
+    assert _train(scenes, compute, path).devices == ["cuda: another, bf16", here]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
