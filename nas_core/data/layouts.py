@@ -89,7 +89,7 @@ def find_kind(root: Path) -> DatasetKind:
         if folder.has_layout(root):
             raise DataError(
                 f"{root}: {folder.arrange(root, Places()).layout}, and {folder.CAMVID_MASKS}/ of "
-                "CamVid: leave one, or choose by --kind"
+                "CamVid: leave one, or name the kind"
             )
         return "camvid"
     if not root.is_dir():

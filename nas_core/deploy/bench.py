@@ -91,9 +91,9 @@ def bench(
     """
     cores = os.cpu_count() or 1
     if threads is not None and threads > cores:
-        raise SettingsError(f"--threads {threads}: this machine has {cores} CPU cores; give fewer")
+        raise SettingsError(f"{threads} threads: this machine has {cores} CPU cores; give fewer")
     for size in sizes:
-        check_memory("--size", size)
+        check_memory("an image", size)
     with (
         _threads(threads or torch.get_num_threads()) as number,
         tempfile.TemporaryDirectory(prefix="nas-bench-") as folder,
@@ -152,20 +152,17 @@ def _exported(
         is_own = _is_own(known_of(runtime), card)
     except OSError as error:
         where = f" ({error.filename})" if path.suffix == ".xml" and error.filename else ""
-        raise WeightsError(f"--file {path} cannot be read: {error.strerror}{where}") from None
+        raise WeightsError(f"{path} cannot be read: {error.strerror}{where}") from None
     except (RuntimeError, ValueError, LookupError, *NOT_ONNX) as error:
         *others, last = EXPORTS
         raise WeightsError(
-            f"--file {path} is no file of nas export ({', '.join(others)} or {last}): "
-            f"{_reason(error)}"
+            f"{path} is no file of nas export ({', '.join(others)} or {last}): {_reason(error)}"
         ) from None
     if not is_own:
-        raise WeightsError(f"--file {path} is an export of another network: give that as MODEL")
+        raise WeightsError(f"{path} is an export of another network: name that as the model")
     if fixed is not None and fixed not in sizes:
         height, width = fixed
-        raise WeightsError(
-            f"--file {path} takes images of {width}x{height} alone: add --size {width}x{height}"
-        )
+        raise WeightsError(f"{path} takes images of {width}x{height} alone: give that size, too")
     return _Backend(path, runtime, fixed)
 
 

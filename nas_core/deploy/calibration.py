@@ -44,7 +44,7 @@ def prepared_data(root: Path | None, card: NetworkCard) -> PreparedData:
         else "no data set of the network's classes is prepared here"
     )
     raise SettingsError(
-        f"--calibration: {what}; give a folder of images such as the network was trained on"
+        f"{what}; to calibrate, give a folder of images such as the network was trained on"
     )
 
 
@@ -82,7 +82,7 @@ def checked_pictures(
         read = mask_reader(masks, card.classes)
         truth = [read(path) for path in paths]
         if all((mask >= len(card.classes)).all() for mask in truth):
-            raise DataError(f"--masks {masks}: no pixel of any mask has a class; check the masks")
+            raise DataError(f"{masks}: no pixel of any mask has a class; check the masks")
         pictures = Pictures([read_picture(path) for path in paths], truth)
         for path, image, mask in zip(paths, pictures.images, truth, strict=True):
             if image.shape[:2] != mask.shape:

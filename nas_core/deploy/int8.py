@@ -160,9 +160,9 @@ def export_int8(
         costs = costliest(quantised, pictures.images, expected)
         raise RunError(
             f"{path} is not written: {checked.loss:.2f} {unit} on {checked.num_images} images "
-            f"(--max-loss {max_loss:g}). "
+            f"({max_loss:g} at most). "
             + (f"Most by {'; '.join(costs)}" if costs else "No block costs it alone")
-            + ". Give other calibration images, or raise --max-loss"
+            + ". Give other calibration images, or allow a larger loss"
         )
     times = cpu_milliseconds(
         {"plain": session(plain, 1), "int8": runtime}, network_input(pictures.images[0][None])

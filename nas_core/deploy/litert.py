@@ -47,18 +47,18 @@ def find_converter() -> Path:
     Raises:
         SettingsError: the package ai-edge-litert or the environment is missing, or is another.
     """
-    check_runtime("--format litert")
+    check_runtime("the format litert")
     folder = Path(os.environ.get(VARIABLE) or (find_project() or Path.cwd()) / ENVIRONMENT)
     python = folder / "bin" / "python"
     if not any((folder / "lib").glob("python3.*/site-packages/litert_torch")):
         if os.environ.get(VARIABLE) and folder.exists():  # no place to install into
             raise SettingsError(
-                f"--format litert: {VARIABLE} is {folder}, which holds no litert-torch: name the "
+                f"the format litert: {VARIABLE} is {folder}, which holds no litert-torch: name the "
                 "converter's environment, or unset it to be told how one is made"
             )
         install = _INSTALL.format(torch=torch.__version__.partition("+")[0])
         raise SettingsError(
-            f"--format litert: its converter has an environment of its own, {folder}, which is "
+            f"the format litert: its converter has an environment of its own, {folder}, which is "
             f"missing. Make it, of some 7 GB: python3 -m venv {folder} && {folder}/bin/pip install "
             f"{install} (in a checkout: make litert), or name its folder by {VARIABLE}"
         )

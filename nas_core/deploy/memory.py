@@ -43,7 +43,7 @@ def peak_megabytes(path: Path, size: tuple[int, int], threads: int) -> float:
         except BrokenProcessPool:
             raise DataError(
                 f"{path} at {size[1]}x{size[0]}: its process was killed, which happens where "
-                "memory is short; give a smaller --size"
+                "memory is short; give a smaller size"
             ) from None
 
 

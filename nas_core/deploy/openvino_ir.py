@@ -43,7 +43,7 @@ def check_packages(*, quantised: bool, what: str = "") -> None:
         if quantised:
             import nncf  # noqa: F401
     except ModuleNotFoundError as error:
-        what = what or f"--format {'openvino-int8' if quantised else 'openvino'}"
+        what = what or f"the format {'openvino-int8' if quantised else 'openvino'}"
         raise SettingsError(
             f"{what}: the package {error.name} is missing; install nas-seg[openvino]"
         ) from None

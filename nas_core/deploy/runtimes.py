@@ -61,10 +61,10 @@ def open_runtime(path: Path, threads: int) -> Runtime:
     """
     if path.suffix == ".xml":
         _check_ir(path)
-        check_packages(quantised=False, what=f"--file {path}")
+        check_packages(quantised=False, what=str(path))
         return OpenVinoSession(str(path), threads)
     if path.suffix == ".tflite":
-        check_runtime(f"--file {path}")
+        check_runtime(str(path))
         return LiteRtSession(path.read_bytes(), threads)
     if path.suffix == ".onnx":
         runtime: Runtime = session(path.read_bytes(), threads)

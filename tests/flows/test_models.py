@@ -262,7 +262,7 @@ def test_export_and_bench(nas: Nas, project: Path, training: Path) -> None:
     os.mkfifo(piped.with_suffix(".bin"))
     other = Path(shutil.copy(path, project / "other.xml"))
     for file, message in (
-        (exported, "takes images of 64x32 alone: add --size 64x32"),
+        (exported, "takes images of 64x32 alone: give that size, too"),
         (project / "bad.onnx", "is no file of nas export"),
         (project / "images", "cannot be read"),
         (cut, "Incorrect weights in bin file"),
@@ -359,7 +359,7 @@ def test_scores_of_a_class_that_the_network_lacks(nas: Nas, training: Path) -> N
         (["export", "T", "--out", "a.onnx", "--calibration", "images"], "is for int8 alone"),
         ([*INT8, "--max-loss", "nan"], "expected points from 0 to 100"),
         ([*INT8, "--masks", "images"], "give IMAGES, whose true classes they are"),
-        (INT8, "--calibration: no data set of the network's classes is prepared here"),
+        (INT8, "no data set of the network's classes is prepared here; to calibrate"),
         ([*INT8, "--calibration", "nowhere"], "nowhere does not exist"),
         ([*INT8, "--calibration", "artifacts"], "artifacts: no picture in this folder"),
         ([*INT8, "images", "--calibration", "images", "--masks", "m"], "m is not a folder"),

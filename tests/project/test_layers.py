@@ -1,6 +1,7 @@
 """Who may import whom: flows -> tasks -> nas_core, and only tasks.tracking knows MLflow."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -118,3 +119,33 @@ def test_commands_that_compute_nothing_do_not_wait_for_torch(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert without & set(done.stdout.split()) == set()
+
+
+# Programs of their own, which take options themselves.
+PROGRAMS = {"nas_core/deploy/measure.py", "nas_core/search/measuring.py"}
+COMMAND = re.compile(r"`[^`]*`")
+OPTION = re.compile(r"(^|[\s(])--[a-z]")
+
+
+def test_the_library_names_no_options_of_commands() -> None:
+    """Whoever calls it from Python has none; whole commands may be shown."""
+    found = []
+    for path in sources(ROOT):
+        name = path.relative_to(ROOT).as_posix()
+        if not name.startswith("nas_core/") or name in PROGRAMS:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        described = {
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        }
+        found += [
+            f"{name}:{node.lineno} {node.value!r}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant)
+            and node not in described
+            and isinstance(node.value, str)
+            and OPTION.search(COMMAND.sub("", node.value))
+        ]
+    assert found == []

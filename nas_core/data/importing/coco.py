@@ -39,7 +39,7 @@ from nas_core.data.listing import SPLITS
 _FOLDER = "annotations"
 _LONGEST_PATH = 4096
 _NOT_COCO = (
-    "no COCO files, which hold images, annotations and categories (for labelme: --format labelme)"
+    "no COCO files, which hold images, annotations and categories (labelme has another format)"
 )
 
 

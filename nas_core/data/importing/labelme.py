@@ -47,7 +47,7 @@ _DRAWINGS: dict[str, Callable[..., Any]] = {
     "rectangle": labelme_rectangle,
     "circle": labelme_circle,
 }
-_NOT_LABELME = "no labelme files, which hold shapes (for COCO: --format coco)"
+_NOT_LABELME = "no labelme files, which hold shapes (COCO has another format)"
 
 
 class _Shape(ForeignPart):

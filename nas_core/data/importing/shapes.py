@@ -143,7 +143,7 @@ def coco_masks() -> Any:
         import pycocotools.mask
     except ModuleNotFoundError:
         raise SettingsError(
-            "--format coco: the package pycocotools is missing; install nas-seg[import]"
+            "the format coco: the package pycocotools is missing; install nas-seg[import]"
         ) from None
     return pycocotools.mask
 

@@ -561,7 +561,7 @@ BAD_FILES: list[tuple[str, str]] = [
     ("[" * 5000, "x.json: not JSON: recursion limit exceeded"),
     ("[]", "no COCO files"),
     ("{}", "no COCO files"),
-    ('{"shapes": []}', "for labelme: --format labelme): x.json"),
+    ('{"shapes": []}', "labelme has another format): x.json"),
     ('{"images": {}, "annotations": [], "categories": []}', "x.json: images: expected a list"),
     ('{"images": [{"id": 1}, {"id": 2}], "annotations": [], "categories": []}',
      "x.json: images.file_name: is missing: entry 0, entry 1"),

@@ -116,7 +116,7 @@ def test_what_costs_too_much_is_not_written(
             *trained, path, lambda *_: quantised, [*scenes[:4]], Pictures([*scenes]), 1e-6, SIZE
         )
     message = str(raised.value)
-    assert "of the labels differ on 6 images (--max-loss 1e-06). Most by " in message
+    assert "of the labels differ on 6 images (1e-06 at most). Most by " in message
     assert "decoder/" in message or "encoder/" in message
     assert [file.read_text() for file in tmp_path.iterdir()] == ["as before"]
 
