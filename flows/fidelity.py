@@ -142,23 +142,20 @@ def _check_number(source: str, num: int) -> None:
 
 def _trained_fully(
     context: Context, workers: Workers, label: str, genotype: Genotype
-) -> dict[str, Any]:
-    """The columns of the table that are of the full training."""
-    found = None
+) -> fidelity.FullRow:
+    held_out = None
     with naming(label):
         folder = train(context, workers, label, genotype)
         if context.settings.dataset.held_out:
-            found = evaluate_architecture(workers, context.settings, context.root, label, folder)
+            held_out = evaluate_architecture(workers, context.settings, context.root, label, folder)
     training = Training.read(folder / "training.json")
-    row = {
-        "name": label,
-        "num_parameters": training.num_parameters,
-        "macs": training.macs,
-        "val_mean_iou": training.val["mean_iou"],
-    }
-    if found:
-        row["held_out_mean_iou"] = found.mean_iou
-    return row
+    return fidelity.FullRow(
+        name=label,
+        num_parameters=training.num_parameters,
+        macs=training.macs,
+        val_mean_iou=training.val["mean_iou"],
+        held_out_mean_iou=held_out.mean_iou if held_out else None,
+    )
 
 
 def _train_on_proxies(
@@ -223,8 +220,12 @@ def _open_folder(context: Context, settings: Settings) -> Path:
     return folder
 
 
-def _table(rows: list[fidelity.ProxyRow], trained: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame([asdict(row) | trained[row.id] for row in rows])
+def _table(
+    rows: Sequence[fidelity.ProxyRow], trained: Mapping[str, fidelity.FullRow]
+) -> pd.DataFrame:
+    """A row for each of `rows`, without a column that has no value at all."""
+    table = pd.DataFrame([asdict(row) | asdict(trained[row.id]) for row in rows])
+    return table.dropna(axis="columns", how="all")
 
 
 def _report(

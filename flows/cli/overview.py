@@ -6,15 +6,16 @@ import os
 import socket
 import time
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from os.path import lexists
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import Annotated
 
 import psutil
 import typer
+from pydantic import JsonValue
 from rich.table import Table
 from rich.text import Text
 
@@ -157,7 +158,9 @@ def _search(folder: Path) -> Iterator[tuple[str, str]]:
     yield "report", str(path) if path.exists() else f"`nas report {quote(folder.name)}` writes it"
 
 
-def _progress(state: str, done: list[Record], planned: int, settings: dict[str, Any]) -> str:
+def _progress(
+    state: str, done: list[Record], planned: int, settings: Mapping[str, JsonValue]
+) -> str:
     failed = sum(record.status == "failed" for record in done)
     stopped = sum(record.status == "stopped early" for record in done)
     words = f"candidate {len(done)} of {planned}: {stopped} stopped early, {failed} failed"
@@ -169,7 +172,7 @@ def _progress(state: str, done: list[Record], planned: int, settings: dict[str, 
     return words
 
 
-def _places(settings: dict[str, Any]) -> int:
+def _places(settings: Mapping[str, JsonValue]) -> int:
     """About as many as this machine trains of a search that leaves the number open."""
     search = settings.get("search")
     at_once = (count_in(search, "batch_size") or 1) * (1 + (count_in(search, "rounds_ahead") or 0))

@@ -132,6 +132,18 @@ class ProxyRow:
     seconds: float
 
 
+@dataclass(frozen=True)
+class FullRow:
+    """An architecture that was trained fully, and its scores."""
+
+    name: str
+    num_parameters: int
+    macs: int
+    val_mean_iou: float
+    held_out_mean_iou: float | None
+    """None where no recording was held out."""
+
+
 def proxy_identity(
     settings: Settings, data_hash: str, encoder_digest: str, compute: Compute
 ) -> Identity:
