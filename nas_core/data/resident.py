@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from nas_core.data.prepared import Split
-from nas_core.data.transforms import FILL, NUM_DRAWS, Crops, normalised
+from nas_core.data.transforms import FILL, NUM_DRAWS, Crops, normalised, on_device
 
 SHARE_OF_FREE = 0.25
-"""Of a GPU's free memory that images may take; the training needs the rest."""
+"""Of the free memory that a process may take of a GPU; the training needs the rest."""
 # Of red, green and blue in a grey value, as torchvision weighs them (ITU-R BT.601).
 _GREY = (0.2989, 0.587, 0.114)
 
@@ -49,8 +49,11 @@ class ResidentImages:
         """On a GPU that has room for them; else None: batches are made where the images are."""
         if device.type != "cuda":
             return None
-        free, _ = torch.cuda.mem_get_info(device)
-        if cls.num_bytes(splits) > SHARE_OF_FREE * free:
+        free, total = torch.cuda.mem_get_info(device)
+        # Others may share the GPU, and come later.
+        own = torch.cuda.get_per_process_memory_fraction(device.index) * total
+        own -= torch.cuda.memory_allocated(device)
+        if cls.num_bytes(splits) > SHARE_OF_FREE * min(free, own):
             return None
         return cls(splits, device, ignore_index)
 
@@ -109,8 +112,7 @@ class ResidentImages:
             images = _coloured(
                 images, [one.float()[:, None, None, None] for one in factors], inside
             )
-        fill = torch.tensor(FILL, dtype=torch.float32, device=images.device)[:, None, None]
-        images = torch.where(inside[:, None], images, fill)
+        images = torch.where(inside[:, None], images, on_device(FILL, images.device))
         masks = self.masks[
             rows[:, None, None], vertical.nearest[:, :, None], horizontal.nearest[:, None, :]
         ].long()
@@ -176,8 +178,7 @@ def _coloured(images: Tensor, factors: Sequence[Tensor], inside: Tensor) -> Tens
 
 
 def _grey(images: Tensor) -> Tensor:
-    weights = torch.tensor(_GREY, dtype=torch.float32, device=images.device)
-    return (images * weights[:, None, None]).sum(1, keepdim=True)
+    return (images * on_device(_GREY, images.device)).sum(1, keepdim=True)
 
 
 def _whole(values: Tensor) -> Tensor:

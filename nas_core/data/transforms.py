@@ -7,6 +7,7 @@ than on floats, and draws all its randomness from one explicit generator.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TypedDict
 
 import numpy as np
@@ -49,11 +50,18 @@ def normalise(images: Tensor | npt.NDArray[np.uint8]) -> Tensor:
 
 def normalised(batch: Tensor) -> Tensor:
     """float32 (N, 3, H, W) of 0 to 255, in place, with ImageNet's mean and deviation."""
-    mean, std = (
-        torch.tensor(values, device=batch.device).view(1, 3, 1, 1)
-        for values in (IMAGENET_MEAN, IMAGENET_STD)
-    )
+    mean, std = (on_device(values, batch.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return batch.sub_(mean * 255).div_(std * 255)
+
+
+@cache
+def on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """A value for each channel, float32 (3, 1, 1); nothing may change it.
+
+    Once on a GPU they stay there: to send them again would wait for all that it does.
+    """
+    with torch.inference_mode(False):  # may come from anywhere
+        return torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)
 
 
 def augmented_batch(

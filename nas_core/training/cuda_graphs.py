@@ -42,8 +42,7 @@ class GraphedStep:
 
     def _capture(self, batch: Sequence[Tensor]) -> None:
         self._batch = [one.clone() for one in batch]
-        # The warm-up's nodes are of another stream, of which each backward pass would warn.
-        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
+        _warn_of_no_streams()
         with unchanged(self.state):
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
@@ -53,6 +52,16 @@ class GraphedStep:
             torch.cuda.current_stream().wait_stream(stream)
         with torch.cuda.graph(self._graph):
             self._found = self.step(*self._batch)
+
+
+def _warn_of_no_streams() -> None:
+    """The warm-up's nodes are of another stream, of which each backward pass would warn.
+
+    torch 2.9 does not warn yet, and has no such function.
+    """
+    graph = torch.autograd.graph
+    if hasattr(graph, "set_warn_on_accumulate_grad_stream_mismatch"):
+        graph.set_warn_on_accumulate_grad_stream_mismatch(False)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from nas_core.data.prepared import Split
-from nas_core.data.resident import ResidentImages
+from nas_core.data.resident import SHARE_OF_FREE, ResidentImages
 from nas_core.data.transforms import augmented_batch
 from nas_core.models.compute import Compute
 from nas_core.models.encoder import IMAGENET_STD
@@ -94,3 +94,32 @@ def test_nothing_of_a_neighbour_or_of_the_canvas_is_shown() -> None:
         assert set(mask.unique().tolist()) <= {row, IGNORED}
         red = image[0][mask == row] * IMAGENET_STD[0] * 255 + 0.485 * 255
         assert torch.allclose(red, torch.full_like(red, [200.0, 10.0][row]), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("free", "fraction", "allocated", "fits"),
+    [
+        (1.01, 1.0, 0, True),
+        (0.99, 1.0, 0, False),
+        (8.0, 1.01 / 8, 0, True),
+        (8.0, 0.99 / 8, 0, False),  # one of eight that share the GPU
+        (7.5, 1 / 4, 1.01, False),
+    ],
+)
+def test_images_take_a_share_of_what_a_process_may_take(
+    monkeypatch: pytest.MonkeyPatch, free: float, fraction: float, allocated: float, fits: bool
+) -> None:
+    class Placed(ResidentImages):
+        def __init__(self, *of: object) -> None:
+            pass
+
+    split = split_of([(20, 24)] * 2)
+    unit = ResidentImages.num_bytes([split]) / SHARE_OF_FREE
+    for name, value in {
+        "mem_get_info": (free * unit, 8 * unit),
+        "get_per_process_memory_fraction": fraction,
+        "memory_allocated": allocated * unit,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    found = Placed.on(torch.device("cuda"), [split], IGNORED)
+    assert (found is not None) == fits

@@ -14,6 +14,7 @@ from nas_core.models.decoder import Decoder
 from nas_core.models.encoder import Encoder
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.architectures import ARCHITECTURES
+from nas_core.training import cuda_graphs
 from nas_core.training.averaging import PolyakAverage
 from nas_core.training.cuda_graphs import GraphedStep
 from nas_core.training.losses import segmentation_loss
@@ -75,3 +76,15 @@ def test_a_captured_step_does_the_same(precision: str, kind: Callable[[Step], Ru
     for value, reference in pairs:
         distance = torch.linalg.vector_norm((value - reference).detach().float())
         assert distance <= tolerance * torch.linalg.vector_norm(reference.detach().float()) + 1e-2
+
+
+def test_a_torch_that_does_not_warn_of_streams_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "set_warn_on_accumulate_grad_stream_mismatch"  # not in torch 2.9
+    monkeypatch.delattr(torch.autograd.graph, name, raising=False)
+    cuda_graphs._warn_of_no_streams()
+    told: list[bool] = []
+    monkeypatch.setattr(torch.autograd.graph, name, told.append, raising=False)
+    cuda_graphs._warn_of_no_streams()
+    assert told == [False]
