@@ -4,7 +4,7 @@ python -m benchmarks.gpu --minutes 9 --out DIR [-p PROFILE] [-S KEY=VALUE ...] [
 
 In this order, each in a share of the time, and what one leaves over is the next one's:
 
-- tests: the library's own, on this machine;
+- tests: the library's own, on this machine, those that want a GPU first;
 - rates: images a second of full trainings of arch0, and candidates an hour of the proxy task, with
   1, 4, 8 and 12 processes at a time, beside the straightforward loop of benchmarks/baseline.py;
 - search, search-two-repeats: 1,000 candidates each, by the settings and with
@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -42,8 +44,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from benchmarks.baseline import baseline_task, train_baseline
 from benchmarks.command import errors_in_words
+from benchmarks.gpu_tests import VARIABLE, Outcomes
 from nas_core.base.documents import Document
-from nas_core.base.errors import GenotypeError, RunError, SettingsError
+from nas_core.base.errors import GenotypeError, NasError, RunError, SettingsError
 from nas_core.base.files import check_writable, read_json, write_json
 from nas_core.base.paths import prepared_folder
 from nas_core.base.project import project_dir
@@ -67,6 +70,8 @@ from nas_core.workers.mps import start_mps
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = "results.json"
 LOG = "tests.log"
+OUTCOMES = "tests.jsonl"
+NONE_LEFT = 5  # pytest's exit status where there is no test to run
 MOST_MINUTES = 7 * 24 * 60  # a timer overflows at more than some hundred years
 
 
@@ -182,21 +187,25 @@ def _changed(settings: Any, keys: list[str], value: Any) -> Any:
 
 
 def run_tests(box: Box) -> None:
-    """The library's tests; what failed is in tests.log."""
-    with (box.root / LOG).open("w") as log:
-        try:
+    """The library's tests that have no outcome yet; why one failed is in tests.log."""
+    path = box.root / OUTCOMES
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "benchmarks.gpu_tests"]
+    try:
+        with (box.root / LOG).open("a") as log:
             done = subprocess.run(
-                [sys.executable, "-m", "pytest", "-q", *box.lengths.tests],
+                [*command, *box.lengths.tests],
                 cwd=ROOT,
+                env=os.environ | {VARIABLE: str(path)},
                 stdout=log,
                 stderr=log,
                 timeout=max(1.0, box.seconds_left),
                 check=False,
             )
-        except subprocess.TimeoutExpired:
-            raise TimeIsUpError from None
-    lines = (box.root / LOG).read_text().splitlines()
-    box.found["tests"] = {"exit": done.returncode, "summary": lines[-1] if lines else ""}
+    except subprocess.TimeoutExpired:
+        raise TimeIsUpError from None
+    finally:
+        box.found["tests"] = Outcomes.read(path).summary()
+    box.found["tests"]["exit"] = 0 if done.returncode == NONE_LEFT else done.returncode
 
 
 def measure_rates(box: Box) -> None:
@@ -245,7 +254,12 @@ def _in_each(workers: Workers, job: Callable[[int], Any]) -> list[Any]:
     """What the job returns for each worker's number; all are in work at the same time."""
     with ThreadPoolExecutor(workers.num) as threads:
         calls = [threads.submit(job, number) for number in range(workers.num)]
-        return [call.result() for call in calls]
+        try:
+            return [call.result() for call in calls]
+        except BaseException:
+            # Else the threads would wait for all that is in work.
+            workers.close()
+            raise
 
 
 def _baseline(settings: Settings, root: Path, genotypes: list[Genotype]) -> float:
@@ -463,10 +477,12 @@ def run(
 ) -> None:
     """Go on with all steps, as far as the time goes, from what is `found`, which it fills.
 
+    A step that fails takes no time from the others; the next call tries it again.
+
     Raises:
-        NasError: the data, the weights or the device cannot be used, or a step failed.
+        NasError: the device cannot be used, or a step failed: the first of them.
     """
-    deadline = time.monotonic()
+    deadline, errors = time.monotonic(), list[NasError]()
     found["device"] = Compute.from_settings(settings.compute).describe()
     found["torch"] = torch.__version__
     for name, (share, step) in STEPS.items():
@@ -480,8 +496,13 @@ def run(
             _tell(f"{name}: done")
         except TimeIsUpError:
             _tell(f"{name}: its time is up, the same command goes on")
+        except NasError as error:
+            _tell(f"{name}: failed: {error}")
+            errors.append(error)
         finally:
             box.keep()
+    if errors:
+        raise errors[0]
 
 
 def _tell(message: str) -> None:
@@ -510,10 +531,23 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     prepare(settings.dataset, project, prepared_folder(out, settings))
     settings = _with_whole_path(settings, project)
-    run(settings, out.resolve(), found, DRY if dry_run else Lengths(), minutes)
-    for name in STEPS:
-        print(f"{name}: {_line(found.get(name))}")
-    print(f"all of it is in {out / RESULTS}")
+    try:
+        with _sigterm_raises():
+            run(settings, out.resolve(), found, DRY if dry_run else Lengths(), minutes)
+    finally:
+        for name in STEPS:
+            print(f"{name}: {_line(found.get(name))}")
+        print(f"all of it is in {out / RESULTS}")
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Whoever lends a GPU may end the command so: the workers and MPS are to end with it."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _line(found: dict[str, Any] | None) -> str:

@@ -1,5 +1,9 @@
 import json
+import math
 import os
+import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +11,10 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import gpu
+from nas_core.base.errors import CandidateError
+from nas_core.config import Settings
 from nas_core.space.architectures import ARCHITECTURES
+from nas_core.workers.local import ProcessWorkers
 
 APP = typer.Typer()
 APP.command()(gpu.main)
@@ -109,3 +116,83 @@ def test_results_that_are_no_file_are_named(small: list[str], tmp_path: Path) ->
     (tmp_path / gpu.RESULTS).mkdir()
     done = CliRunner().invoke(APP, ["--dry-run", "--out", str(tmp_path)])
     assert done.exit_code == 1 and gpu.RESULTS in done.output
+
+
+def box(out: Path, tests: tuple[str, ...] = ()) -> gpu.Box:
+    lengths = replace(gpu.DRY, tests=tests)
+    return gpu.Box(Settings(), out, lengths, {"done": []}, time.monotonic() + 300)
+
+
+TESTS = """
+import os
+import pytest
+
+def test_passes(): pass
+
+def test_ends_the_process(): os._exit(3)
+
+def test_fails(): assert False
+
+@pytest.mark.skipif(True, reason="there is no GPU")
+def test_wants_a_gpu(): pass
+"""
+
+
+def test_tests_go_on_where_they_were_cut_off(tmp_path: Path) -> None:
+    """Those that want a GPU first; one that takes the process down twice is left out."""
+    file = tmp_path / "test_some.py"
+    file.write_text(TESTS)
+    used = box(tmp_path, (str(file),))
+    found = used.found
+    gpu.run_tests(used)
+    assert found["tests"] == {"passed": 1, "skipped": 1, "failed": [], "lost": [], "exit": 3}
+    lines = (tmp_path / gpu.OUTCOMES).read_text().split("\n")[1:]
+    assert json.loads(lines[0])[0].endswith("test_wants_a_gpu")
+    with (tmp_path / gpu.OUTCOMES).open("a") as outcomes:
+        outcomes.write('\n3\n["cut o')  # as a full disk leaves it
+    gpu.run_tests(used)
+    gpu.run_tests(used)
+    failed, lost = found["tests"]["failed"], found["tests"]["lost"]
+    assert [name.partition("::")[2] for name in (*failed, *lost)] == [
+        "test_fails",
+        "test_ends_the_process",
+    ]
+    assert found["tests"]["passed"] == 1 and found["tests"]["exit"] == 1
+    assert "assert False" in (tmp_path / gpu.LOG).read_text()
+    before = (tmp_path / gpu.OUTCOMES).read_bytes()
+    gpu.run_tests(used)
+    assert found["tests"]["exit"] == 0 and (tmp_path / gpu.OUTCOMES).read_bytes() == before
+
+
+def test_a_step_that_fails_leaves_the_others_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(box: gpu.Box) -> None:
+        raise CandidateError("out of memory")
+
+    steps = {"tests": (0.5, fails), "rates": (0.5, lambda box: None), "best": (0.0, fails)}
+    monkeypatch.setattr(gpu, "STEPS", steps)
+    monkeypatch.setattr(gpu, "AFTER", {"best": ("tests",)})
+    found: dict[str, object] = {"done": []}
+    with pytest.raises(CandidateError, match="out of memory"):
+        gpu.run(Settings(), tmp_path, found, gpu.DRY, 1.0)
+    assert json.loads((tmp_path / gpu.RESULTS).read_text())["done"] == ["rates"]
+
+
+def test_what_fails_beside_others_ends_them() -> None:
+    with ProcessWorkers(2, math.inf, 1) as workers:
+
+        def job(number: int) -> None:
+            if number == 0:
+                raise CandidateError("out of memory")
+            workers.call(time.sleep, 3600)
+
+        with pytest.raises(CandidateError, match="out of memory"):
+            gpu._in_each(workers, job)
+
+
+def test_sigterm_ends_it_as_an_exception() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end, gpu._sigterm_raises():
+        signal.raise_signal(signal.SIGTERM)
+    assert end.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
