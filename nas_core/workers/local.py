@@ -320,15 +320,20 @@ def _begin(
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(OSError):
         OOM_FILE.write_text(str(OOM_SCORE))
-    if not num_threads and share_of_gpu == 1:
-        return
-    import torch
-
     if num_threads:
+        import torch
+
         torch.set_num_threads(num_threads)
     if share_of_gpu < 1:
-        for index in range(torch.cuda.device_count()):
-            torch.cuda.set_per_process_memory_fraction(share_of_gpu, index)
+        keep_to_share(share_of_gpu)
+
+
+def keep_to_share(share: float) -> None:
+    """From now on this process takes at most a share, 0 to 1, of the memory of each GPU it sees."""
+    import torch
+
+    for index in range(torch.cuda.device_count()):
+        torch.cuda.set_per_process_memory_fraction(share, index)
 
 
 def _end_with_parent() -> None:

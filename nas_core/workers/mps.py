@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,6 +19,12 @@ CONTROL = "nvidia-cuda-mps-control"
 PIPES = "CUDA_MPS_PIPE_DIRECTORY"
 USUAL_PIPES = "/tmp/nvidia-mps"
 SECONDS_TO_ANSWER = 30.0
+# What torch does first on a GPU, without the seconds of its import.
+USES_GPU = """
+import ctypes
+cuda, context = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
+raise SystemExit(bool(cuda.cuInit(0) or cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)))
+"""
 
 
 class Mps(Closing):
@@ -38,6 +45,21 @@ class Mps(Closing):
         except (OSError, subprocess.SubprocessError):
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
+
+    def serves(self) -> bool:
+        """Whether a process can use a GPU through it: in some containers none can."""
+        try:
+            subprocess.run(
+                [sys.executable, "-c", USES_GPU],
+                env=os.environ | self.environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=True,
+                timeout=SECONDS_TO_ANSWER,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return False
+        return True
 
     def close(self) -> None:
         try:
@@ -70,6 +92,14 @@ def start_mps() -> tuple[Mps | None, str]:
     if shutil.which(CONTROL) is None:
         return None, f"they take turns on it, for {CONTROL} is not there"
     try:
-        return Mps(), "MPS lets them use it at the same time"
+        mps = Mps()
     except (OSError, subprocess.SubprocessError) as error:
         return None, f"they take turns on it, for MPS does not start: {first_line(error)}"
+    try:
+        if mps.serves():
+            return mps, "MPS lets them use it at the same time"
+    except BaseException:
+        mps.close()
+        raise
+    mps.close()
+    return None, "they take turns on it, for no process can use it through MPS"

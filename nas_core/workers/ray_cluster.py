@@ -33,7 +33,7 @@ from ray import exceptions
 from nas_core.base.code import SEARCH, TRAINING, code_digest
 from nas_core.base.errors import RunError, ServiceError, SettingsError, first_line
 from nas_core.config import RunnerSettings
-from nas_core.workers.local import WorkerLostError, Workers, over_time, stopped
+from nas_core.workers.local import WorkerLostError, Workers, keep_to_share, over_time, stopped
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,6 +79,8 @@ class RayWorkers(Workers):
         self._call_ended = threading.Condition()
         self._shared: dict[Any, ray.ObjectRef[Any]] = {}
         self._num_threads = num_threads or max(1, int(runner.ray.cpus))
+        # Of a GPU that others share; without one, or with whole ones, nothing is bounded.
+        self._share_of_gpu = runner.ray.gpus if 0 < runner.ray.gpus < 1 else 1.0
         _connect(runner)
         try:
             self.num = _find_room(runner, most)
@@ -116,7 +118,9 @@ class RayWorkers(Workers):
 
     def _ask(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         # A generator, of which Ray's types do not know.
-        answers: Any = self._carry_out.remote(_code(), self._num_threads, function, args, kwargs)
+        answers: Any = self._carry_out.remote(
+            _code(), self._num_threads, self._share_of_gpu, function, args, kwargs
+        )
         self._wait(answers)
         ray.get(next(answers))  # it begins
         if not self._wait(answers, self.time_limit):
@@ -176,11 +180,18 @@ def _fetch(reference: ray.ObjectRef[Any]) -> Any:
 
 
 def _carry_out(
-    code: tuple[str, ...], num_threads: int, function: Callable[..., Any], args: Any, kwargs: Any
+    code: tuple[str, ...],
+    num_threads: int,
+    share_of_gpu: float,
+    function: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
 ) -> Iterator[Any]:
     """In a worker. Gives None when it begins, then the result."""
     yield None
     torch.set_num_threads(num_threads)
+    if share_of_gpu < 1:
+        keep_to_share(share_of_gpu)
     if _code() != code:
         raise RunError(
             f"node {socket.gethostname()} has another version of nas-seg than the machine that "

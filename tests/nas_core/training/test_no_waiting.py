@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas_core.base.seeds import seeded
@@ -97,3 +99,23 @@ def test_a_step_waits_for_nothing(name: str) -> None:
     with _NoWaiting():
         loss = step.without_reading(*batch)
     assert loss.isfinite() and int(average.n_averaged) == 2
+
+
+@pytest.mark.parametrize(
+    "schedule_of",
+    [
+        lambda optimizer: LambdaLR(optimizer, lambda step: 1 / (1 + step)),
+        lambda optimizer: LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=4),
+    ],
+)
+def test_a_rate_that_lies_on_the_device_is_changed_there(
+    schedule_of: Callable[[Optimizer], LRScheduler],
+) -> None:
+    rate = torch.tensor(0.1)
+    optimizer = torch.optim.Adam([{"params": [torch.ones(2)], "lr": rate}], fused=True)
+    schedule = schedule_of(optimizer)
+    optimizer.step()
+    for _ in range(4):
+        with _NoWaiting():
+            schedule.step()
+    assert optimizer.param_groups[0]["lr"] is rate and rate < 0.021

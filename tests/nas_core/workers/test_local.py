@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from nas_core.base.errors import CandidateError, RunError
 from nas_core.workers import local
@@ -183,6 +184,20 @@ def test_without_linux_a_worker_begins_all_the_same(
     monkeypatch.setattr(local, "OOM_FILE", tmp_path / "no proc" / "oom_score_adj")
     monkeypatch.setattr(local, "_end_with_parent", lambda: None)
     local._begin(dict(os.environ), num_threads=0, variables={}, share_of_gpu=1)
+
+
+def test_those_that_share_gpus_keep_to_a_part_of_the_memory_of_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept: list[tuple[float, int]] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda *given: kept.append(given)
+    )
+    monkeypatch.setattr(local, "OOM_FILE", Path("/nonexistent/file"))
+    monkeypatch.setattr(local, "_end_with_parent", lambda: None)
+    local._begin(dict(os.environ), num_threads=0, variables={}, share_of_gpu=0.25)
+    assert kept == [(0.25, 0), (0.25, 1)]
 
 
 def test_gpus_are_handed_out_in_turn() -> None:

@@ -1,6 +1,7 @@
 """The service is a script here that keeps a diary: the real one wants a GPU."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     monkeypatch.setattr(mps, "USUAL_PIPES", str(tmp_path / "none"))
+    monkeypatch.setattr(mps, "USES_GPU", "")  # it does
     return path
 
 
@@ -63,3 +65,19 @@ def test_why_there_is_none(control: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (control.parent / "control").touch()
     monkeypatch.setenv(PIPES, str(control.parent))
     assert start_mps() == (None, "MPS runs already")
+
+
+def test_a_service_through_which_nobody_gets_to_a_gpu_is_ended(
+    control: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mps, "USES_GPU", f"import os; raise SystemExit('{PIPES}' in os.environ)")
+    found, said = start_mps()
+    assert found is None and "no process can use it through MPS" in said
+    started, ended = diary(control)
+    pipes = started.split()[1]
+    assert ended == f" quit {pipes} all" and not Path(pipes).exists()
+
+
+def test_a_gpu_is_asked_for() -> None:
+    done = subprocess.run([sys.executable, "-c", mps.USES_GPU], capture_output=True, check=False)
+    assert done.returncode == (0 if torch.cuda.is_available() else 1)

@@ -25,6 +25,7 @@ from nas_core.models.compute import Compute
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training.record import FinalScores
 from nas_core.training.side_by_side import evaluate, side_by_side, train, training_workers
+from nas_core.workers import ray_cluster
 from nas_core.workers.local import MAX_LOSSES, InProcessWorkers, Workers
 from nas_core.workers.ray_cluster import RayWorkers
 from tests.tiny import tiny
@@ -69,6 +70,19 @@ def test_what_no_cluster_holds_is_refused(
 ) -> None:
     with pytest.raises((SettingsError, ServiceError), match=message):
         RayWorkers(settings(num, **{"address": cluster, **of_ray}))
+
+
+@pytest.mark.parametrize(("gpus", "share"), [(0.0, []), (0.25, [0.25]), (1.0, []), (2.0, [])])
+def test_a_part_of_a_gpu_is_a_part_of_its_memory(
+    cluster: str, monkeypatch: pytest.MonkeyPatch, gpus: float, share: list[float]
+) -> None:
+    monkeypatch.setattr(ray_cluster, "_find_room", lambda *of: 1)  # this cluster has no GPU
+    kept: list[float] = []
+    monkeypatch.setattr(ray_cluster, "keep_to_share", kept.append)
+    with RayWorkers(settings(address=cluster, gpus=gpus)) as workers:
+        bound = workers._share_of_gpu
+    answers = ray_cluster._carry_out(ray_cluster._code(), 1, bound, calls.pid, (), {})
+    assert list(answers) == [None, os.getpid()] and kept == share
 
 
 def test_an_address_that_does_not_answer_is_named() -> None:
