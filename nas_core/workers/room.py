@@ -97,6 +97,8 @@ def find_room(settings: Settings, compute: Compute, most: int, num_bytes: int) -
     else:
         fitting, where = 1, f"on {device}"
     num = settings.runner.workers or max(1, min(most, fitting))
+    if device == "cuda" and not threads and num > 1:
+        threads = max(1, cores // num)
     about = (
         f"{_counted(num, 'worker')} {where}; a training takes about {num_bytes / GIB:.1f} GiB, "
         f"and {free / GIB:.1f} GiB of memory are free"
@@ -145,10 +147,15 @@ def make_workers(
 
 
 def num_cores() -> int:
-    """Those that this process may use."""
+    """Those that this process may use: of the machine, and of its container."""
+    cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    try:
+        microseconds, period = map(int, (CGROUP / "cpu.max").read_text().split())
+    except (OSError, ValueError):  # no such group, or one without a limit
+        return cores
+    return max(1, min(cores, microseconds // max(1, period)))
 
 
 def free_memory() -> int:

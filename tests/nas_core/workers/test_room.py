@@ -1,5 +1,7 @@
 """How many workers a machine gets, by its cores and memory."""
 
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from nas_core.config import ComputeSettings, RunnerSettings, SearchSettings, Settings
 from nas_core.models.compute import Compute
 from nas_core.workers import room
-from nas_core.workers.room import GIB, find_room, free_memory, training_bytes
+from nas_core.workers.room import GIB, find_room, free_memory, num_cores, training_bytes
 
 CPU, GPU = Compute(torch.device("cpu"), False), Compute(torch.device("cuda"), True)
 
@@ -67,7 +69,7 @@ def test_gpus_are_shared_as_their_memory_allows(
     machine: pytest.MonkeyPatch, most: int, gib: int, num: int
 ) -> None:
     found = find_room(settings(), GPU, most, gib * GIB)
-    assert (found.num, found.num_threads, found.gpus) == (num, 0, ("3", "GPU-5"))
+    assert (found.num, found.num_threads, found.gpus) == (num, 16 // num, ("3", "GPU-5"))
     assert found.about.startswith(f"{num} workers on 2 GPUs")
     one = find_room(settings(), Compute(torch.device("cuda:1"), True), most, gib * GIB)
     assert one.num == min(most, max(1, min(8, int(64 / gib)))) and one.gpus == ()
@@ -90,6 +92,25 @@ def test_memory_of_a_container_counts(monkeypatch: pytest.MonkeyPatch, tmp_path)
     for strange in ("", "\nactive_file 5\n", "active_file\n", "active_file x\ninactive_file 1\n"):
         (tmp_path / "memory.stat").write_text(strange)
         assert free_memory() == pytest.approx(whole, rel=0.2)
+
+
+def test_cores_of_a_container_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(room, "CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(64))
+    assert num_cores() == 64
+    for text, cores in {
+        "max 100000\n": 64,
+        "400000 100000\n": 4,
+        "150000 100000\n": 1,
+        "50000 100000\n": 1,
+        "9900000 100000\n": 64,
+        "": 64,
+        "400000\n": 64,
+        "x y\n": 64,
+        "400000 0\n": 64,
+    }.items():
+        (tmp_path / "cpu.max").write_text(text)
+        assert num_cores() == cores, text
 
 
 def test_a_larger_batch_takes_more() -> None:
