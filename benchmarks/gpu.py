@@ -462,8 +462,10 @@ def read_results(out: Path) -> dict[str, Any]:
 
     Raises:
         RunError: results.json is malformed, or the folder cannot be written.
+        OSError: the outcomes of the tests cannot be read.
     """
     check_writable(out, "give --out another place")
+    Outcomes.read(out / OUTCOMES)
     path = out / RESULTS
     if not path.exists():
         return {"done": []}

@@ -112,10 +112,12 @@ def test_results_that_are_damaged_are_refused(small: list[str], tmp_path: Path, 
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_results_that_are_no_file_are_named(small: list[str], tmp_path: Path) -> None:
-    (tmp_path / gpu.RESULTS).mkdir()
+@pytest.mark.parametrize("name", [gpu.RESULTS, gpu.OUTCOMES])
+def test_results_that_are_no_file_are_named(small: list[str], tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
     done = CliRunner().invoke(APP, ["--dry-run", "--out", str(tmp_path)])
-    assert done.exit_code == 1 and gpu.RESULTS in done.output
+    assert done.exit_code == 1 and name in done.output
+    assert not (tmp_path / "artifacts").exists()
 
 
 def box(out: Path, tests: tuple[str, ...] = ()) -> gpu.Box:
