@@ -43,7 +43,7 @@ def test_strategies_are_compared_over_time(tmp_path: Path) -> None:
     text = write_comparison_page(
         tmp_path, report, pd.read_parquet(DATA / "curves.parquet")
     ).read_text()
-    assert "Within 20 min of training a search, ppo found the best network" in words(text)
+    assert "Within 17 min of training a search, evolution found the best network" in words(text)
     views = data_of(text)["charts"]["strategies"]
     assert [view["label"] for view in views] == ["best so far", "mean of the last 20"]
     lines = [trace["name"] for trace in views[0]["data"] if "name" in trace]
