@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-FILES = runpy.run_path("flows/project.py")["FILES"]
+FILES = runpy.run_path("flows/new_project.py")["FILES"]
 # Where in the packages, and what of the checkout, with its folders from `above` on.
 CONTENT = [
     ("nas_core/shipped", "models", ("*.json", "*.md", "*.safetensors", "*.svg")),

@@ -22,7 +22,7 @@ from rich.table import Table
 from benchmarks.command import errors_in_words
 from nas_core.base.errors import DataError, SettingsError
 from nas_core.data.images import read_image, read_mask
-from nas_core.data.pictures import find_pictures
+from nas_core.data.picture_files import find_pictures
 from nas_core.deploy import int8, litert, onnx_int8, openvino_ir
 from nas_core.deploy.calibration import calibration_images
 from nas_core.deploy.export import Runtime, network_input, onnx_model, session

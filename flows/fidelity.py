@@ -14,7 +14,7 @@ import pandas as pd
 from prefect import flow, get_run_logger
 
 from flows.context import Context
-from flows.logs import say_errors_once
+from flows.run_logs import say_errors_once
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import naming, train

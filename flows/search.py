@@ -14,7 +14,7 @@ from typing import Literal, TypedDict
 from prefect import flow, get_run_logger
 
 from flows.context import Context, settings_of_run
-from flows.logs import say_errors_once
+from flows.run_logs import say_errors_once
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate_trainings, train_best
@@ -39,7 +39,7 @@ from nas_core.search.progress import Progress
 from nas_core.search.start import start_networks
 from nas_core.training.record import EvaluateMetrics, TrainMetrics
 from tasks.dataset import prepare_dataset
-from tasks.progress import SearchProgress
+from tasks.progress_bars import SearchProgress
 from tasks.results import write_search_results
 from tasks.search_log import final_metrics
 from tasks.search_steps import TaskSteps, measure_latencies

@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.context import Context
-from flows.logs import say_errors_once
+from flows.run_logs import say_errors_once
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate, record_test, register, train

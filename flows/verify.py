@@ -10,7 +10,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 
 from flows.context import Context, settings_of_run
-from flows.logs import say_errors_once
+from flows.run_logs import say_errors_once
 from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate, naming, record_test, train

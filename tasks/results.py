@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from nas_core.analysis.fronts import pareto_front, pareto_fronts
 from nas_core.analysis.leaderboard import SearchMetrics, leaderboard
-from nas_core.analysis.pareto import pareto_front, pareto_fronts
 from nas_core.base.files import write_atomically, write_json
 from nas_core.base.paths import results_folder
 from nas_core.config import Settings

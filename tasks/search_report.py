@@ -19,7 +19,7 @@ from nas_core.analysis.report.sources import SearchFacts
 from nas_core.base.errors import ServiceError
 from nas_core.base.logs import Logger
 from nas_core.search.candidate_files import drawing_file
-from tasks.progress import Courier
+from tasks.progress_bars import Courier
 from tasks.tracking.notes import artifact_link
 from tasks.tracking.tracker import Tracker
 from tasks.tracking.views import EXPERIMENT, run_path, view_path

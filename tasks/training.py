@@ -12,7 +12,7 @@ from nas_core.space.genotype import Genotype
 from nas_core.training import side_by_side
 from nas_core.training.record import FinalScores
 from nas_core.workers.local import Workers
-from tasks.progress import TrainingProgress
+from tasks.progress_bars import TrainingProgress
 from tasks.tracking.provenance import git_commit
 
 

@@ -14,7 +14,7 @@ from nas_core.base.files import resolved
 from nas_core.data.importing import Format, Unlabelled
 
 if TYPE_CHECKING:
-    from nas_core.data.importing.dataset import Imported
+    from nas_core.data.importing.importer import Imported
 
 
 def import_annotations(
@@ -56,7 +56,7 @@ def import_annotations(
     A later shape lies above an earlier one, crowd regions lie below all and are ignored. Folders
     or files of train, valid and test are kept as splits; else dataset.yaml divides by shares.
     """
-    from nas_core.data.importing.dataset import check_target, import_dataset, read_plan
+    from nas_core.data.importing.importer import check_target, import_dataset, read_plan
 
     check_target(out)
     plan = read_plan(source, form)

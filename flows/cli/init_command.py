@@ -21,7 +21,7 @@ def init(
     ],
 ) -> None:
     """Make a project of your own: settings, profiles, stages of DVC, deployments of Prefect."""
-    from flows.project import lay_out
+    from flows.new_project import lay_out
 
     place = with_text(resolved(folder))
     if encoded := encoded_part(str(place)):

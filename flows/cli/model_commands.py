@@ -76,7 +76,7 @@ def predict(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from nas_core.data import cityscapes
-    from nas_core.data.pictures import find_pictures
+    from nas_core.data.picture_files import find_pictures
     from nas_core.deploy.predict import Predictor, predict_files
     from nas_core.deploy.test_images import note_scored
 
@@ -206,7 +206,7 @@ def export(
     if to.is_int8:
         _export_int8(segmenter, card, out, images or [], to, fixed, calibration, masks, max_loss)
         return
-    from nas_core.data.pictures import find_pictures
+    from nas_core.data.picture_files import find_pictures
     from nas_core.deploy.export import read_picture
 
     pictures = [read_picture(path) for path in find_pictures(images or [])]

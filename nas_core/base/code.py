@@ -30,7 +30,7 @@ PACKAGES = frozenset({"nas_core", "tasks", "flows"})
 PLUMBING = frozenset(
     {
         "flows.context",
-        "flows.logs",
+        "flows.run_logs",
         "flows.servers.orphans",
         "flows.signals",
         "nas_core.base.addresses",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nas_core.base.errors import DataError, SettingsError
 from nas_core.base.paths import artifacts_folder
-from nas_core.data.pictures import find_pictures
+from nas_core.data.picture_files import find_pictures
 from nas_core.data.prepared import PreparedData
 from nas_core.deploy.export import read_picture
 from nas_core.deploy.int8 import Pictures, evenly

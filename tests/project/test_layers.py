@@ -149,3 +149,8 @@ def test_the_library_names_no_options_of_commands() -> None:
             and OPTION.search(COMMAND.sub("", node.value))
         ]
     assert found == []
+
+
+def test_a_module_has_a_name_of_its_own() -> None:
+    counts = Counter(path.name for path in sources(ROOT) if path.name != "__init__.py")
+    assert [name for name, number in counts.items() if number > 1] == []

@@ -17,7 +17,7 @@ from PIL import Image
 
 from nas_core.data.folder import list_dataset
 from nas_core.data.importing import Format
-from nas_core.data.importing.dataset import Imported, check_target, import_dataset, read_plan
+from nas_core.data.importing.importer import Imported, check_target, import_dataset, read_plan
 from nas_core.data.importing.shapes import ShapeError, labelme_mask, labelme_polygon
 from nas_core.data.layouts import find_kind
 from tests.robustness.cases import refused

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from nas_core.analysis.pareto import pareto_front
+from nas_core.analysis.fronts import pareto_front
 from nas_core.search.journal import Record
 from nas_core.space.architectures import NAMES
 

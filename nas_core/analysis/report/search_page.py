@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from nas_core.analysis.pareto import COSTS, pareto_front
+from nas_core.analysis.fronts import COSTS, pareto_front
 from nas_core.analysis.report import charts
 from nas_core.analysis.report.page import (
     REPORT_FILE,

@@ -16,8 +16,8 @@ from xml.etree import ElementTree
 import pandas as pd
 from PIL import Image
 
+from nas_core.analysis.fronts import COSTS, pareto_front
 from nas_core.analysis.leaderboard import leaderboard
-from nas_core.analysis.pareto import COSTS, pareto_front
 from nas_core.base.errors import DataError, RunError
 from nas_core.base.files import read_limited, write_bytes
 from nas_core.base.paths import artifacts_folder, trainings_folder

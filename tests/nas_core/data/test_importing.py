@@ -23,7 +23,7 @@ from PIL import Image
 from nas_core.base.errors import DataError, SettingsError
 from nas_core.data.folder import list_dataset
 from nas_core.data.importing import shapes
-from nas_core.data.importing.dataset import (
+from nas_core.data.importing.importer import (
     Format,
     Imported,
     Unlabelled,

@@ -16,7 +16,7 @@ from nas_core.base.errors import DataError, WeightsError
 from nas_core.base.seeds import seeded
 from nas_core.config import TileSettings
 from nas_core.data.labels import MAX_CLASSES
-from nas_core.data.pictures import find_pictures
+from nas_core.data.picture_files import find_pictures
 from nas_core.data.tiling import windows
 from nas_core.data.transforms import normalise
 from nas_core.deploy.export import onnx_model

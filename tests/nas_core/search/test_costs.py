@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nas_core.analysis.pareto import pareto_front, pareto_fronts
+from nas_core.analysis.fronts import pareto_front, pareto_fronts
 from nas_core.base.errors import RunError
 from nas_core.config import (
     ConstraintSettings,

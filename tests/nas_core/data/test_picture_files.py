@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from nas_core.base.errors import DataError
-from nas_core.data.pictures import find_pictures
+from nas_core.data.picture_files import find_pictures
 
 
 def test_folders_give_their_pictures(tmp_path: Path) -> None:

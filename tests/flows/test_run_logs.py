@@ -7,7 +7,7 @@ import pytest
 from prefect import flow, task
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.logs import FLOW_RUNS, TASK_RUNS, say_errors_once
+from flows.run_logs import FLOW_RUNS, TASK_RUNS, say_errors_once
 from nas_core.base.errors import CandidateError
 
 REASON = "the loss is not finite"

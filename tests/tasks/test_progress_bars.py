@@ -17,7 +17,7 @@ from rich.console import Console
 from flows.cli.watch import live_view, progress_of
 from nas_core.config import Settings
 from nas_core.search.journal import Record
-from tasks.progress import SearchProgress, TrainingProgress
+from tasks.progress_bars import SearchProgress, TrainingProgress
 from tests.nas_core.analysis.searches import real_candidates, record_of
 
 LOGGER = logging.getLogger(__name__)
