@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,18 @@ async ({requests, sockets}) => {
     return answers;
 }
 """
+
+
+def wait_until(page: Page, expression: str, argument: Any = None) -> None:
+    """Wait for JavaScript to be true.
+
+    Page.wait_for_function evaluates a text in the page each time but the first, which the policy of
+    our own pages forbids.
+    """
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not page.evaluate(expression, argument):
+        assert time.monotonic() < deadline, f"waited in vain for {expression}"
+        page.wait_for_timeout(50)
 
 
 @contextmanager

@@ -213,4 +213,4 @@ def test_mlflow_opens_a_search_at_its_candidates_by_reward(
     page.goto("about:blank")
     page.goto(f"{mlflow}/#/experiments/{experiment}/runs/{run_id}")
     page.get_by_text("274,443 parameters").wait_for()
-    page.wait_for_function("[...document.images].some((image) => image.naturalWidth === 40)")
+    pages.wait_until(page, "[...document.images].some((image) => image.naturalWidth === 40)")

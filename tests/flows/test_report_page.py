@@ -103,11 +103,12 @@ def shown_drawing(page: Page, identifier: str) -> None:
     """Wait until the panel shows a network, and see that the picture is drawn."""
     page.locator("#network h3", has_text=identifier).wait_for()
     image = page.locator("#network img")
-    page.wait_for_function(
+    pages.wait_until(
+        page,
         "(id) => {const image = document.querySelector('#network img');"
         " return image.complete && image.naturalWidth > 0"
         " && decodeURIComponent(image.src).includes(`>${id}<`)}",
-        arg=identifier,
+        identifier,
     )
     assert image.is_visible()
 
@@ -147,4 +148,4 @@ def test_the_colours_follow_the_system(chromium: Browser, address: str) -> None:
         ink = "getComputedStyle(document.querySelector('#progress .xtick text')).fill"
         assert page.evaluate(ink) == "rgb(27, 31, 36)"
         page.emulate_media(color_scheme="dark")
-        page.wait_for_function(f"{ink} === 'rgb(230, 234, 239)'")
+        pages.wait_until(page, f"{ink} === 'rgb(230, 234, 239)'")
