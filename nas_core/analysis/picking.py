@@ -22,7 +22,7 @@ from nas_core.base.documents import Document
 from nas_core.base.errors import RunError, shown, some_of
 from nas_core.config import NetworkSettings
 from nas_core.search.journal import Journal
-from nas_core.search.latencies import LATENCY_FILE, Latencies, read_latencies, with_latencies
+from nas_core.search.latencies import LATENCY_FILE, Latencies, with_latencies
 from nas_core.search.ranking import Ranked, ranking
 from nas_core.search.searched import journals, readable
 from nas_core.training.record import Recipe, Training
@@ -142,11 +142,9 @@ def pick(
     chosen = named or readable(paths.values())
     candidates = [found for path, journal in chosen for found in _candidates(path.parent, journal)]
     if limits.latency_ms is not None:
-        _check_one_way(
-            {one.network.source for one in candidates if one.network.latency_ms}, searches
-        )
+        _check_one_way([one.network for one in candidates], searches)
     latencies = {
-        one.key: (one.network.latency_ms, one.network.latency_by)
+        one.key: one.network.model_dump(include={"latency_ms", "latency_by"})
         for one in candidates
         if one.network.latency_ms is not None
     }
@@ -159,25 +157,18 @@ def pick(
     return _picks([*trained, *_without_repeats(rest)], limits, num, searches)
 
 
-def _check_one_way(names: Iterable[str], searches: Path) -> None:
+def _check_one_way(networks: Iterable[KnownNetwork], searches: Path) -> None:
     """Raise a RunError unless the searches measured their latencies alike."""
+    measured = {one.source: one.latency_by for one in networks if one.latency_by is not None}
     ways: dict[str, list[str]] = {}
-    for name in sorted(names):
-        ways.setdefault(_measured_by(searches / name), []).append(name)
+    for name, way in sorted(measured.items()):
+        ways.setdefault(way, []).append(name)
     if len(ways) > 1:
         listed = "; ".join(f"{some_of(those, most=2)} {way}" for way, those in ways.items())
         raise RunError(
             f"{searches}: latencies of different kinds do not compare ({listed}); name the "
             "searches of one kind"
         )
-
-
-def _measured_by(search: Path) -> str:
-    """How the search in a folder measured its latencies, in words."""
-    path = search / LATENCY_FILE
-    if path.exists():
-        return Latencies.read(path).measured_by.in_words()
-    return "by an earlier version, in PyTorch"
 
 
 def _picks(found: Sequence[_Found], limits: Limits, num: int, searches: Path) -> Picks:
@@ -252,11 +243,14 @@ def _nothing_within(networks: Sequence[KnownNetwork], limits: Limits, num_unmeas
 
 def _candidates(folder: Path, journal: Journal) -> Iterable[_Found]:
     """Those of a search that have a reward."""
-    records = with_latencies(journal.candidates, read_latencies(folder / LATENCY_FILE))
+    records, way = journal.candidates, "by an earlier version, in PyTorch"
+    if (path := folder / LATENCY_FILE).exists():
+        known = Latencies.read(path)
+        records = with_latencies(records, known.milliseconds)
+        way = known.measured_by.in_words()
     data = str(journal.header.settings.get("name", folder.name.rpartition("-")[0]))
     settings = _sections(journal)
     conditions = _conditions(journal, settings["network"])
-    way = _measured_by(folder) if any(one.latency_ms is not None for one in records) else None
     for one in ranking(records, journal.confirmations):
         if one.reward is not None:
             network = _candidate(one, one.reward, folder.name, way)
@@ -275,7 +269,7 @@ def _sections(journal: Journal) -> dict[str, dict[str, JsonValue]]:
     return found
 
 
-def _candidate(one: Ranked, reward: float, search: str, way: str | None) -> KnownNetwork:
+def _candidate(one: Ranked, reward: float, search: str, way: str) -> KnownNetwork:
     return KnownNetwork(
         id=one.record.id,
         num_parameters=one.record.num_parameters,
@@ -314,7 +308,7 @@ def _without_repeats(candidates: Iterable[_Found]) -> list[_Found]:
 
 
 def _trained(
-    trainings: Path, latencies: Mapping[tuple[str, str, str], tuple[float, str | None]]
+    trainings: Path, latencies: Mapping[tuple[str, str, str], Mapping[str, Any]]
 ) -> Iterable[_Found]:
     """The networks with a score on val, each over the seeds of one recipe."""
     alike: dict[tuple[str, str, str], list[tuple[str, bool, Training]]] = {}
@@ -353,7 +347,5 @@ def _trained(
         )
         settings = (first.recipe or Recipe()).model_dump()
         found = _Found(data, "trained", measured_by, settings, network)
-        if found.key in latencies:
-            milliseconds, way = latencies[found.key]
-            network = network.model_copy(update={"latency_ms": milliseconds, "latency_by": way})
-        yield replace(found, network=network)
+        measured = network.model_copy(update=latencies.get(found.key))
+        yield replace(found, network=measured)
