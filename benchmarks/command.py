@@ -1,4 +1,4 @@
-"""How the commands of the benchmarks end: a user's error is a message, not a traceback."""
+"""What the commands of the benchmarks share: options, and that a user's error is a message."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Annotated, Any, ParamSpec
+
+import typer
 
 from nas_core.base.errors import NasError, RunError, SettingsError, first_line
 from nas_core.base.files import read_json
 
 P = ParamSpec("P")
+
+Profile = Annotated[str, typer.Option("--profile", "-p")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", "-S")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def kept(path: Path, *keys: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, errors_in_words
 from benchmarks.strategies import find_tables, read_tables
 from nas_core.base.errors import SettingsError
 from nas_core.loading import load_settings
@@ -121,7 +121,7 @@ def main(
     tables: Annotated[Path | None, typer.Option(help="Folder of the tables.")] = None,
     searches: Annotated[int, typer.Option(min=2, help="Searches a row.")] = 2000,
     overrides: Annotated[list[str] | None, typer.Option("-S", help="key=value.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Choose three networks with and without a race between the best, at equal cost."""
     confirm = load_settings(overrides=overrides or []).search.confirm

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, errors_in_words
 from nas_core.config import ControllerSettings
 from nas_core.search.ppo import PPO
 from nas_core.search.strategy import Result
@@ -46,7 +46,7 @@ def measure(repeats: int) -> dict[str, float]:
 @errors_in_words
 def main(
     repeats: Annotated[int, typer.Option(min=1, help="Rounds to take the median of.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Time the controller with its default settings."""
     figures = measure(repeats)

@@ -23,7 +23,7 @@ from rich.progress import track
 from rich.table import Table
 from scipy.stats import kendalltau, spearmanr
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, errors_in_words
 from nas_core.analysis.rank_agreement import agreement
 from nas_core.base.errors import DataError, first_line
 from nas_core.base.files import check_regular
@@ -103,7 +103,7 @@ def measure(table: pd.DataFrame, num: int, num_draws: int) -> list[dict[str, Any
 def main(
     tables: Annotated[Path, typer.Option(help=f"Folder with {TABLE}.")],
     draws: Annotated[int, typer.Option(min=1, help="Of each number of networks.")] = 1000,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print how often the intervals of `nas fidelity` hold the truth."""
     table = read_table(tables)

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, errors_in_words
 from nas_core.analysis.leaderboard import read_search
 from nas_core.analysis.stopping import (
     Replay,
@@ -110,7 +110,7 @@ def _shown(figure: str, values: Iterable[float]) -> str:
 @errors_in_words
 def main(
     run: Annotated[str | None, typer.Option(help="Folder name in artifacts/searches.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Replay rules of early stopping over a finished search that ran without them."""
     figures = measure(run)

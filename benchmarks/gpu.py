@@ -31,7 +31,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -43,7 +42,7 @@ import typer
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from benchmarks.baseline import baseline_task, train_baseline
-from benchmarks.command import errors_in_words
+from benchmarks.command import Overrides, errors_in_words
 from benchmarks.gpu_tests import VARIABLE, Outcomes
 from nas_core.base.documents import Document
 from nas_core.base.errors import GenotypeError, NasError, RunError, SettingsError
@@ -252,14 +251,7 @@ def _processes(box: Box, num: int) -> Iterator[Workers]:
 
 def _in_each(workers: Workers, job: Callable[[int], Any]) -> list[Any]:
     """What the job returns for each worker's number; all are in work at the same time."""
-    with ThreadPoolExecutor(workers.num) as threads:
-        calls = [threads.submit(job, number) for number in range(workers.num)]
-        try:
-            return [call.result() for call in calls]
-        except BaseException:
-            # Else the threads would wait for all that is in work.
-            workers.close()
-            raise
+    return list(side_by_side(workers, [partial(job, number) for number in range(workers.num)]))
 
 
 def _baseline(settings: Settings, root: Path, genotypes: list[Genotype]) -> float:
@@ -518,7 +510,7 @@ def main(
         float, typer.Option(min=0.1, max=MOST_MINUTES, help="For all steps together.")
     ] = 9,
     profile: Annotated[str | None, typer.Option("--profile", "-p")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
+    overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option(help="Everything, small, on the CPU.")] = False,
 ) -> None:
     """Use a GPU that is lent for minutes."""

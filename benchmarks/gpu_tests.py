@@ -38,7 +38,7 @@ class Outcomes:
         found = cls({}, Counter())
         for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
             match _parsed(line):
-                case [str(name), "begun"]:
+                case [str(name), outcome] if outcome == BEGUN:
                     found.tries[name] += 1
                 case [str(name), str(outcome)]:
                     found.of[name] = outcome

@@ -27,7 +27,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command import errors_in_words, kept
+from benchmarks.command import AsJson, Overrides, Profile, errors_in_words, kept
 from benchmarks.reliability import figures
 from nas_core.base.errors import SettingsError
 from nas_core.base.files import digest_of, write_json
@@ -60,17 +60,21 @@ PROXY_SEEDS = 2
 
 def subset(data: PreparedData, number: int, seed: int) -> PreparedData:
     """The dataset with so many of its training images, of each with all its tiles."""
-    train = data.split("train")
-    images = [image_of(name, data.tile) for name in train.names]
+    images = _images(data)
     known = list(dict.fromkeys(images))
     if number >= len(known):
         return data
     chosen = np.random.default_rng(seed).choice(len(known), number, replace=False)
     kept_images = {known[index] for index in chosen}
     drawn = np.array([row for row, image in enumerate(images) if image in kept_images])
-    rows = train.rows(drawn)
+    rows = data.split("train").rows(drawn)
     content = digest_of(data.content_hash, drawn.tolist(), length=64)
     return replace(data, content_hash=content, splits={**data.splits, "train": rows})
+
+
+def _images(data: PreparedData) -> list[str]:
+    """The image of each row of train, which tiles have in common."""
+    return [image_of(name, data.tile) for name in data.split("train").names]
 
 
 def by_rule(settings: Settings, rule: Rule, data: PreparedData) -> Settings:
@@ -173,7 +177,7 @@ def measure(
             for rule in rules:
                 own = by_rule(settings, rule, part)
                 print(f"{number} images, seed {seed}, equal {rule}", file=sys.stderr)
-                row: dict[str, Any] = {"images": _num_images(part), "seed": seed}
+                row: dict[str, Any] = {"images": len({*_images(part)}), "seed": seed}
                 row |= {"rule": rule, "epochs": own.train.epochs}
                 row |= trained(own, root, part, genotype, seed)
                 if networks:
@@ -188,10 +192,6 @@ def measure(
     return rows
 
 
-def _num_images(data: PreparedData) -> int:
-    return len({image_of(name, data.tile) for name in data.split("train").names})
-
-
 @errors_in_words
 def main(
     images: Annotated[list[int] | None, typer.Option(min=3, help="Again for more.")] = None,
@@ -203,9 +203,9 @@ def main(
     architecture: Annotated[
         str, typer.Option(help="What is trained fully: a name, id or file.")
     ] = "arch0",
-    profile: Annotated[str, typer.Option("--profile", "-p")] = "camvid",
-    overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    profile: Profile = "camvid",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compare trainings of equal epochs with trainings of equal steps."""
     root = project_dir()

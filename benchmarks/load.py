@@ -27,7 +27,7 @@ import psutil
 import typer
 import yaml
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, errors_in_words
 from nas_core.base.files import json_bytes
 from nas_core.base.project import project_dir
 from nas_core.config import ConstraintSettings, Settings
@@ -194,7 +194,7 @@ def _project() -> Iterator[None]:
 @errors_in_words
 def main(
     candidates: Annotated[int, typer.Option(min=20, help="Length of the search.")] = 2000,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a long search without training."""
     with _project(), redirect_stdout(sys.stderr):

@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, Overrides, Profile, errors_in_words
 from benchmarks.memory import peak_gib
 from nas_core.base.project import project_dir
 from nas_core.config import Settings
@@ -103,9 +103,9 @@ def measure(settings: Settings, genotype: Genotype, num_steps: int) -> list[dict
 def main(
     architecture: Annotated[str, typer.Option(help="What is trained.")] = "arch0",
     steps: Annotated[int, typer.Option(min=1, help="Steps of each.")] = 20,
-    profile: Annotated[str, typer.Option("--profile", "-p")] = "camvid",
-    overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    profile: Profile = "camvid",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Time steps of full training with freed memory kept and without."""
     label, genotype = find_architecture(architecture, {})

@@ -25,7 +25,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, Overrides, Profile, errors_in_words
 from nas_core.base.project import project_dir
 from nas_core.config import Settings
 from nas_core.data.cityscapes import NUM_LABEL_IDS
@@ -116,9 +116,9 @@ def measure(settings: Settings, genotype: Genotype) -> list[dict[str, Any]]:
 @errors_in_words
 def main(
     architecture: Annotated[str, typer.Option(help="What is trained.")] = "arch0",
-    profile: Annotated[str, typer.Option("--profile", "-p")] = "cityscapes",
-    overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    profile: Profile = "cityscapes",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure the peaks of memory."""
     label, genotype = find_architecture(architecture, {})

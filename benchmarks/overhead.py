@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, errors_in_words
 from nas_core.analysis.leaderboard import read_search
 from nas_core.base.errors import RunError
 from nas_core.base.paths import searches_folder
@@ -43,7 +43,7 @@ def measure(run: str | None) -> dict[str, float | str]:
 @errors_in_words
 def main(
     run: Annotated[str | None, typer.Option(help="Folder name in artifacts/searches.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure the overhead of a finished search."""
     figures = measure(run)

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, errors_in_words
 from benchmarks.strategies import (
     NUM_NETWORKS,
     KnownSpace,
@@ -116,7 +116,7 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="Searches a row.")] = 100,
     first_seed: Annotated[int, typer.Option(min=0, help="Seed of the first of them.")] = 1000,
     overrides: Annotated[list[str] | None, typer.Option("-S", help="key=value.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fronts of quality and cost on tables where all networks are known."""
     search = load_settings("camvid", overrides or [], root=project_dir()).search

@@ -22,8 +22,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, Overrides, Profile, errors_in_words
 from benchmarks.pareto import hypervolume
+from nas_core.analysis.comparison import SEEDS
 from nas_core.base.paths import prepared_folder
 from nas_core.base.project import project_dir
 from nas_core.base.setting_types import MAX_SEED
@@ -74,14 +75,14 @@ def main(
     seed: Annotated[
         list[int] | None, typer.Option(min=0, max=MAX_SEED, help="By default 0 1.")
     ] = None,
-    profile: Annotated[str, typer.Option("--profile", "-p")] = "camvid",
-    overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    profile: Profile = "camvid",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Search in each way and with each seed, and compare the fronts."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     root = project_dir()
-    seeds = [0, 1] if seed is None else seed
+    seeds = SEEDS if seed is None else seed
     check_distinct("--seed", seeds)
     given = [*(overrides or ()), "search.confirm.candidates=0"]
     planned = {

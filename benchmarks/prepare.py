@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, errors_in_words
 from nas_core.config import DatasetSettings
 from nas_core.data.preparing import prepare
 
@@ -49,7 +49,7 @@ def _state(folder: Path) -> list[tuple[str, int, int]]:
 @errors_in_words
 def main(
     data: Annotated[Path, typer.Option(help="Folder of a dataset in CamVid's layout.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Time the preparation of a dataset into a temporary folder."""
     with tempfile.TemporaryDirectory() as temporary:

@@ -32,7 +32,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.baseline import baseline_task, train_baseline
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, Overrides, Profile, errors_in_words
 from benchmarks.memory import peak_gib
 from nas_core.base.paths import prepared_folder
 from nas_core.base.project import project_dir
@@ -164,13 +164,13 @@ def _summary(candidates: list[dict[str, Any]], compare: bool) -> dict[str, float
 
 @errors_in_words
 def main(
-    profile: Annotated[str, typer.Option("--profile", "-p")] = "camvid",
-    overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
+    profile: Profile = "camvid",
+    overrides: Overrides = None,
     sampled: Annotated[int, typer.Option(min=0, help="Random architectures beside the two.")] = 4,
     compare: Annotated[
         bool, typer.Option("--baseline/--no-baseline", help="Train with the simple loop too.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Time the proxy task on the dataset of a profile."""
     root = project_dir()

@@ -26,7 +26,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command import errors_in_words, kept
+from benchmarks.command import AsJson, Overrides, Profile, errors_in_words, kept
 from nas_core.base.errors import SettingsError
 from nas_core.base.files import digest_of, write_json
 from nas_core.base.paths import artifacts_folder, prepared_folder
@@ -181,9 +181,9 @@ def main(
     hold_out: Annotated[
         str, typer.Option(help="Score images whose names begin with this; train on the others.")
     ] = "",
-    profile: Annotated[str, typer.Option("--profile", "-p")] = "camvid",
-    overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    profile: Profile = "camvid",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train the variants of the recipe and score them on val."""
     root = project_dir()

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.command import errors_in_words, kept
+from benchmarks.command import AsJson, Overrides, Profile, errors_in_words, kept
 from nas_core.analysis.rank_agreement import proxy_identity
 from nas_core.analysis.reliability import reliability
 from nas_core.base.files import digest_of, write_json
@@ -114,11 +114,11 @@ def _run(
 
 @errors_in_words
 def main(
-    profile: Annotated[str, typer.Option("--profile", "-p")] = "camvid",
-    overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
+    profile: Profile = "camvid",
+    overrides: Overrides = None,
     networks: Annotated[int, typer.Option(min=4, help="Random networks.")] = 12,
     seeds: Annotated[int, typer.Option(min=2, help="Trainings of each.")] = 4,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train random networks with several seeds each on the proxy task of a profile."""
     root = project_dir()

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, errors_in_words
 from nas_core.base.paths import prepared_folder
 from nas_core.base.project import project_dir
 from nas_core.config import RunnerSettings, Settings
@@ -107,7 +107,7 @@ def main(
     profile: Annotated[str, typer.Option("-p", "--profile")] = "camvid",
     overrides: Annotated[list[str] | None, typer.Option("-S", help="key=value.")] = None,
     pairs: Annotated[int, typer.Option(min=1, help="Architectures; each is trained twice.")] = 4,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train candidates with one and with two workers, as processes and on Ray."""
     root = project_dir()

@@ -30,7 +30,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, Overrides, Profile, errors_in_words
 from nas_core.analysis.comparison import PlannedSearch, plan_searches
 from nas_core.analysis.uncertainty import seeds_difference
 from nas_core.base.errors import SettingsError
@@ -141,9 +141,9 @@ def main(
         list[int] | None,
         typer.Option(min=0, max=MAX_SEED, help="Of a full training; by default 0 1."),
     ] = None,
-    profile: Annotated[str, typer.Option("--profile", "-p")] = "camvid",
-    overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    profile: Profile = "camvid",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Search with each strategy, train what each found, and compare it with a random search's."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

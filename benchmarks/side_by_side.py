@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, Overrides, Profile, errors_in_words
 from benchmarks.malloc import steps_of
 from nas_core.base.project import project_dir
 from nas_core.config import Settings
@@ -81,9 +81,9 @@ def _steps(settings: Settings, genotype: Genotype, num: int) -> None:
 def main(
     architecture: Annotated[str, typer.Option(help="What is trained.")] = "arch0",
     steps: Annotated[int, typer.Option(min=1, help="Steps of each training, each way.")] = 20,
-    profile: Annotated[str, typer.Option("--profile", "-p")] = "camvid",
-    overrides: Annotated[list[str] | None, typer.Option("--set", "-S")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    profile: Profile = "camvid",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Time two full trainings at once and one after the other."""
     label, genotype = find_architecture(architecture, {})

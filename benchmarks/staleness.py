@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, errors_in_words
 from benchmarks.strategies import KnownSpace, find_tables, read_tables, with_error, workers
 from nas_core.base.project import project_dir
 from nas_core.config import SearchSettings
@@ -138,7 +138,7 @@ def main(
     tables: Annotated[Path | None, typer.Option(help="Folder of the tables.")] = None,
     candidates: Annotated[int, typer.Option(min=8, help="Of each simulated search.")] = 256,
     seeds: Annotated[int, typer.Option(min=1, help="Simulated searches a row.")] = 24,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Simulate searches with many workers."""
     known = read_tables(tables or find_tables())

@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.command import errors_in_words
+from benchmarks.command import AsJson, errors_in_words
 from nas_core.analysis.comparison import PlannedSearch, plan_searches
 from nas_core.base.errors import RunError, first_line
 from nas_core.base.files import check_regular
@@ -229,7 +229,7 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="Searches a row.")] = 100,
     first_seed: Annotated[int, typer.Option(min=0, help="Seed of the first of them.")] = 1000,
     overrides: Annotated[list[str] | None, typer.Option("-S", help="key=value.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Search on tables where all networks are known."""
     searches = plan_searches(

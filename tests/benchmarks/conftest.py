@@ -18,6 +18,17 @@ SMALL = (
     "encoder.weights=none",
     "compute.precision=fp32",
 )
+SHORT = (
+    "search.num_candidates=4",
+    "search.batch_size=2",
+    "search.proxy.epochs_b=0",
+    "search.proxy.agg_size=8",
+    "search.evolution.population_size=2",
+    "search.evolution.sample_size=2",
+    "network.agg_size=8",
+    "runner.workers=1",
+    "compute.threads=1",
+)
 
 
 @pytest.fixture
@@ -26,4 +37,15 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
     monkeypatch.setenv("NAS_PROJECT_DIR", str(tmp_path))
-    return ["-p", "synthetic", *(part for setting in SMALL for part in ("-S", setting))]
+    return ["-p", "synthetic", *set_options(*SMALL)]
+
+
+@pytest.fixture
+def small_search(small: list[str]) -> list[str]:
+    """With the options of a search of four networks, too."""
+    return [*small, *set_options(*SHORT)]
+
+
+def set_options(*settings: str) -> list[str]:
+    """Options by which a command takes these settings."""
+    return [part for setting in settings for part in ("-S", setting)]

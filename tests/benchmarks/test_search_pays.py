@@ -10,30 +10,22 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks.search_pays import differences, main
+from tests.benchmarks.conftest import set_options
 
 APP = typer.Typer()
 APP.command()(main)
 SHORT = (
-    "search.num_candidates=4",
-    "search.batch_size=2",
-    "search.proxy.epochs_b=0",
-    "search.proxy.agg_size=8",
-    "search.evolution.population_size=2",
-    "search.evolution.sample_size=2",
     "train.top=1",
     "train.epochs=1",
     "train.batch_size=4",
     "train.crop_height=32",
     "train.crop_width=48",
-    "network.agg_size=8",
-    "runner.workers=1",
-    "compute.threads=1",
 )
 
 
 @pytest.fixture
-def options(small: list[str]) -> list[str]:
-    return [*small, *(part for setting in SHORT for part in ("-S", setting))]
+def options(small_search: list[str]) -> list[str]:
+    return [*small_search, *set_options(*SHORT)]
 
 
 def test_the_best_of_each_search_are_trained_and_compared(
@@ -91,8 +83,7 @@ def test_figures_of_known_scores() -> None:
     ],
 )
 def test_what_cannot_be_compared(options: list[str], settings: list[str], said: str) -> None:
-    changes = [part for setting in settings for part in ("-S", setting)]
-    result = CliRunner().invoke(APP, [*options, *changes])
+    result = CliRunner().invoke(APP, [*options, *set_options(*settings)])
     assert result.exit_code == 1
     assert said in str(result.exception)
 
