@@ -171,7 +171,6 @@ def _tile(size: int | None, overlap: int | None) -> TileSettings | None:
 
 def _print_times(report: DatasetReport, settings: Settings) -> None:
     """What the profile gives: steps, and times measured on this machine."""
-    from nas_core.models.compute import Compute
     from nas_core.training.timing import Counts, estimate
 
     chosen = report.meta_val
@@ -181,13 +180,13 @@ def _print_times(report: DatasetReport, settings: Settings) -> None:
         report.prepared["train"], report.prepared["val"], len(chosen.train), len(chosen.val)
     )
     times = estimate(settings, counts, len(report.listing.classes), report.frame)
-    train, device = settings.train, Compute.from_settings(settings.compute).describe()
+    train = settings.train
     console.print(
-        f"estimated from a few steps on this machine ({device}): a candidate "
-        f"{duration(times.candidate)}, a search of "
-        f"{settings.search.num_candidates} {duration(times.search)}, a full training of "
-        f"{train.epochs} epochs {duration(times.training)}; a search makes "
-        f"{train.top + len(train.also)} of these",
+        f"estimated from a few steps on this machine ({times.device}): a candidate "
+        f"{duration(times.candidate)}, a search of {settings.search.num_candidates}, "
+        f"{times.candidates_at_a_time} at a time, {duration(times.search)}; a full training of "
+        f"{train.epochs} epochs {duration(times.training)}, and a search makes "
+        f"{train.top + len(train.also)} of these, {times.trainings_at_a_time} at a time",
         soft_wrap=True,
         markup=False,
         highlight=False,

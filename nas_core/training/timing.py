@@ -17,6 +17,8 @@ from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training.full import train_fully
 from nas_core.training.proxy import train_candidate
 from nas_core.training.proxy_task import build_proxy_task
+from nas_core.workers.local import InProcessWorkers
+from nas_core.workers.room import Room, candidate_bytes, find_room, training_bytes
 
 _IGNORED = 255
 _STEPS = 2
@@ -24,11 +26,22 @@ _STEPS = 2
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of a candidate that is not stopped early, of so many of them, and of a training."""
+    """Seconds, and where they were measured.
+
+    Attributes:
+        candidate: one that is not stopped early.
+        search: all candidates.
+        training: one full training.
+        candidates_at_a_time, trainings_at_a_time: as `search` reckons.
+        device: in words, with the threads of a candidate.
+    """
 
     candidate: float
     search: float
     training: float
+    candidates_at_a_time: int
+    trainings_at_a_time: int
+    device: str
 
 
 @dataclass(frozen=True)
@@ -42,9 +55,10 @@ class Counts:
 
 
 def estimate(settings: Settings, counts: Counts, num_classes: int, frame: Size) -> Times:
-    """Train the paper's arch0 for some steps on noise, and multiply.
+    """Train the paper's arch0 for some steps on noise, as a worker does it, and multiply.
 
-    Workers share a machine, so a search takes as long with any number of them.
+    Workers of a CPU have cores of their own, so that many take as long as one. Those of a GPU are
+    taken to gain nothing.
 
     Args:
         frame: height and width of the images.
@@ -53,9 +67,30 @@ def estimate(settings: Settings, counts: Counts, num_classes: int, frame: Size) 
         SettingsError: the device asked for is not there.
     """
     compute = Compute.from_settings(settings.compute)
-    candidate = _candidate(settings, counts, num_classes, compute)
-    training = _training(settings, counts, num_classes, frame, compute)
-    return Times(candidate, candidate * settings.search.num_candidates, training)
+    search, train = settings.search, settings.train
+    places = find_room(
+        settings, compute, search.most_at_a_time, candidate_bytes(settings, counts.train)
+    )
+    with InProcessWorkers(places.num_threads) as worker:
+        candidate = worker.call(_candidate, settings, counts, num_classes, compute)
+        device = worker.call(compute.describe)
+    candidates_at_a_time = _at_a_time(places, search.most_at_a_time)
+    most = max(1, train.top + len(train.also))
+    places = find_room(settings, compute, most, training_bytes(settings))
+    with InProcessWorkers(places.num_threads) as worker:
+        training = worker.call(_training, settings, counts, num_classes, frame, compute)
+    return Times(
+        candidate=candidate,
+        search=candidate * search.num_candidates / candidates_at_a_time,
+        training=training,
+        candidates_at_a_time=candidates_at_a_time,
+        trainings_at_a_time=_at_a_time(places, most),
+        device=device,
+    )
+
+
+def _at_a_time(places: Room, most: int) -> int:
+    return min(most, max(1, len(places.gpus)) if places.num_on_a_gpu else places.num)
 
 
 def _candidate(settings: Settings, counts: Counts, num_classes: int, compute: Compute) -> float:
