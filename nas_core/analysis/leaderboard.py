@@ -126,15 +126,21 @@ def best_genotypes(path: Path, num: int) -> dict[str, Genotype]:
     best = table[table["reward"].notna()].head(num)
     if best.empty:
         raise RunError(f"{path}: every candidate failed, so there is none to train")
-    genotypes = [_genotype(path, text) for text in best["genotype"]]
+    genotypes = [parse_genotype(text, str(path)) for text in best["genotype"]]
     return {found.id: found for found in genotypes}
 
 
-def _genotype(path: Path, text: str) -> Genotype:
+def parse_genotype(text: str, source: str) -> Genotype:
+    """A cell of the column genotype of a `leaderboard`.
+
+    Raises:
+        RunError: it is not JSON.
+        GenotypeError: it is malformed.
+    """
     try:
-        return Genotype.from_dict(json.loads(text), source=str(path))
+        return Genotype.from_dict(json.loads(text), source)
     except (ValueError, TypeError, RecursionError) as error:
-        raise RunError(f"{path}: a genotype is not JSON: {first_line(error)}") from None
+        raise RunError(f"{source}: a genotype is not JSON: {first_line(error)}") from None
 
 
 def read_search(searches: Path, name: str | None = None) -> tuple[str, list[Record]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import pandas as pd
 from PIL import Image
 
 from nas_core.analysis.fronts import COSTS, pareto_front
-from nas_core.analysis.leaderboard import leaderboard
+from nas_core.analysis.leaderboard import leaderboard, parse_genotype
 from nas_core.base.errors import DataError, RunError
 from nas_core.base.files import read_limited, write_bytes
 from nas_core.base.paths import artifacts_folder, trainings_folder
@@ -27,7 +26,6 @@ from nas_core.search.about import ABOUT_FILE, About, State, is_confirming, searc
 from nas_core.search.candidate_files import Losses, candidate_files, drawing_file
 from nas_core.search.journal import Confirmation, Journal, Record
 from nas_core.search.latencies import LATENCY_FILE, read_latencies, with_latencies
-from nas_core.space.genotype import Genotype
 from nas_core.training.record import FinalScores, Training
 
 NUM_BEST = 10
@@ -260,7 +258,7 @@ def _draw(facts: SearchFacts, data: PreparedData, identifier: str) -> bytes:
     given = {"network": facts.settings.get("network", {})}
     network = validate_settings(given, where).network
     return draw(
-        Genotype.from_dict(json.loads(text), where),
+        parse_genotype(text, where),
         identifier,
         **form_of(network, data.num_classes),
         input_size=(data.height, data.width),
