@@ -16,7 +16,7 @@ from rich.text import Text
 
 from flows.cli.model_commands import check_output
 from flows.cli.terminal import console, errors
-from nas_core.base.errors import DataError, SettingsError, printable
+from nas_core.base.errors import DataError, SettingsError, printable, some_of
 from nas_core.base.files import (
     check_writable,
     digest_of,
@@ -35,6 +35,7 @@ from nas_core.loading import load_settings, profiles
 if TYPE_CHECKING:
     from nas_core.data.check import DatasetReport
     from nas_core.data.description import Places
+    from nas_core.data.listing import Listing
     from nas_core.data.meta_val import MetaVal
 
 _HELP = "Make a dataset of what an annotation tool wrote, and look at it before a search."
@@ -43,6 +44,7 @@ app = typer.Typer(name="data", help=_HELP, no_args_is_help=True)
 _SHOWN_SIZES = 5
 _SHOWN_UNUSED = 5
 _SHOWN_NEAR = 3
+_SHOWN_GROUPS = 8
 
 
 KINDS = [kind for kind in get_args(DatasetKind) if kind != "synthetic"]
@@ -279,6 +281,7 @@ def _print(report: DatasetReport, kind: str) -> None:
             f"{n} of {report.counts[split]} in {split}" for split, n in report.unlabelled.items()
         )
         console.print(f"images without a labelled pixel: {', '.join(counts)}")
+    _print_groups(listing)
     if report.tile:
         tiles = ", ".join(f"{number} in {split}" for split, number in report.prepared.items())
         console.print(
@@ -304,6 +307,19 @@ def _print(report: DatasetReport, kind: str) -> None:
     )
     if absent:
         console.print(f"never in train: {', '.join(absent)}", markup=False)
+
+
+def _print_groups(listing: Listing) -> None:
+    """Which groups are in which split, where images were taken together."""
+    groups: dict[str, dict[str, None]] = {}
+    for sample in listing.samples:
+        groups.setdefault(sample.split, {})[sample.group] = None
+    if sum(map(len, groups.values())) < len(listing.samples):
+        shown = "; ".join(
+            f"{len(names)} in {split}: {some_of(names, _SHOWN_GROUPS)}"
+            for split, names in groups.items()
+        )
+        console.print(f"groups: {shown}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _print_meta_val(chosen: MetaVal, by: str) -> None:

@@ -99,6 +99,8 @@ def test_what_meta_val_will_be_is_said(project: Path) -> None:
     assert "meta-val: 1 images, meta-train: 4; drawn one by one" in done.output
     assert "were not read" not in done.output
     assert "1 of them have others of their group in training" in done.output
+    found = re.search("groups: 1 in train: (.*); 1 in val: (.*)", done.output)
+    assert found and set(found.groups()) == {"video0", "video1"}
     params = project / "params.yaml"
     params.write_text(params.read_text().replace("by: frames", "by: groups"))
     done = check(leaves)
