@@ -212,7 +212,8 @@ def print_verification(
     console.print(_cells(title, cells, WORDS))
     if report.differences:
         console.print(_cells("differences, points of mIoU", difference_rows(report), WORDS))
-    classes = Table("class", title="IoU of each class, per cent", title_justify="left")
+    title = "IoU of each class, per cent; in round brackets 95 % by images"
+    classes = Table("class", title=title, title_justify="left")
     for one in report.architectures:
         classes.add_column(one.name, justify="right")
     for values in class_rows(report):

@@ -115,21 +115,33 @@ def _blocks(names: Sequence[str], groups: Sequence[str]) -> npt.NDArray[np.intp]
     return blocks
 
 
-def mean_iou(counts: Floats) -> Floats:
-    """mIoU of each resample, as `ConfusionMatrix.mean_iou` has it.
+def class_iou(counts: Floats) -> Floats:
+    """IoU of each class and resample, as `ConfusionMatrix.iou` has it.
 
     Args:
         counts: (..., C, 3): pixels of each class that were hit, that are of it, that were taken
             for it.
 
     Returns:
-        (...), NaN where no class has a pixel.
+        (..., C), NaN for a class without a pixel.
     """
     hits, truth, predicted = counts[..., 0], counts[..., 1], counts[..., 2]
     union = truth + predicted - hits
-    iou = np.divide(hits, union, out=np.zeros_like(hits), where=union > 0)
-    num_classes = (truth > 0).sum(axis=-1)
-    total = np.where(truth > 0, iou, 0.0).sum(axis=-1)
+    return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=truth > 0)
+
+
+def mean_iou(counts: Floats) -> Floats:
+    """mIoU of each resample, as `ConfusionMatrix.mean_iou` has it.
+
+    Args:
+        counts: (..., C, 3), see `class_iou`.
+
+    Returns:
+        (...), NaN where no class has a pixel.
+    """
+    iou = class_iou(counts)
+    num_classes = np.isfinite(iou).sum(axis=-1)
+    total = np.nansum(iou, axis=-1)
     mean: Floats = np.divide(
         total, num_classes, out=np.full(total.shape, np.nan), where=num_classes > 0
     )
@@ -173,16 +185,42 @@ def resampled_mean_iou(tables: Sequence[pd.DataFrame], *, seed: int) -> Floats |
     Returns:
         (1 + R,), the split itself first; None where it has too few blocks.
     """
+    resampled = _resampled_counts(tables, seed)
+    if resampled is None:
+        return None
+    found: Floats = np.mean([mean_iou(counts) for counts in resampled], axis=0)
+    # A resample without a labelled pixel has no score.
+    return found[np.isfinite(found)]
+
+
+def class_intervals(tables: Sequence[pd.DataFrame], *, seed: int) -> dict[str, Interval]:
+    """95 % of each class's IoU over the resamples of `resampled_mean_iou`.
+
+    Returns:
+        By class, without those that the split lacks; none where it has too few blocks.
+    """
+    resampled = _resampled_counts(tables, seed)
+    if resampled is None:
+        return {}
+    found = np.mean([class_iou(counts) for counts in resampled], axis=0)
+    intervals = {}
+    for name, values in zip(tables[0]["class"].unique(), found.T, strict=True):
+        if np.isfinite(values[0]):
+            intervals[str(name)] = percentile_interval(values[1:][np.isfinite(values[1:])])
+    return intervals
+
+
+def _resampled_counts(tables: Sequence[pd.DataFrame], seed: int) -> list[Floats] | None:
+    """Of each network (1 + R, C, 3), the split itself first; None where it has too few blocks."""
     first = tables[0].drop_duplicates("image")
     names, groups = first["image"].tolist(), first["group"].tolist()
     weights = block_weights(names, groups, seed=seed)
     if weights is None:
         return None
     weights = np.vstack([np.ones((1, len(names))), weights])
-    scores = []
-    for table in tables:
-        counts = table[[*_COUNTS]].to_numpy(np.float64).reshape(len(names), -1)
-        scores.append(mean_iou((weights @ counts).reshape(len(weights), -1, len(_COUNTS))))
-    found: Floats = np.mean(scores, axis=0)
-    # A resample without a labelled pixel has no score.
-    return found[np.isfinite(found)]
+    return [
+        (weights @ table[[*_COUNTS]].to_numpy(np.float64).reshape(len(names), -1)).reshape(
+            len(weights), -1, len(_COUNTS)
+        )
+        for table in tables
+    ]

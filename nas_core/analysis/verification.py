@@ -9,12 +9,13 @@ from itertools import combinations
 from typing import Literal
 
 import pandas as pd
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from nas_core.analysis.uncertainty import (
     Floats,
     Interval,
     Spread,
+    class_intervals,
     percentile_interval,
     resampled_mean_iou,
     seeds_difference,
@@ -87,6 +88,8 @@ class ArchitectureReport(Document):
     """How often networks of the architecture were run on test; None where the split is another."""
     class_iou: dict[str, Spread]
     """Without classes that the split lacks."""
+    class_split_interval: dict[str, Interval] = Field(default_factory=dict)
+    """Of each class, as `split_interval`."""
     models: list[SeedReport]
 
 
@@ -153,6 +156,7 @@ def compare_with_claim(
             name: spread([model.test.class_iou[name] for model in models])
             for name in models[0].test.class_iou
         },
+        class_split_interval=class_intervals([model.counts for model in models], seed=seed),
         models=[_described(model) for model in models],
     )
 
@@ -274,17 +278,19 @@ def shown_interval(interval: Interval | None) -> str:
 
 
 def class_rows(report: VerificationReport) -> list[list[str]]:
-    """A row a class: its name, and the IoU of each architecture in per cent."""
+    """A row a class: its name, and the IoU of each architecture in per cent, with the interval by
+    images in brackets."""
     return [
-        [
-            name,
-            *(
-                _with_spread(one.class_iou[name], len(one.models)) if name in one.class_iou else "-"
-                for one in report.architectures
-            ),
-        ]
-        for name in report.classes
+        [name, *(_class_cell(one, name) for one in report.architectures)] for name in report.classes
     ]
+
+
+def _class_cell(one: ArchitectureReport, name: str) -> str:
+    if name not in one.class_iou:
+        return "-"
+    interval = one.class_split_interval.get(name)
+    by_images = "" if interval is None else f" ({shown_interval(interval)})"
+    return _with_spread(one.class_iou[name], len(one.models)) + by_images
 
 
 def render(report: VerificationReport) -> str:
@@ -305,6 +311,8 @@ def render(report: VerificationReport) -> str:
         lines += ["## Differences", "", *_markdown(difference_rows(report)), ""]
     lines += [
         "## IoU of each class",
+        "",
+        "In round brackets 95 % by images.",
         "",
         *table(("class", *names), class_rows(report), range(1, len(names) + 1)),
     ]

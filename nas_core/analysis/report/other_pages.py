@@ -98,6 +98,7 @@ def write_verification_page(place: Path, report: VerificationReport) -> Path:
         ),
         PageSection(
             "IoU of each class",
+            "Per cent; in round brackets 95 % by images.",
             chart="class_iou",
             kind="classes",
             headings=("class", *(one.name for one in architectures)),

@@ -10,6 +10,7 @@ from nas_core.analysis.uncertainty import (
     COUNT_COLUMNS,
     MIN_BLOCKS,
     block_weights,
+    class_intervals,
     mean_iou,
     percentile_interval,
     resampled_mean_iou,
@@ -111,6 +112,22 @@ def test_the_interval_of_the_split_covers_the_truth() -> None:
         return low <= 0.6 / 1.4 <= high  # hits / (500 + 500 - hits) for 0.6 of 500
 
     assert 88 <= sum(map(covers, range(100))) <= 100
+
+
+def test_a_class_has_an_interval_of_its_own() -> None:
+    rng = np.random.default_rng(0)
+    steady, varying = counts_of(np.full(60, 0.6)), counts_of(rng.uniform(0.4, 0.8, 60))
+    sky = steady["class"] == "sky"
+    counts = pd.concat([steady[~sky], varying[sky]]).sort_index()
+    absent = counts[sky].assign(**{"class": "sea", "hits": 0, "truth": 0, "predicted": 0})
+    counts = pd.concat([counts, absent]).sort_values(["image", "class"], kind="stable")
+    found = class_intervals([counts], seed=0)
+    assert list(found) == ["road", "sky"]
+    assert found["road"] == pytest.approx((0.6 / 1.4, 0.6 / 1.4))
+    whole = counts[counts["class"] == "sky"][["hits", "truth"]].sum()
+    low, high = found["sky"]
+    assert low < whole["hits"] / (2 * whole["truth"] - whole["hits"]) < high
+    assert class_intervals([counts_of(np.full(9, 0.5))], seed=0) == {}
 
 
 def test_networks_have_the_same_resamples() -> None:

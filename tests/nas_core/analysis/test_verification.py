@@ -187,7 +187,7 @@ def test_classes_stand_beside_it() -> None:
         judged([model(0, 0.6, "arch1", sky=0.8, road=0.7)], None),
     )
     assert class_rows(content) == [
-        ["sky", "90.00", "80.00"],
+        ["sky", "90.00 (60.0..60.0)", "80.00 (60.0..60.0)"],
         ["road", "50.00", "70.00"],
         ["sea", "-", "-"],
     ]
@@ -195,7 +195,7 @@ def test_classes_stand_beside_it() -> None:
     assert "| arch0 | test mIoU | 63.9 | 60.00 | 1 | - | 60.0..60.0 | 3 |" in text
     assert "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |" in text
     assert "Differences" not in text
-    assert "| class | arch0 | arch1 |\n| --- | ---: | ---: |\n| sky | 90.00 | 80.00 |" in text
+    assert "| class | arch0 | arch1 |\n| --- | ---: | ---: |\n| sky | 90.00 (60.0..60.0) |" in text
     assert "a paper" in text and "test at 480x360" in text
 
 
