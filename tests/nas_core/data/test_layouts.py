@@ -272,6 +272,22 @@ def test_patterns(tmp_path: Path) -> None:
     assert len(splits(list_dataset(tmp_path))["train"]) == 2
 
 
+def test_suffixes_in_capitals_match_patterns(tmp_path: Path) -> None:
+    both(tmp_path, "rgb", "gt", "a", "b", "c")
+    (tmp_path / "rgb/b.jpg").rename(tmp_path / "rgb/b.JPG")
+    (tmp_path / "gt/c.png").rename(tmp_path / "gt/c.PNG")
+    patterns = {"images": "rgb/*.jpg", "masks": "gt/{stem}.png"}
+    describe(tmp_path, **patterns, split={"val": 0.3})
+    listing = list_dataset(tmp_path)
+    found = splits(listing)
+    assert sorted(found["train"] + found["val"]) == ["rgb_a", "rgb_b", "rgb_c"]
+    assert {sample.mask.name for sample in listing.samples} == {"a.png", "b.png", "c.PNG"}
+    image(tmp_path / "rgb/a.JPG")
+    assert list_dataset(tmp_path).problems == (
+        "rgb/a.jpg: gt/a.png is the mask of rgb/a.JPG too",
+    )
+
+
 def test_patterns_that_name_splits(tmp_path: Path) -> None:
     for split, name in (("Train", "1"), ("Train", "2"), ("validation", "1")):
         both(tmp_path, f"{split}/deep/rgb", f"{split}/deep/gt", name)
@@ -297,6 +313,10 @@ def test_patterns_that_name_splits(tmp_path: Path) -> None:
         ("**/*.jpg", "b/c/a.jpg", ["b/c", "a"]),
         ("a?/[1].*", "ab/[1].png", ["png"]),
         ("a?/*", "a/b", None),
+        ("A/*.jpg", "A/b.JPG", ["b"]),
+        ("A/*.jpg", "a/b.jpg", None),
+        ("a.b/*", "A.B/c", None),
+        ("a.*", "a.JPG", ["JPG"]),
     ],
 )
 def test_what_stars_stand_for(pattern: str, path: str, stars: list[str] | None) -> None:
