@@ -16,7 +16,7 @@ from rich.text import Text
 
 from flows.cli.model_commands import check_output
 from flows.cli.terminal import console, errors
-from nas_core.base.errors import DataError, SettingsError, printable
+from nas_core.base.errors import DataError, SettingsError, printable, some_of
 from nas_core.base.files import (
     check_writable,
     digest_of,
@@ -328,6 +328,15 @@ def _print_splits(report: DatasetReport) -> None:
             lines.append(f"{name} ({seen[0]})")
     if lines:
         console.print(f"only in one split: {', '.join(lines)}", markup=False, highlight=False)
+    if report.palettes:
+        console.print(
+            "palettes that do not agree, where labels may mean several things: "
+            f"{some_of(report.palettes, _SHOWN_NEAR)}; with a colour for each class in "
+            "dataset.yaml, masks are read by their colours",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
     if report.near:
         named = ", ".join(
             f"{listing.relative(one.image)} ({one.split}) and "

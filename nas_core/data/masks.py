@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from nas_core.base.errors import DataError
 from nas_core.data.description import DESCRIPTION, Description
@@ -41,6 +42,25 @@ class MaskReader:
                 return numbers[values]
             self._check_palette(path, values, palette)
         return self._of_labels(path, values)
+
+    def colours_of_labels(self, path: Path) -> dict[int, Colour]:
+        """What a palette shows the labels in the mask in, of classes without a colour of their own.
+
+        Empty for a mask without a palette. The mask is one that can be read.
+        """
+        without = {
+            label
+            for label, colour in zip(self.description.labels, self._colours(), strict=True)
+            if colour is None
+        }
+        with Image.open(path) as picture:
+            if not without or picture.mode != "P":
+                return {}
+        values, palette = read_labels(path, self.root)
+        if palette is None:
+            return {}
+        used = without & {*np.unique(values).tolist()} & {*range(len(palette))}
+        return {label: colour_of(int(code_of(palette[label]))) for label in sorted(used)}
 
     def _are_declared(self, used: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8]) -> bool:
         """Whether the colours of these indices say it all: then their order is of no account."""

@@ -354,6 +354,29 @@ def test_what_splits_have_alike_and_alone_is_told(project: Path) -> None:
     )
 
 
+def test_palettes_that_do_not_agree_are_told(project: Path) -> None:
+    leaves = project / "data/leaves"
+    for path in (leaves / "masks").iterdir():
+        mask = Image.fromarray(np.asarray(Image.open(path)), "P")
+        mask.putpalette([9, 9, 9, 0, 200, 0])
+        mask.save(path)
+    assert "palettes that do not agree" not in check(leaves).output
+    other = Image.open(leaves / "masks/5.png")
+    other.putpalette([0, 200, 0, 9, 9, 9])
+    other.save(leaves / "masks/5.png")
+    for _ in range(2):  # the second tells what the first saw
+        output = check(leaves).output
+        assert re.search(
+            r"label 0 is \[9, 9, 9\] in masks/\d.png and \[0, 200, 0\] in masks/5.png, label 1 is ",
+            output,
+        )
+    assert "10 of 10 images have not changed" in output
+    entries = [{"name": "soil", "colour": [9, 9, 9]}, {"name": "leaf", "colour": [0, 200, 0]}]
+    (leaves / "dataset.yaml").write_text(yaml.safe_dump({"classes": entries, "split": {"val": 0.2}}))
+    done = check(leaves)
+    assert done.exit_code == 0 and "palettes that do not agree" not in done.output
+
+
 def test_colours_near_declared_ones_are_told(project: Path) -> None:
     leaves = project / "data/leaves"
     (leaves / "dataset.yaml").write_text(
