@@ -20,6 +20,8 @@ _UNKNOWN = -1
 _NEAR = 32
 """The most that a channel of two colours may differ for them to be near."""
 _MAX_STRAYS = 2**10
+_MANY_STRAYS = 8
+"""Of so many colours a quarter near known ones will do: others lie between two, along edges."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +103,15 @@ class MaskReader:
         """What to say of colours that are none of those known."""
         colours = [colour_of(int(code)) for code in strays[:_MAX_STRAYS]]
         more = f" and {strays.size - 1} more" if strays.size > 1 else ""
-        likely = [near(colour, known) for colour in colours]
+        likely = [one for colour in colours if (one := near(colour, known)) is not None]
         message = f"colour {list(colours[0])}{more} not in {self.source}"
-        if likely[0] is None or None in likely:
+        if len(likely) == len(colours):
+            message += f", near {list(likely[0])}"
+        elif len(colours) >= _MANY_STRAYS and 4 * len(likely) >= len(colours):
+            message += ", many near known ones"
+        else:
             return message
-        return (
-            f"{message}, near {list(likely[0])}: as JPEG and smoothing leave them at edges; save "
-            "it anew from its source"
-        )
+        return f"{message}: as JPEG and smoothing leave them at edges; save it anew from its source"
 
     def _check_palette(
         self, path: Path, values: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8]

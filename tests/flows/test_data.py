@@ -395,3 +395,28 @@ def test_colours_near_declared_ones_are_told(project: Path) -> None:
         r"dataset\.yaml, near \[0, 200, 0\]: as JPEG and smoothing leave them at edges; save it ",
         str(done.exception),
     )
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "scaled"])
+def test_masks_that_were_once_stored_with_loss_are_told(project: Path, kind: str) -> None:
+    leaves = project / "data/leaves"
+    colours = np.array([[0, 0, 0], [0, 160, 0], [200, 30, 30]], np.uint8)
+    classes = [{"name": f"c{number}", "colour": rgb} for number, rgb in enumerate(colours.tolist())]
+    (leaves / "dataset.yaml").write_text(yaml.safe_dump({"classes": classes, "split": {"val": 0.2}}))
+    for path in (leaves / "masks").iterdir():
+        size = Image.open(path).size
+        labels = np.zeros(size[::-1], np.uint8)
+        labels[9:31, 5:40], labels[25:50, 35:70] = 1, 2
+        mask = Image.fromarray(colours[labels])
+        if kind == "JPEG":
+            mask.save(path, "JPEG")
+            mask = Image.open(path).copy()
+        else:
+            mask = mask.resize((84, 64), Image.Resampling.BILINEAR)
+            mask = mask.resize(size, Image.Resampling.BILINEAR)
+        mask.save(path, "PNG")
+    assert re.search(
+        r"10 files, as masks.* more not in dataset\.yaml, many near known ones: as JPEG and "
+        r"smoothing leave them at edges; save it anew from its source",
+        str(check(leaves).exception),
+    )
