@@ -218,6 +218,11 @@ def _drafted(source: Path, places: Places, root: Path) -> DataError:
             f"{named}: all {len(found.pairs)} masks hold one and the same value: nothing can be "
             f"learned from them; are these the masks? The first is {found.pairs[0].mask}"
         )
+    if values.is_picture:
+        return DataError(
+            f"{named}: the masks have {len(values.colours)} colours, hardly one of them often, as "
+            f"photos have: are these the masks? The first is {found.pairs[0].mask}"
+        )
     said = read_text(target, 2**20) if target.exists() else ""
     written = draft(values, found, places, said, target)
     write_bytes(place, written.text.encode())

@@ -324,7 +324,7 @@ def test_without_a_description_a_draft_is_written_that_can_be_used(project: Path
     assert done.output.splitlines()[0] == "layout: images/ beside masks/, test and val by shares"
 
 
-def test_masks_of_one_value_are_not_drafted(project: Path) -> None:
+def test_masks_of_one_value_or_photos_are_not_drafted(project: Path) -> None:
     leaves = project / "data/leaves"
     (leaves / "dataset.yaml").unlink()
     for path in (leaves / "masks").iterdir():
@@ -332,6 +332,11 @@ def test_masks_of_one_value_are_not_drafted(project: Path) -> None:
     done = check(leaves)
     assert isinstance(done.exception, DataError)
     assert "masks hold one and the same value" in str(done.exception)
+    assert not (project / "artifacts/check").exists()
+    rng = np.random.default_rng(0)
+    for path in (leaves / "masks").iterdir():
+        Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
+    assert "colours, hardly one of them often, as photos have" in str(check(leaves).exception)
     assert not (project / "artifacts/check").exists()
 
 
