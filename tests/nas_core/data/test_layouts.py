@@ -207,6 +207,30 @@ def test_pascal_voc_without_labelmap_or_with_one_list(tmp_path: Path) -> None:
         list_dataset(tmp_path)
 
 
+def test_a_labelmap_beside_a_description_without_classes(tmp_path: Path) -> None:
+    classes = voc(tmp_path)
+    (tmp_path / "labelmap.txt").write_text(LABELMAP)
+    (tmp_path / "ImageSets/Segmentation/default.txt").write_text('"b c"\nd\ne\n')
+    (tmp_path / "dataset.yaml").write_text("split: {val: 0.3}\n")
+    assert undescribed(tmp_path) is None
+    listing = list_dataset(tmp_path)
+    assert {split: len(names) for split, names in splits(listing).items()} == {"train": 2, "val": 1}
+    assert listing.classes == ("background", "leaf", "stem")
+    np.testing.assert_array_equal(listing.read_mask(tmp_path / "SegmentationClass/d.png"), classes)
+    (tmp_path / "labelmap.txt").write_text(LABELMAP.replace("stem", "stalk"))
+    assert list_dataset(tmp_path).data_hash != listing.data_hash
+    (tmp_path / "dataset.yaml").write_text("split: {val: 0.4}\n")
+    (tmp_path / "labelmap.txt").write_text(LABELMAP)
+    assert list_dataset(tmp_path).data_hash != listing.data_hash
+    (tmp_path / "dataset.yaml").write_text("split: {val: 2}\n")
+    (tmp_path / "labelmap.txt").write_text("a:0,0,0::\nb:0,0,300::\n")
+    with pytest.raises(DataError, match=r"dataset\.yaml: split\.val: .*") as error:
+        read_description(tmp_path)
+    assert "labelmap.txt: classes.1.colour" in str(error.value)
+    describe(tmp_path)
+    assert read_description(tmp_path).labels == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
