@@ -291,13 +291,17 @@ def _print(report: DatasetReport, kind: str) -> None:
             "nearly all ignored",
             highlight=False,
         )
-    if unused := listing.unused:
-        named = ", ".join(unused[:_SHOWN_UNUSED]) + ", ..." * (len(unused) > _SHOWN_UNUSED)
-        console.print(
-            f"in no list, and not used: {len(unused)} images ({named})",
-            markup=False,
-            highlight=False,
-        )
+    for why, names in (
+        ("in no list", listing.unused),
+        ("in a list, but without a mask", listing.unmasked),
+    ):
+        if names:
+            named = ", ".join(names[:_SHOWN_UNUSED]) + ", ..." * (len(names) > _SHOWN_UNUSED)
+            console.print(
+                f"{why}, and not used: {len(names)} images ({named})",
+                markup=False,
+                highlight=False,
+            )
     _print_splits(report)
     if report.counts and "test" not in report.counts:
         console.print("no test split: final networks are scored on val")

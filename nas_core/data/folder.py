@@ -60,6 +60,7 @@ def list_dataset(root: Path) -> Listing:
         problems=tuple(dict.fromkeys([*found.problems, *problems, *unreadable])),
         data_hash=data_hash,
         unused=found.unused,
+        unmasked=found.unmasked,
     )
 
 

@@ -8,7 +8,7 @@ train/a.jpg train/a_mask.png ...        side by side, in folders of splits or in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from os.path import lexists
 from pathlib import Path
@@ -179,14 +179,21 @@ def with_lists(
     problems: Iterable[str],
     places: Places,
     lists: Mapping[str, Path] | None = None,
+    unmasked: Collection[str] = (),
 ) -> Arrangement:
-    """Pairs in the splits that list files name, if there are any."""
+    """Pairs in the splits that list files name, if there are any.
+
+    Args:
+        unmasked: images without a mask that a list may name.
+    """
     own = lists is None
     lists = find_lists(root) if lists is None else lists
     if not lists:
         others = other_lists(root, pairs, {}) if own else []
         return Arrangement(layout, where, tuple(pairs), (*problems, *others))
-    assigned, found = read_lists(lists, pairs, where or "the dataset", places.shares)
+    assigned, left_out, found = read_lists(
+        lists, pairs, where or "the dataset", places.shares, unmasked
+    )
     if own:
         found += other_lists(root, pairs, assigned)
     names = ", ".join(path.relative_to(root).as_posix() for path in lists.values())
@@ -202,6 +209,7 @@ def with_lists(
         (*problems, *found),
         tuple(lists.values()),
         tuple(printable(name) for name in sorted(by_name.keys() - assigned.keys())),
+        tuple(map(printable, left_out)),
     )
 
 

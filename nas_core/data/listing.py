@@ -77,6 +77,7 @@ class Listing:
         problems: what is missing or wrong, one line each.
         data_hash: SHA-256 over relative path and SHA-256 of every file of the dataset.
         unused: names of images with a mask that no list names.
+        unmasked: images without a mask that a list names.
     """
 
     root: Path
@@ -90,6 +91,7 @@ class Listing:
     problems: tuple[str, ...]
     data_hash: str
     unused: tuple[str, ...] = ()
+    unmasked: tuple[str, ...] = ()
 
     @property
     def splits(self) -> tuple[str, ...]:

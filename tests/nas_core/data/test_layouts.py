@@ -185,9 +185,14 @@ def test_pascal_voc_as_cvat_writes_it(tmp_path: Path) -> None:
         np.testing.assert_array_equal(
             listing.read_mask(tmp_path / f"SegmentationClass/{name}.png"), classes
         )
+    assert listing.unmasked == ()
     (lists / "Train.txt").write_text("a\nunlabelled\n")
+    listing = list_dataset(tmp_path)
+    assert (listing.problems, listing.unmasked) == ((), ("unlabelled",))
+    assert splits(listing)["train"] == ["a"]
+    (lists / "Train.txt").write_text("a\nmissing\n")
     assert list_dataset(tmp_path).problems == (
-        "Train.txt, line 2: unlabelled: no such image with a mask in JPEGImages/",
+        "Train.txt, line 2: missing: no such image with a mask in JPEGImages/",
     )
 
 
@@ -200,7 +205,11 @@ def test_pascal_voc_without_labelmap_or_with_one_list(tmp_path: Path) -> None:
     assert sorted(found["train"] + found["val"]) == ["b c", "d", "e"]
     np.testing.assert_array_equal(listing.read_mask(tmp_path / "SegmentationClass/d.png"), classes)
     describe(tmp_path)
-    assert "val.txt: is missing" in list_dataset(tmp_path).problems
+    missing = "val.txt: is missing; split: {val: 0.15} in dataset.yaml takes val from train"
+    assert missing in list_dataset(tmp_path).problems
+    (tmp_path / "images").rename(tmp_path / "pictures")
+    assert "JPEGImages/: folder is missing" in list_dataset(tmp_path).problems
+    (tmp_path / "pictures").rename(tmp_path / "images")
     (tmp_path / "dataset.yaml").unlink()
     assert has_layout(tmp_path)
     with pytest.raises(DataError, match=r"dataset\.yaml does not exist.* `nas data check` writes"):
