@@ -1,6 +1,6 @@
 """Layouts in which folders say what is an image, what a mask and which split they are in.
 
-train/images/ train/masks/ ...          a folder for each split, with two in it
+train/images/ train/masks/ ...          a folder for each split, with two in it (or labels/ ...)
 images/train/ masks/train/ ...          a folder for each kind, divided by split
 images/ masks/                          two folders, divided by list files or by shares
 train/a.jpg train/a_mask.png ...        side by side, in folders of splits or in one
@@ -44,16 +44,26 @@ def by_split(root: Path, places: Places) -> Arrangement | None:
     splits = split_folders(root)
     if not any((root / name / "images").is_dir() for names in splits.values() for name in names):
         return None
-    layout = "train/images/ beside train/masks/, folders of splits"
     folders = {
-        split: [(f"{name}/images", f"{name}/masks") for name in names]
+        split: [(f"{name}/images", f"{name}/{_masks_in(root / name)}") for name in names]
         for split, names in splits.items()
     }
+    masks = next(iter(folders.values()))[0][1].rpartition("/")[2]
+    layout = f"train/images/ beside train/{masks}/, folders of splits"
     found = _of_splits(root, layout, folders, ("{}/images", "{}/masks"), places)
     homes = [root / names[0] for names in splits.values()]
     strays = [problem for home in homes if home.is_dir() for problem in _strays(home)]
     beside = [*_other_splits(root), *_beside_splits(root, "", MASK_SUFFIX)]
+    for images, taken in (both[0] for both in folders.values()):
+        others = [Path(taken).with_name(name).as_posix() for name in _MASKS]
+        there = [(images, name) for name in others if name != taken and (root / name).is_dir()]
+        beside += _other_masks(root, taken, there)
     return replace(found, problems=(*beside, *strays, *found.problems))
+
+
+def _masks_in(folder: Path) -> str:
+    """The folder of masks that is there, by the first of its usual names."""
+    return next((name for name in _MASKS if lexists(folder / name)), _MASKS[0])
 
 
 def _strays(folder: Path) -> list[str]:
@@ -137,8 +147,14 @@ def _other_masks(root: Path, taken: str, others: Iterable[tuple[str, str]]) -> l
 
 
 def in_two(root: Path, places: Places) -> Arrangement:
-    """images/ beside masks/, with list files or with shares."""
-    masks = next((name for name in _MASKS if lexists(root / name)), _MASKS[0])
+    """images/ beside masks/, with list files or with shares; or no layout at all."""
+    masks = _masks_in(root)
+    if not lexists(root / "images") and not lexists(root / masks):
+        problem = (
+            "no known layout: expected images/ beside masks/, folders of splits, or the patterns "
+            f"images and masks in {DESCRIPTION} (docs/your_data.md)"
+        )
+        return Arrangement("none that is known", "", (), (problem,))
     found, problems = pair_files(root, "images", masks, IMAGE_SUFFIXES, MASK_SUFFIXES)
     others = [("images", name) for name in _MASKS if name != masks and (root / name).is_dir()]
     problems = [*_other_masks(root, masks, others), *problems]
@@ -227,6 +243,8 @@ def _of_splits(
     for split in SPLITS:
         for images, masks in folders.get(split, [])[:1]:
             found, more = pair_files(root, images, masks, IMAGE_SUFFIXES, MASK_SUFFIXES)
+            if split == "test" and more == [f"{masks}/: folder is missing"]:
+                more = [f"{more[0]}: without masks nothing can be scored; move {images}/ away"]
             pairs += pairs_of(found, split)
             problems += more
     return Arrangement(layout, "", tuple(pairs), tuple(problems))

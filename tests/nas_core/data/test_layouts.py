@@ -123,6 +123,31 @@ def test_folders_of_splits_lists_and_two_folders(tmp_path: Path) -> None:
     assert list_dataset(folders).problems[0] == (
         "train/images/ and training/images/ are both folders of train: leave one"
     )
+    for masks in ("labels", "annotations"):
+        other = tmp_path / masks
+        describe(other)
+        both(other, "train/images", f"train/{masks}", "a", "b")
+        both(other, "val/images", f"val/{masks}", "a")
+        listing = list_dataset(other)
+        assert splits(listing) == {"train": ["a", "b"], "val": ["a"]}
+        assert listing.layout == f"train/images/ beside train/{masks}/, folders of splits"
+        mask(other / "val/masks/a.png")
+        assert any(
+            problem.startswith(f"val/images/ beside val/{masks}/: there are masks in val/masks/ too")
+            for problem in list_dataset(other).problems
+        )
+        (other / "val/masks").rename(other / "val/more")
+        image(other / "test/images/a.jpg")
+        assert list_dataset(other).problems == (
+            "test/masks/: folder is missing: without masks nothing can be scored; move "
+            "test/images/ away",
+        )
+    unknown = tmp_path / "unknown"
+    describe(unknown)
+    both(unknown, "train/image", "train/mask", "a")
+    listing = list_dataset(unknown)
+    assert listing.layout == "none that is known"
+    assert listing.problems[0].startswith("no known layout: expected images/ beside masks/, ")
     lists = tmp_path / "lists"
     describe(lists)
     both(lists, "images/train", "masks/train", "a", "b", "c")
