@@ -167,6 +167,16 @@ def test_folders_of_splits_lists_and_two_folders(tmp_path: Path) -> None:
     )
 
 
+def test_a_folder_around_the_data_set_is_told(tmp_path: Path) -> None:
+    both(tmp_path, "leaves/images", "leaves/masks", "a")
+    (tmp_path / "__MACOSX").mkdir()
+    with pytest.raises(DataError, match=f"no known layout, but {tmp_path / 'leaves'} has one"):
+        find_kind(tmp_path)
+    both(tmp_path, "stems/images", "stems/masks", "a")
+    with pytest.raises(DataError, match=r"no known layout: expected dataset\.yaml"):
+        find_kind(tmp_path)
+
+
 def voc(root: Path, images: str = "JPEGImages") -> np.ndarray:
     """Four images with a mask, one without; the classes of `a`'s, whose first row is void."""
     both(root, images, "SegmentationClass", "a", "b c", "d", "e")
