@@ -155,7 +155,7 @@ def in_two(root: Path, places: Places) -> Arrangement:
             f"images and masks in {DESCRIPTION} (docs/your_data.md)"
         )
         return Arrangement("none that is known", "", (), (problem,))
-    found, problems = pair_files(root, "images", masks, IMAGE_SUFFIXES, MASK_SUFFIXES)
+    found, problems = _paired(root, "images", masks)
     others = [("images", name) for name in _MASKS if name != masks and (root / name).is_dir()]
     problems = [*_other_masks(root, masks, others), *problems]
     pairs = pairs_of(found, names=sorted(found))
@@ -242,12 +242,25 @@ def _of_splits(
     pairs: list[Pair] = []
     for split in SPLITS:
         for images, masks in folders.get(split, [])[:1]:
-            found, more = pair_files(root, images, masks, IMAGE_SUFFIXES, MASK_SUFFIXES)
+            found, more = _paired(root, images, masks)
             if split == "test" and more == [f"{masks}/: folder is missing"]:
                 more = [f"{more[0]}: without masks nothing can be scored; move {images}/ away"]
             pairs += pairs_of(found, split)
             problems += more
     return Arrangement(layout, "", tuple(pairs), tuple(problems))
+
+
+def _paired(
+    root: Path, images: str, masks: str
+) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
+    """See `pair_files`; and what to do where masks have names of another form."""
+    found, problems = pair_files(root, images, masks, IMAGE_SUFFIXES, MASK_SUFFIXES)
+    if not found and any(": no image " in problem for problem in problems):
+        problems.append(
+            f"{masks}/: no mask has the name of its image: patterns in {DESCRIPTION} say how they "
+            "are named, as masks: masks/{stem}_mask.png (docs/your_data.md)"
+        )
+    return found, problems
 
 
 def _missing(splits: Iterable[str], folders: tuple[str, ...], places: Places) -> list[str]:

@@ -156,6 +156,10 @@ def _in_ways(faults: Sequence[str]) -> str:
     return ", or ".join(f.removesuffix(ending) for f in faults[:_SHOWN_FILES]) + more + ending
 
 
+# By Windows, and by archives of macOS.
+_LEFT_BEHIND = ("thumbs.db", "desktop.ini", "__macosx")
+
+
 def list_files(folder: Path) -> list[tuple[str, Path]]:
     """The visible files of a folder and of those in it, with their path there, sorted by it.
 
@@ -174,7 +178,7 @@ def list_files(folder: Path) -> list[tuple[str, Path]]:
             continue
         seen.add(real)
         for path in place.iterdir():
-            if path.name.startswith("."):
+            if path.name.startswith(".") or path.name.lower() in _LEFT_BEHIND:
                 continue
             if path.is_dir():
                 folders.append(path)

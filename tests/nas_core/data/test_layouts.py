@@ -167,6 +167,17 @@ def test_folders_of_splits_lists_and_two_folders(tmp_path: Path) -> None:
     )
 
 
+def test_masks_of_other_names_need_patterns(tmp_path: Path) -> None:
+    both(tmp_path, "images", "masks", "a", "b", suffix="_mask")
+    describe(tmp_path, split={"val": 0.5})
+    assert list_dataset(tmp_path).problems[-1].startswith("masks/: no mask has the name of its")
+    describe(tmp_path, split={"val": 0.5}, images="images/*", masks="masks/{stem}_mask.png")
+    for name in ("Thumbs.db", "desktop.ini", "__MACOSX/x.jpg", ".DS_Store"):
+        (tmp_path / "images" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(b"left behind")
+    assert {len(names) for names in splits(list_dataset(tmp_path)).values()} == {1}
+
+
 def test_a_folder_around_the_data_set_is_told(tmp_path: Path) -> None:
     both(tmp_path, "leaves/images", "leaves/masks", "a")
     (tmp_path / "__MACOSX").mkdir()
