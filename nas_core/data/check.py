@@ -218,7 +218,7 @@ def _near(looks: Sequence[SampleLook]) -> list[tuple[Sample, Sample]]:
 
 
 def _palettes(listing: Listing, looks: Sequence[SampleLook]) -> list[str]:
-    """Labels that two palettes show in two colours: a program may have numbered them as it liked."""
+    """Labels that palettes show in two colours: programs may number them as they like."""
     first: dict[int, tuple[Colour, Sample]] = {}
     found: dict[int, str] = {}
     for one in looks:

@@ -250,9 +250,7 @@ def _of_splits(
     return Arrangement(layout, "", tuple(pairs), tuple(problems))
 
 
-def _paired(
-    root: Path, images: str, masks: str
-) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
+def _paired(root: Path, images: str, masks: str) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
     """See `pair_files`; and what to do where masks have names of another form."""
     found, problems = pair_files(root, images, masks, IMAGE_SUFFIXES, MASK_SUFFIXES)
     if not found and any(": no image " in problem for problem in problems):

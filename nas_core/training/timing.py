@@ -164,7 +164,7 @@ def _training(
 
 
 def measured_images(train: TrainSettings, batch: int, device: str) -> int:
-    """Images of the steps that are measured, of those in a batch: two of the default's crops' pixels.
+    """Images of the steps that are measured: with the pixels of two of the default's crops.
 
     On a CPU a step of large crops takes time in proportion to its images, which saves measuring
     all. A step of small ones, and any on a GPU, takes longer for itself than for its images.

@@ -377,7 +377,8 @@ def test_palettes_that_do_not_agree_are_told(project: Path) -> None:
         )
     assert "10 of 10 images have not changed" in output
     entries = [{"name": "soil", "colour": [9, 9, 9]}, {"name": "leaf", "colour": [0, 200, 0]}]
-    (leaves / "dataset.yaml").write_text(yaml.safe_dump({"classes": entries, "split": {"val": 0.2}}))
+    description = {"classes": entries, "split": {"val": 0.2}}
+    (leaves / "dataset.yaml").write_text(yaml.safe_dump(description))
     done = check(leaves)
     assert done.exit_code == 0 and "palettes that do not agree" not in done.output
 
@@ -407,7 +408,8 @@ def test_masks_that_were_once_stored_with_loss_are_told(project: Path, kind: str
     leaves = project / "data/leaves"
     colours = np.array([[0, 0, 0], [0, 160, 0], [200, 30, 30]], np.uint8)
     classes = [{"name": f"c{number}", "colour": rgb} for number, rgb in enumerate(colours.tolist())]
-    (leaves / "dataset.yaml").write_text(yaml.safe_dump({"classes": classes, "split": {"val": 0.2}}))
+    description = {"classes": classes, "split": {"val": 0.2}}
+    (leaves / "dataset.yaml").write_text(yaml.safe_dump(description))
     for path in (leaves / "masks").iterdir():
         size = Image.open(path).size
         labels = np.zeros(size[::-1], np.uint8)

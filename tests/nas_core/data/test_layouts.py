@@ -132,10 +132,8 @@ def test_folders_of_splits_lists_and_two_folders(tmp_path: Path) -> None:
         assert splits(listing) == {"train": ["a", "b"], "val": ["a"]}
         assert listing.layout == f"train/images/ beside train/{masks}/, folders of splits"
         mask(other / "val/masks/a.png")
-        assert any(
-            problem.startswith(f"val/images/ beside val/{masks}/: there are masks in val/masks/ too")
-            for problem in list_dataset(other).problems
-        )
+        twice = f"val/images/ beside val/{masks}/: there are masks in val/masks/ too"
+        assert any(problem.startswith(twice) for problem in list_dataset(other).problems)
         (other / "val/masks").rename(other / "val/more")
         image(other / "test/images/a.jpg")
         assert list_dataset(other).problems == (
@@ -362,9 +360,7 @@ def test_suffixes_in_capitals_match_patterns(tmp_path: Path) -> None:
     assert sorted(found["train"] + found["val"]) == ["rgb_a", "rgb_b", "rgb_c"]
     assert {sample.mask.name for sample in listing.samples} == {"a.png", "b.png", "c.PNG"}
     image(tmp_path / "rgb/a.JPG")
-    assert list_dataset(tmp_path).problems == (
-        "rgb/a.jpg: gt/a.png is the mask of rgb/a.JPG too",
-    )
+    assert list_dataset(tmp_path).problems == ("rgb/a.jpg: gt/a.png is the mask of rgb/a.JPG too",)
 
 
 def test_patterns_that_name_splits(tmp_path: Path) -> None:
