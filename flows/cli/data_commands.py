@@ -220,6 +220,11 @@ def _drafted(source: Path, places: Places, root: Path) -> DataError:
             f"{named}: all {len(found.pairs)} masks hold one and the same value: nothing can be "
             f"learned from them; are these the masks? The first is {found.pairs[0].mask}"
         )
+    if values.is_picture:
+        return DataError(
+            f"{named}: the masks have {len(values.colours)} colours, hardly one of them often, as "
+            f"photos have: are these the masks? The first is {found.pairs[0].mask}"
+        )
     said = read_text(target, 2**20) if target.exists() else ""
     written = draft(values, found, places, said, target)
     write_bytes(place, written.text.encode())
@@ -289,13 +294,17 @@ def _print(report: DatasetReport, kind: str) -> None:
             "nearly all ignored",
             highlight=False,
         )
-    if unused := listing.unused:
-        named = ", ".join(unused[:_SHOWN_UNUSED]) + ", ..." * (len(unused) > _SHOWN_UNUSED)
-        console.print(
-            f"in no list, and not used: {len(unused)} images ({named})",
-            markup=False,
-            highlight=False,
-        )
+    for why, names in (
+        ("in no list", listing.unused),
+        ("in a list, but without a mask", listing.unmasked),
+    ):
+        if names:
+            named = ", ".join(names[:_SHOWN_UNUSED]) + ", ..." * (len(names) > _SHOWN_UNUSED)
+            console.print(
+                f"{why}, and not used: {len(names)} images ({named})",
+                markup=False,
+                highlight=False,
+            )
     _print_splits(report)
     if report.counts and "test" not in report.counts:
         console.print("no test split: final networks are scored on val")
@@ -344,6 +353,15 @@ def _print_splits(report: DatasetReport) -> None:
             lines.append(f"{name} ({seen[0]})")
     if lines:
         console.print(f"only in one split: {', '.join(lines)}", markup=False, highlight=False)
+    if report.palettes:
+        console.print(
+            "palettes that do not agree, where labels may mean several things: "
+            f"{some_of(report.palettes, _SHOWN_NEAR)}; with a colour for each class in "
+            "dataset.yaml, masks are read by their colours",
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
     if report.near:
         named = ", ".join(
             f"{listing.relative(one.image)} ({one.split}) and "

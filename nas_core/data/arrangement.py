@@ -36,6 +36,7 @@ class Arrangement:
         problems: what is missing or wrong, one line each.
         lists: the list files, which are part of the dataset.
         unused: names of images with a mask that no list names.
+        unmasked: images without a mask that a list names.
     """
 
     layout: str
@@ -44,6 +45,7 @@ class Arrangement:
     problems: tuple[str, ...] = ()
     lists: tuple[Path, ...] = ()
     unused: tuple[str, ...] = ()
+    unmasked: tuple[str, ...] = ()
 
 
 def pairs_of(

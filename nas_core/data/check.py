@@ -26,8 +26,9 @@ from nas_core.data.inspection import (
 from nas_core.data.lengths import MOST_PROXY_IMAGES, lengths
 from nas_core.data.lettering import Lettering
 from nas_core.data.likeness import fingerprint, near_pairs
-from nas_core.data.listing import Listing, Sample
+from nas_core.data.listing import Colour, Listing, Sample
 from nas_core.data.listing import report as report_of
+from nas_core.data.masks import MaskReader
 from nas_core.data.meta_val import MetaVal, choose_meta_val, drawn_rows
 from nas_core.data.overlay import overlay
 from nas_core.data.prepared import MIN_TRAIN_IMAGES
@@ -59,6 +60,7 @@ class DatasetReport:
         ignored: by split, the share of ignored pixels; NaN where no mask could be read.
         unlabelled: by split, how many readable masks have no labelled pixel.
         near: images of two splits that are nearly equal.
+        palettes: labels that palettes show in several colours, and in which masks.
         meta_val: the images that would score candidates; None where problems say why not.
         problems: all that keeps a search from running on it, one line each.
     """
@@ -75,6 +77,7 @@ class DatasetReport:
     ignored: dict[str, float]
     unlabelled: dict[str, int]
     near: list[tuple[Sample, Sample]]
+    palettes: list[str]
     meta_val: MetaVal | None
     problems: list[str]
 
@@ -137,8 +140,10 @@ def check_dataset(
             if not tile or not is_void(part, listing.ignore_index)
         }
         labelled = (name for name, part in kept.items() if _has_label(listing, part, shown, proxy))
+        reader = listing.read_mask
+        palette = reader.colours_of_labels(sample.mask) if isinstance(reader, MaskReader) else {}
         return SampleLook(
-            inspected, fingerprint(image), (*kept,), (*labelled,), len(parts) - len(kept)
+            inspected, fingerprint(image), (*kept,), (*labelled,), len(parts) - len(kept), palette
         )
 
     with ThreadPoolExecutor() as threads:
@@ -191,6 +196,7 @@ def check_dataset(
         ignored=ignored,
         unlabelled=unlabelled,
         near=_near(looks),
+        palettes=_palettes(listing, looks),
         meta_val=chosen,
         problems=problems,
     )
@@ -209,6 +215,21 @@ def _near(looks: Sequence[SampleLook]) -> list[tuple[Sample, Sample]]:
         for first, second in pairs
         if seen[first][0].pixel_digest != seen[second][0].pixel_digest
     ]
+
+
+def _palettes(listing: Listing, looks: Sequence[SampleLook]) -> list[str]:
+    """Labels that palettes show in two colours: programs may number them as they like."""
+    first: dict[int, tuple[Colour, Sample]] = {}
+    found: dict[int, str] = {}
+    for one in looks:
+        for label, colour in one.palette.items():
+            its, earlier = first.setdefault(label, (colour, one.inspected.sample))
+            if its != colour and label not in found:
+                found[label] = (
+                    f"label {label} is {list(its)} in {listing.relative(earlier.mask)} and "
+                    f"{list(colour)} in {listing.relative(one.inspected.sample.mask)}"
+                )
+    return [found[label] for label in sorted(found)]
 
 
 def sample_picture(listing: Listing) -> Image.Image | None:

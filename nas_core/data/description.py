@@ -211,11 +211,23 @@ class Description(Places):
 
 
 def description_file(root: Path) -> Path | None:
-    """The file that names the classes: dataset.yaml, or the labelmap.txt of Pascal VOC."""
-    if lexists(root / DESCRIPTION):
-        return root / DESCRIPTION
-    has_labelmap = (root / VOC_MASKS).is_dir() and lexists(root / LABELMAP)
-    return root / LABELMAP if has_labelmap else None
+    """The file that names the classes: dataset.yaml, or the labelmap.txt of Pascal VOC.
+
+    That counts where dataset.yaml names none, and says only where things lie.
+    """
+    own, labelmap = root / DESCRIPTION, root / LABELMAP
+    has_labelmap = (root / VOC_MASKS).is_dir() and lexists(labelmap)
+    if lexists(own):
+        return labelmap if has_labelmap and not _names_classes(own) else own
+    return labelmap if has_labelmap else None
+
+
+def _names_classes(path: Path) -> bool:
+    try:
+        values = read_yaml(path)
+    except (OSError, ValueError):
+        return True  # what is wrong with it is said where it is read
+    return not isinstance(values, dict) or "classes" in values
 
 
 def check_name(root: Path) -> None:
@@ -231,7 +243,7 @@ def check_name(root: Path) -> None:
 
 
 def read_description(root: Path) -> Description:
-    """What dataset.yaml says or, where there is none, the labelmap.txt of Pascal VOC.
+    """What dataset.yaml says; the classes from Pascal VOC's labelmap.txt where it names none.
 
     Raises:
         DataError: it is missing, unreadable or not valid.
@@ -243,13 +255,24 @@ def read_description(root: Path) -> Description:
             f"{root / DESCRIPTION} does not exist: it names the classes (docs/your_data.md); "
             "`nas data check` writes a draft"
         )
+    places = root / DESCRIPTION
+    if not lexists(places):
+        places = path
     try:
-        values = read_labelmap(path) if path.name == LABELMAP else read_yaml(path)
+        values: Any = read_labelmap(path) if path.name == LABELMAP else read_yaml(path)
+        if path != places:
+            values = {**values, **read_yaml(places)}
         description = Description.model_validate(values)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+        raise DataError(f"{error.filename or path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        raise report(root, [_explain(path.name, problem) for problem in error.errors()]) from None
+        raise report(
+            root,
+            [
+                _explain((path if problem["loc"][:1] == ("classes",) else places).name, problem)
+                for problem in error.errors()
+            ],
+        ) from None
     except ValueError as error:
         raise DataError(str(error)) from None
     if conflicts := description.conflicts():

@@ -28,13 +28,18 @@ def find_lists(folder: Path) -> dict[str, Path]:
 
 
 def read_lists(
-    lists: Mapping[str, Path], pairs: Collection[Pair], where: str, shares: Collection[str]
-) -> tuple[dict[str, str], list[str]]:
-    """The split of each listed image, by name, and what is wrong with the lists.
+    lists: Mapping[str, Path],
+    pairs: Collection[Pair],
+    where: str,
+    shares: Collection[str],
+    unmasked: Collection[str] = (),
+) -> tuple[dict[str, str], list[str], list[str]]:
+    """The split of each listed image, by name, those of `unmasked`, and what is wrong.
 
     Args:
         where: the folder of the images, as messages name it.
         shares: the splits that are taken from train, and need no list.
+        unmasked: images without a mask that a list may name, as `_names` has them.
     """
     assigned: dict[str, str] = {}
     problems = [
@@ -42,7 +47,10 @@ def read_lists(
         for split in ("train", "val")
         if split not in lists and split not in shares
     ]
+    if "val" not in lists and "val" not in shares:
+        problems[-1] += f"; split: {{val: 0.15}} in {DESCRIPTION} takes val from train"
     names = _names(pairs)
+    left_out: dict[str, None] = {}
     for split, path in lists.items():
         try:
             lines = read_text(path, _MAX_LIST_BYTES).splitlines()
@@ -60,7 +68,9 @@ def read_lists(
             if not entry:
                 continue
             shown = f"line {number}: {entry[:80]}"
-            if entry not in names:
+            if entry in unmasked and entry not in names:
+                left_out[entry] = None
+            elif entry not in names:
                 unknown.append(shown)
             elif assigned.setdefault(names[entry], split) != split:
                 other = lists[assigned[names[entry]]].name
@@ -76,7 +86,7 @@ def read_lists(
             )
         if split not in assigned.values():
             problems.append(f"{path.name}: names no image")
-    return assigned, problems
+    return assigned, [*left_out], problems
 
 
 def _names(pairs: Collection[Pair]) -> dict[str, str]:

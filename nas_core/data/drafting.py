@@ -42,6 +42,17 @@ class Values:
         """Whether all pixels of all masks are alike."""
         return len(self.labels) <= 1 and len(self.colours) <= 1
 
+    @property
+    def is_noisy(self) -> bool:
+        """Whether there are more colours than there can be classes: most are no class then."""
+        return len(self.colours) > MAX_CLASSES
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether there are many colours, and hardly one of them often, as in photos."""
+        least = _RARE * self.colours.total()
+        return self.is_noisy and sum(count >= least for count in self.colours.values()) < 2
+
     def add(self, other: Values) -> None:
         """What other masks hold; of very many colours, the most common are kept."""
         self.labels.update(other.labels)
@@ -188,12 +199,16 @@ def _label_lines(values: Values) -> list[str]:
 
 
 def _colour_lines(values: Values) -> list[str]:
-    """Classes by colour, the most common first; rare ones near a common one are left out."""
+    """Classes by colour, the most common first; rare ones near a common one are left out.
+
+    Where they are noisy, all that are rare or near are.
+    """
     total = values.colours.total()
     classes: list[Colour] = []
     remains = 0
     for colour, count in values.colours.most_common():
-        if count < _RARE * total and near(colour, classes):
+        is_rare, is_near = count < _RARE * total, near(colour, classes) is not None
+        if (is_rare or is_near) if values.is_noisy else (is_rare and is_near):
             remains += 1
         elif len(classes) < MAX_CLASSES:
             classes.append(colour)

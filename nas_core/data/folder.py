@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from os.path import lexists
 from pathlib import Path
 
 from nas_core.base.errors import DataError, printable
@@ -44,7 +45,8 @@ def list_dataset(root: Path) -> Listing:
     found = arrange(root, description)
     samples, problems = _divided(found, description)
     files = {path for sample in samples for path in (sample.image, sample.mask)}
-    data_hash, unreadable = hash_files(root, [*files, *found.lists, source])
+    own = {source, root / DESCRIPTION} if lexists(root / DESCRIPTION) else {source}
+    data_hash, unreadable = hash_files(root, [*files, *found.lists, *own])
     taken = f", {' and '.join(description.shares)} by shares" if description.shares else ""
     return Listing(
         root=root,
@@ -58,6 +60,7 @@ def list_dataset(root: Path) -> Listing:
         problems=tuple(dict.fromkeys([*found.problems, *problems, *unreadable])),
         data_hash=data_hash,
         unused=found.unused,
+        unmasked=found.unmasked,
     )
 
 

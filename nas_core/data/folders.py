@@ -1,6 +1,6 @@
 """Layouts in which folders say what is an image, what a mask and which split they are in.
 
-train/images/ train/masks/ ...          a folder for each split, with two in it
+train/images/ train/masks/ ...          a folder for each split, with two in it (or labels/ ...)
 images/train/ masks/train/ ...          a folder for each kind, divided by split
 images/ masks/                          two folders, divided by list files or by shares
 train/a.jpg train/a_mask.png ...        side by side, in folders of splits or in one
@@ -8,7 +8,7 @@ train/a.jpg train/a_mask.png ...        side by side, in folders of splits or in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from os.path import lexists
 from pathlib import Path
@@ -44,16 +44,26 @@ def by_split(root: Path, places: Places) -> Arrangement | None:
     splits = split_folders(root)
     if not any((root / name / "images").is_dir() for names in splits.values() for name in names):
         return None
-    layout = "train/images/ beside train/masks/, folders of splits"
     folders = {
-        split: [(f"{name}/images", f"{name}/masks") for name in names]
+        split: [(f"{name}/images", f"{name}/{_masks_in(root / name)}") for name in names]
         for split, names in splits.items()
     }
+    masks = next(iter(folders.values()))[0][1].rpartition("/")[2]
+    layout = f"train/images/ beside train/{masks}/, folders of splits"
     found = _of_splits(root, layout, folders, ("{}/images", "{}/masks"), places)
     homes = [root / names[0] for names in splits.values()]
     strays = [problem for home in homes if home.is_dir() for problem in _strays(home)]
     beside = [*_other_splits(root), *_beside_splits(root, "", MASK_SUFFIX)]
+    for images, taken in (both[0] for both in folders.values()):
+        others = [Path(taken).with_name(name).as_posix() for name in _MASKS]
+        there = [(images, name) for name in others if name != taken and (root / name).is_dir()]
+        beside += _other_masks(root, taken, there)
     return replace(found, problems=(*beside, *strays, *found.problems))
+
+
+def _masks_in(folder: Path) -> str:
+    """The folder of masks that is there, by the first of its usual names."""
+    return next((name for name in _MASKS if lexists(folder / name)), _MASKS[0])
 
 
 def _strays(folder: Path) -> list[str]:
@@ -137,9 +147,15 @@ def _other_masks(root: Path, taken: str, others: Iterable[tuple[str, str]]) -> l
 
 
 def in_two(root: Path, places: Places) -> Arrangement:
-    """images/ beside masks/, with list files or with shares."""
-    masks = next((name for name in _MASKS if lexists(root / name)), _MASKS[0])
-    found, problems = pair_files(root, "images", masks, IMAGE_SUFFIXES, MASK_SUFFIXES)
+    """images/ beside masks/, with list files or with shares; or no layout at all."""
+    masks = _masks_in(root)
+    if not lexists(root / "images") and not lexists(root / masks):
+        problem = (
+            "no known layout: expected images/ beside masks/, folders of splits, or the patterns "
+            f"images and masks in {DESCRIPTION} (docs/your_data.md)"
+        )
+        return Arrangement("none that is known", "", (), (problem,))
+    found, problems = _paired(root, "images", masks)
     others = [("images", name) for name in _MASKS if name != masks and (root / name).is_dir()]
     problems = [*_other_masks(root, masks, others), *problems]
     pairs = pairs_of(found, names=sorted(found))
@@ -179,14 +195,21 @@ def with_lists(
     problems: Iterable[str],
     places: Places,
     lists: Mapping[str, Path] | None = None,
+    unmasked: Collection[str] = (),
 ) -> Arrangement:
-    """Pairs in the splits that list files name, if there are any."""
+    """Pairs in the splits that list files name, if there are any.
+
+    Args:
+        unmasked: images without a mask that a list may name.
+    """
     own = lists is None
     lists = find_lists(root) if lists is None else lists
     if not lists:
         others = other_lists(root, pairs, {}) if own else []
         return Arrangement(layout, where, tuple(pairs), (*problems, *others))
-    assigned, found = read_lists(lists, pairs, where or "the dataset", places.shares)
+    assigned, left_out, found = read_lists(
+        lists, pairs, where or "the dataset", places.shares, unmasked
+    )
     if own:
         found += other_lists(root, pairs, assigned)
     names = ", ".join(path.relative_to(root).as_posix() for path in lists.values())
@@ -202,6 +225,7 @@ def with_lists(
         (*problems, *found),
         tuple(lists.values()),
         tuple(printable(name) for name in sorted(by_name.keys() - assigned.keys())),
+        tuple(map(printable, left_out)),
     )
 
 
@@ -218,10 +242,23 @@ def _of_splits(
     pairs: list[Pair] = []
     for split in SPLITS:
         for images, masks in folders.get(split, [])[:1]:
-            found, more = pair_files(root, images, masks, IMAGE_SUFFIXES, MASK_SUFFIXES)
+            found, more = _paired(root, images, masks)
+            if split == "test" and more == [f"{masks}/: folder is missing"]:
+                more = [f"{more[0]}: without masks nothing can be scored; move {images}/ away"]
             pairs += pairs_of(found, split)
             problems += more
     return Arrangement(layout, "", tuple(pairs), tuple(problems))
+
+
+def _paired(root: Path, images: str, masks: str) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
+    """See `pair_files`; and what to do where masks have names of another form."""
+    found, problems = pair_files(root, images, masks, IMAGE_SUFFIXES, MASK_SUFFIXES)
+    if not found and any(": no image " in problem for problem in problems):
+        problems.append(
+            f"{masks}/: no mask has the name of its image: patterns in {DESCRIPTION} say how they "
+            "are named, as masks: masks/{stem}_mask.png (docs/your_data.md)"
+        )
+    return found, problems
 
 
 def _missing(splits: Iterable[str], folders: tuple[str, ...], places: Places) -> list[str]:

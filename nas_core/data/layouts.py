@@ -97,8 +97,19 @@ def find_kind(root: Path) -> DatasetKind:
     if folder.has_layout(root):
         return "folder"
     check_name(root)
+    inner = [path for path in root.iterdir() if _has_layout(path)]
+    if len(inner) == 1:  # as archives unpack
+        raise DataError(f"{root}: no known layout, but {inner[0]} has one: give that folder")
     raise DataError(
         f"{root}: no known layout: expected dataset.yaml with images and masks, or with patterns "
         "for where they lie (docs/your_data.md), leftImg8bit/ and gtFine/ of Cityscapes, or "
         "CamVid's train/ and trainannot/"
     )
+
+
+def _has_layout(path: Path) -> bool:
+    """Whether something can be read there; a folder that may not be looked into has none."""
+    try:
+        return path.is_dir() and folder.has_layout(path)
+    except OSError:
+        return False

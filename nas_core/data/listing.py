@@ -77,6 +77,7 @@ class Listing:
         problems: what is missing or wrong, one line each.
         data_hash: SHA-256 over relative path and SHA-256 of every file of the dataset.
         unused: names of images with a mask that no list names.
+        unmasked: images without a mask that a list names.
     """
 
     root: Path
@@ -90,6 +91,7 @@ class Listing:
     problems: tuple[str, ...]
     data_hash: str
     unused: tuple[str, ...] = ()
+    unmasked: tuple[str, ...] = ()
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -154,6 +156,10 @@ def _in_ways(faults: Sequence[str]) -> str:
     return ", or ".join(f.removesuffix(ending) for f in faults[:_SHOWN_FILES]) + more + ending
 
 
+# By Windows, and by archives of macOS.
+_LEFT_BEHIND = ("thumbs.db", "desktop.ini", "__macosx")
+
+
 def list_files(folder: Path) -> list[tuple[str, Path]]:
     """The visible files of a folder and of those in it, with their path there, sorted by it.
 
@@ -172,7 +178,7 @@ def list_files(folder: Path) -> list[tuple[str, Path]]:
             continue
         seen.add(real)
         for path in place.iterdir():
-            if path.name.startswith("."):
+            if path.name.startswith(".") or path.name.lower() in _LEFT_BEHIND:
                 continue
             if path.is_dir():
                 folders.append(path)

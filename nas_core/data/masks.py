@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from nas_core.base.errors import DataError
 from nas_core.data.description import DESCRIPTION, Description
@@ -19,6 +20,8 @@ _UNKNOWN = -1
 _NEAR = 32
 """The most that a channel of two colours may differ for them to be near."""
 _MAX_STRAYS = 2**10
+_MANY_STRAYS = 8
+"""Of so many colours a quarter near known ones will do: others lie between two, along edges."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,25 @@ class MaskReader:
                 return numbers[values]
             self._check_palette(path, values, palette)
         return self._of_labels(path, values)
+
+    def colours_of_labels(self, path: Path) -> dict[int, Colour]:
+        """What a palette shows the labels in the mask in, of classes without a colour of their own.
+
+        Empty for a mask without a palette. The mask is one that can be read.
+        """
+        without = {
+            label
+            for label, colour in zip(self.description.labels, self._colours(), strict=True)
+            if colour is None
+        }
+        with Image.open(path) as picture:
+            if not without or picture.mode != "P":
+                return {}
+        values, palette = read_labels(path, self.root)
+        if palette is None:
+            return {}
+        used = without & {*np.unique(values).tolist()} & {*range(len(palette))}
+        return {label: colour_of(int(code_of(palette[label]))) for label in sorted(used)}
 
     def _are_declared(self, used: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8]) -> bool:
         """Whether the colours of these indices say it all: then their order is of no account."""
@@ -81,14 +103,15 @@ class MaskReader:
         """What to say of colours that are none of those known."""
         colours = [colour_of(int(code)) for code in strays[:_MAX_STRAYS]]
         more = f" and {strays.size - 1} more" if strays.size > 1 else ""
-        likely = [near(colour, known) for colour in colours]
+        likely = [one for colour in colours if (one := near(colour, known)) is not None]
         message = f"colour {list(colours[0])}{more} not in {self.source}"
-        if likely[0] is None or None in likely:
+        if len(likely) == len(colours):
+            message += f", near {list(likely[0])}"
+        elif len(colours) >= _MANY_STRAYS and 4 * len(likely) >= len(colours):
+            message += ", many near known ones"
+        else:
             return message
-        return (
-            f"{message}, near {list(likely[0])}: as JPEG and smoothing leave them at edges; save "
-            "it anew from its source"
-        )
+        return f"{message}: as JPEG and smoothing leave them at edges; save it anew from its source"
 
     def _check_palette(
         self, path: Path, values: npt.NDArray[np.uint8], palette: npt.NDArray[np.uint8]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from nas_core.base.errors import some_of
@@ -9,7 +11,7 @@ from nas_core.data.arrangement import Arrangement, Pair
 from nas_core.data.description import DESCRIPTION, Places
 from nas_core.data.folders import with_lists
 from nas_core.data.listing import list_files
-from nas_core.data.patterns import SECONDS_A_NAME, Found, Patterns
+from nas_core.data.patterns import SECONDS_A_NAME, Found, Patterns, split_suffix
 
 
 def by_patterns(root: Path, places: Places) -> Arrangement | None:
@@ -24,6 +26,7 @@ def by_patterns(root: Path, places: Places) -> Arrangement | None:
     except TimeoutError:
         problem = f"images takes more than {SECONDS_A_NAME:.0f} s for a name: use fewer stars"
         return Arrangement(layout, "", (), (f"{DESCRIPTION}: {problem}",))
+    found = _with_masks_there(found, files)
     problems = _problems(places.images, found, files)
     masks = {one.mask for name, one in found.items() if one.mask != name}
     pairs = [
@@ -38,6 +41,20 @@ def by_patterns(root: Path, places: Places) -> Arrangement | None:
     if "{split}" in places.images:
         return Arrangement(layout, "", tuple(pairs), tuple(problems))
     return with_lists(root, layout, "", pairs, problems, places)
+
+
+def _with_masks_there(found: dict[str, Found], files: Collection[str]) -> dict[str, Found]:
+    """The same with masks as their files are called, whose suffix may have other letters' case."""
+
+    def alike(name: str) -> str:
+        start, suffix = split_suffix(name)
+        return start + suffix.lower()
+
+    there = {alike(name): name for name in files} | {name: name for name in files}
+    return {
+        name: replace(one, mask=there.get(one.mask, there.get(alike(one.mask), one.mask)))
+        for name, one in found.items()
+    }
 
 
 def _problems(pattern: str, found: dict[str, Found], files: dict[str, Path]) -> list[str]:

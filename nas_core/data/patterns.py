@@ -3,7 +3,8 @@
 In `images`, `*` stands for any characters but the slash, `**` for any folders, `?` for one
 character and `{split}` for the name of a split. In `masks` and `group`, `{stem}` is the name of the
 image's file without suffix, `{1}` what the first star of `images` stands for, and `{split}` what
-that does; a star in `masks` is what the star of that number stands for.
+that does; a star in `masks` is what the star of that number stands for. The letters of a suffix
+match in either case: one camera writes .jpg and .JPG.
 """
 
 from __future__ import annotations
@@ -92,7 +93,10 @@ def _expression_of(pattern: str) -> tuple[regex.Pattern[str], int]:
     """A pattern as a regular expression with the groups star1, star2 ... and split."""
     parts = []
     num_stars = 0
-    for token in _TOKEN.findall(unicodedata.normalize("NFC", pattern)):
+    start, suffix = split_suffix(unicodedata.normalize("NFC", pattern))
+    if any(char in suffix for char in "*?{}"):
+        start, suffix = start + suffix, ""
+    for token in _TOKEN.findall(start):
         if token[0] == "*":
             num_stars += 1
             name = f"star{num_stars}"
@@ -109,7 +113,14 @@ def _expression_of(pattern: str) -> tuple[regex.Pattern[str], int]:
             raise ValueError(f"images: {token}: there are *, **, ? and once {{split}}")
         else:
             parts.append(re.escape(token))
+    parts.append(f"(?i:{re.escape(suffix)})")
     return regex.compile("".join(parts), regex.DOTALL), num_stars
+
+
+def split_suffix(path: str) -> tuple[str, str]:
+    """A path without the suffix of its file, and the suffix with its dot; it may be empty."""
+    start, dot, suffix = path.rpartition(".")
+    return (start, dot + suffix) if dot and "/" not in suffix else (path, "")
 
 
 def _placeholders(template: str) -> list[str]:

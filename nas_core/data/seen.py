@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from nas_core.base.errors import DataError
 from nas_core.base.files import digest_of, read_limited, write_bytes
 from nas_core.data.fitting import Size
 from nas_core.data.inspection import Inspected
-from nas_core.data.listing import Listing, Sample
+from nas_core.data.listing import Colour, Listing, Sample
 
 _MAX_BYTES = 2**28
 _DESCRIPTIONS = (".yaml", ".yml", ".txt")
@@ -29,6 +29,7 @@ class SampleLook:
         names: of what it is prepared as: itself, or its tiles.
         labelled: those that have a label at the proxy's size.
         num_void: tiles that are left out.
+        palette: colours of labels, see `MaskReader.colours_of_labels`.
     """
 
     inspected: Inspected
@@ -36,6 +37,7 @@ class SampleLook:
     names: tuple[str, ...] = ()
     labelled: tuple[str, ...] = ()
     num_void: int = 0
+    palette: dict[int, Colour] = field(default_factory=dict)
 
 
 class _Entry(BaseModel):
@@ -50,6 +52,7 @@ class _Entry(BaseModel):
     names: tuple[str, ...]
     labelled: tuple[str, ...]
     num_void: int
+    palette: dict[int, Colour]
 
 
 class _Entries(RootModel[dict[str, _Entry]]):
@@ -103,7 +106,9 @@ class Seen:
         inspected = Inspected(sample, [], entry.size, bytes.fromhex(entry.pixels), counts)
         prints = entry.fingerprint
         fingerprint = None if prints is None else np.array(prints, np.uint64)
-        return SampleLook(inspected, fingerprint, entry.names, entry.labelled, entry.num_void)
+        return SampleLook(
+            inspected, fingerprint, entry.names, entry.labelled, entry.num_void, entry.palette
+        )
 
     def put(self, key: str, look: SampleLook) -> None:
         """Keep a look, unless there was a problem: that is looked at again."""
@@ -120,6 +125,7 @@ class Seen:
             names=look.names,
             labelled=look.labelled,
             num_void=look.num_void,
+            palette=look.palette,
         )
 
     def save(self) -> None:

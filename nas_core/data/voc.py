@@ -15,7 +15,7 @@ from nas_core.data.description import VOC_MASKS, Places
 from nas_core.data.dividing import find_lists
 from nas_core.data.folders import with_lists
 from nas_core.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
-from nas_core.data.listing import SPLIT_NAMES, SPLITS, pair_files
+from nas_core.data.listing import SPLIT_NAMES, SPLITS, list_files, pair_files
 
 _IMAGES = ("JPEGImages", "images")
 _LISTS = Path("ImageSets") / "Segmentation"
@@ -41,7 +41,13 @@ def pascal_voc(root: Path, places: Places) -> Arrangement | None:
     pairs = pairs_of(found, names=sorted(found))
     layout = f"Pascal VOC: {images}/ beside {VOC_MASKS}/"
     found_lists = lists or None  # else those in the folder of the dataset
-    return with_lists(root, layout, f"{images}/", pairs, [*problems, *twice], places, found_lists)
+    # CVAT lists what nobody has labelled yet, too.
+    there = list_files(root / images) if (root / images).is_dir() else []
+    files = [name for name, path in there if path.suffix.lower() in IMAGE_SUFFIXES]
+    unmasked = {part for name in files for part in (name, name.rpartition(".")[0])} - {*found}
+    return with_lists(
+        root, layout, f"{images}/", pairs, [*problems, *twice], places, found_lists, unmasked
+    )
 
 
 def _lists(folder: Path) -> tuple[dict[str, Path], list[str]]:

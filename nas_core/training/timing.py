@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nas_core.config import ProxySettings, Settings
+from nas_core.config import ProxySettings, Settings, TrainSettings
 from nas_core.data.fitting import Size
 from nas_core.data.lengths import steps_per_epoch
 from nas_core.data.prepared import PreparedData, Split
@@ -143,8 +143,7 @@ def _training(
     train = settings.train
     num_images = counts.train + counts.val * ("val" in train.splits.split("+"))
     batch = min(train.batch_size, num_images)
-    # On a CPU a step's time is in proportion to its images, on a GPU it is not.
-    measured = batch if compute.device.type == "cuda" else min(batch, 2)
+    measured = measured_images(train, batch, compute.device.type)
     short = train.model_copy(
         update={"splits": "train", "epochs": 3, "batch_size": measured, "validate_every": 3}
     )
@@ -162,6 +161,19 @@ def _training(
         validations = -(-train.epochs // train.validate_every)
         seconds += max(0.0, step_and_image - step) * counts.val * validations
     return seconds
+
+
+def measured_images(train: TrainSettings, batch: int, device: str) -> int:
+    """Images of the steps that are measured: with the pixels of two of the default's crops.
+
+    On a CPU a step of large crops takes time in proportion to its images, which saves measuring
+    all. A step of small ones, and any on a GPU, takes longer for itself than for its images.
+    """
+    if device == "cuda":
+        return batch
+    default = TrainSettings()
+    pixels = 2 * default.crop_height * default.crop_width
+    return min(batch, max(2, pixels // (train.crop_height * train.crop_width)))
 
 
 def _noise(size: Size, counts: dict[str, int], num_classes: int) -> PreparedData:

@@ -326,7 +326,7 @@ def test_without_a_description_a_draft_is_written_that_can_be_used(project: Path
     assert done.output.splitlines()[0] == "layout: images/ beside masks/, test and val by shares"
 
 
-def test_masks_of_one_value_are_not_drafted(project: Path) -> None:
+def test_masks_of_one_value_or_photos_are_not_drafted(project: Path) -> None:
     leaves = project / "data/leaves"
     (leaves / "dataset.yaml").unlink()
     for path in (leaves / "masks").iterdir():
@@ -334,6 +334,11 @@ def test_masks_of_one_value_are_not_drafted(project: Path) -> None:
     done = check(leaves)
     assert isinstance(done.exception, DataError)
     assert "masks hold one and the same value" in str(done.exception)
+    assert not (project / "artifacts/check").exists()
+    rng = np.random.default_rng(0)
+    for path in (leaves / "masks").iterdir():
+        Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
+    assert "colours, hardly one of them often, as photos have" in str(check(leaves).exception)
     assert not (project / "artifacts/check").exists()
 
 
@@ -356,6 +361,30 @@ def test_what_splits_have_alike_and_alone_is_told(project: Path) -> None:
     )
 
 
+def test_palettes_that_do_not_agree_are_told(project: Path) -> None:
+    leaves = project / "data/leaves"
+    for path in (leaves / "masks").iterdir():
+        mask = Image.fromarray(np.asarray(Image.open(path)), "P")
+        mask.putpalette([9, 9, 9, 0, 200, 0])
+        mask.save(path)
+    assert "palettes that do not agree" not in check(leaves).output
+    other = Image.open(leaves / "masks/5.png")
+    other.putpalette([0, 200, 0, 9, 9, 9])
+    other.save(leaves / "masks/5.png")
+    for _ in range(2):  # the second tells what the first saw
+        output = check(leaves).output
+        assert re.search(
+            r"label 0 is \[9, 9, 9\] in masks/\d.png and \[0, 200, 0\] in masks/5.png, label 1 is ",
+            output,
+        )
+    assert "10 of 10 images have not changed" in output
+    entries = [{"name": "soil", "colour": [9, 9, 9]}, {"name": "leaf", "colour": [0, 200, 0]}]
+    description = {"classes": entries, "split": {"val": 0.2}}
+    (leaves / "dataset.yaml").write_text(yaml.safe_dump(description))
+    done = check(leaves)
+    assert done.exit_code == 0 and "palettes that do not agree" not in done.output
+
+
 def test_colours_near_declared_ones_are_told(project: Path) -> None:
     leaves = project / "data/leaves"
     (leaves / "dataset.yaml").write_text(
@@ -373,4 +402,30 @@ def test_colours_near_declared_ones_are_told(project: Path) -> None:
         r"10 files, as (masks/\d\.png(, )?){3}: (colour \[0, 190, \d\],( or)? ){3}\.\.\. not in "
         r"dataset\.yaml, near \[0, 200, 0\]: as JPEG and smoothing leave them at edges; save it ",
         str(done.exception),
+    )
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "scaled"])
+def test_masks_that_were_once_stored_with_loss_are_told(project: Path, kind: str) -> None:
+    leaves = project / "data/leaves"
+    colours = np.array([[0, 0, 0], [0, 160, 0], [200, 30, 30]], np.uint8)
+    classes = [{"name": f"c{number}", "colour": rgb} for number, rgb in enumerate(colours.tolist())]
+    description = {"classes": classes, "split": {"val": 0.2}}
+    (leaves / "dataset.yaml").write_text(yaml.safe_dump(description))
+    for path in (leaves / "masks").iterdir():
+        size = Image.open(path).size
+        labels = np.zeros(size[::-1], np.uint8)
+        labels[9:31, 5:40], labels[25:50, 35:70] = 1, 2
+        mask = Image.fromarray(colours[labels])
+        if kind == "JPEG":
+            mask.save(path, "JPEG")
+            mask = Image.open(path).copy()
+        else:
+            mask = mask.resize((84, 64), Image.Resampling.BILINEAR)
+            mask = mask.resize(size, Image.Resampling.BILINEAR)
+        mask.save(path, "PNG")
+    assert re.search(
+        r"10 files, as masks.* more not in dataset\.yaml, many near known ones: as JPEG and "
+        r"smoothing leave them at edges; save it anew from its source",
+        str(check(leaves).exception),
     )

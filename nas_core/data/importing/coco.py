@@ -65,6 +65,15 @@ class _Annotation(ForeignPart):
     category_id: Id
     segmentation: Any = None
     iscrowd: bool | None = None
+    attributes: Any = None
+
+    @property
+    def is_crowd(self) -> bool:
+        """Whether it is several things at once.
+
+        CVAT, which gives each annotation attributes, says so of whatever was painted: of all masks.
+        """
+        return bool(self.iscrowd) and not isinstance(self.attributes, dict)
 
 
 class _Category(ForeignPart):
@@ -205,8 +214,10 @@ def _add_pictures(
             drawings = list(_drawings(one.segmentation))
             if not drawings:
                 plan.left_out.add("annotations without a shape", name)
+            elif one.is_crowd:
+                plan.left_out.add("crowd regions, whose pixels count for nothing", name)
             shapes[one.image_id] += [
-                Shape(name, None if one.iscrowd else category, draw, bool(one.iscrowd))
+                Shape(name, None if one.is_crowd else category, draw, one.is_crowd)
                 for draw in drawings
             ]
     for image in file.content.images:
@@ -241,6 +252,7 @@ def _find_image(file: _File, name: str, plan: Plan) -> str | None:
     """The path of an image below the root, or None and a problem.
 
     Files name it from several places, with slashes of Windows, or by its place on another machine.
+    What a name leads to outside of the root is not looked for.
     """
     root, folder = plan.root, file.path.parent
     # No system has a longer path, and each of its folders is tried as the beginning.
@@ -248,19 +260,18 @@ def _find_image(file: _File, name: str, plan: Plan) -> str | None:
         plan.problems.add(f"{file.name}: images that are not there", name)
         return None
     direct = path_in(root, folder, name)
-    if direct is None:
-        plan.problems.add(f"{file.name}: file_name leads out of {root}", name)
-        return None
     parts = [part for part in re.split(r"[\\/]+", name) if part not in ("", ".", "..")]
     subset = re.sub(r"^instances_", "", file.path.stem)
     places = [folder, root]
     places += [place / "images" for place in places]
     places += [place / subset for place in places]
-    candidates = [root / direct] + [
+    candidates = [root / direct] if direct is not None else []
+    candidates += [
         place.joinpath(*parts[start:]) for start in range(len(parts)) for place in places
     ]
     for path in candidates:
         if is_file(path):
             return path.relative_to(root).as_posix()
-    plan.problems.add(f"{file.name}: images that are not there", name)
+    what = "images that are not there" if direct is not None else f"file_name leads out of {root}"
+    plan.problems.add(f"{file.name}: {what}", name)
     return None

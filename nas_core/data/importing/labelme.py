@@ -145,10 +145,11 @@ def _find_image(path: Path, content: _Content, plan: Plan) -> tuple[str, Source]
     root, file = plan.root, path.relative_to(plan.root).as_posix()
     said = content.image_path or path.with_suffix(".jpg").name
     below = path_in(root, path.parent, said)
-    if below is not None:
-        for candidate in (root / below, path.parent / Path(below).name):
-            if is_file(candidate):
-                return candidate.relative_to(root).as_posix(), candidate
+    candidates = [root / below] if below is not None else []
+    candidates.append(path.parent / said.replace("\\", "/").rpartition("/")[2])
+    for candidate in candidates:
+        if is_file(candidate):
+            return candidate.relative_to(root).as_posix(), candidate
     if content.image_data:
         return path.with_suffix("").relative_to(root).as_posix(), partial(_embedded, path, file)
     what = f"imagePath leads out of {root}" if below is None else "images that are not there"

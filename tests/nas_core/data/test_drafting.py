@@ -12,6 +12,7 @@ from PIL import Image
 from nas_core.data.description import Description, Places, read_description, undescribed
 from nas_core.data.drafting import Draft, draft, look
 from nas_core.data.folder import arrange, list_dataset
+from nas_core.data.masks import near
 
 COLOURS = np.array([[0, 0, 0], [200, 0, 0], [0, 0, 200]], np.uint8)
 CLASSES = np.repeat([0, 1, 2], [30, 20, 10]).reshape(6, 10).astype(np.uint8)
@@ -96,6 +97,21 @@ def test_rare_colours_near_others_and_void_are_told_apart(tmp_path: Path) -> Non
         [50, 50, 50], [200, 0, 0], [0, 0, 200],
     ]  # fmt: skip
     assert "# Left out: 1 rare colours" in text
+
+
+def test_of_very_many_colours_the_common_ones_are_drafted(tmp_path: Path) -> None:
+    labels = np.zeros((60, 80), np.uint8)
+    labels[9:31, 5:40], labels[25:50, 35:70] = 1, 2
+    for number in range(3):
+        path = tmp_path / f"{number}.jpg"
+        Image.fromarray(COLOURS[np.roll(labels, number, axis=1)]).save(path, quality=95)
+    save(tmp_path, *[Image.open(tmp_path / f"{number}.jpg").copy() for number in range(3)])
+    made = drafted(tmp_path)
+    entries = yaml.safe_load(made.text)["classes"]
+    found = [tuple(one["colour"]) for one in entries]
+    assert len(found) == made.class_lines[1] - made.class_lines[0] + 1 < 10
+    assert all(near(tuple(colour), found) for colour in COLOURS.tolist())
+    assert "colours, as JPEG and smoothing leave them at edges" in made.text
 
 
 def test_patterns_without_classes_are_kept_in_the_draft(tmp_path: Path) -> None:

@@ -134,6 +134,9 @@ def test_later_shapes_lie_above_earlier_ones_and_crowds_below_all(place: Path) -
     out, done = imported(coco(place / "x.json", annotations))
     assert mask(out) == rows("..000000", ".1110000", ".1122200", ".1122200", "..022200", "..000000")
     assert done.classes == ("background", "leaf", "stem")
+    assert done.left_out == [
+        "1 crowd regions, whose pixels count for nothing (x.json, annotation 7)"
+    ]
 
 
 def test_what_has_no_label_is_ignored_by_choice(place: Path) -> None:
@@ -250,8 +253,10 @@ def test_cvat(tmp_path: Path) -> None:
     photo(root / "images" / "b.jpg")
     annotations = [
         annotation([SQUARE], attributes={"occluded": False}),
-        annotation({"size": [HEIGHT, WIDTH], "counts": [0, 2, 46]}, image=2, category=2),
-    ]
+        # It calls a crowd whatever was painted.
+        annotation({"size": [HEIGHT, WIDTH], "counts": [0, 2, 46]}, image=2, category=2,
+                   iscrowd=1, attributes={"occluded": False}),
+    ]  # fmt: skip
     coco(root / "annotations/instances_default.json", annotations, ["night/a.jpg", "b.jpg"],
          licenses=[{"name": "", "id": 0, "url": ""}], info={})  # fmt: skip
     out, done = imported(root)
@@ -259,7 +264,7 @@ def test_cvat(tmp_path: Path) -> None:
                           "masks/night/a.png", "masks/b.png"}  # fmt: skip
     assert mask(out, "night/a")[1] == [0, 1, 1, 1, 0, 0, 0, 0]
     assert mask(out, "b")[0][:3] == [2, 0, 0]
-    assert done.counts == {None: 2}
+    assert (done.counts, done.left_out) == ({None: 2}, [])
     (root / "annotations/._instances_default.json").write_bytes(b"of macOS")
     assert len(read_plan(root, "coco").pictures) == 2
     alone, _ = imported(root / "annotations/instances_default.json")
@@ -267,7 +272,14 @@ def test_cvat(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["images/a.jpg", "images\\a.jpg", "/label-studio/data/upload/1/a.jpg", "C:\\x\\a.jpg"]
+    "name",
+    [
+        "images/a.jpg",
+        "images\\a.jpg",
+        "/label-studio/data/upload/1/a.jpg",
+        "../../label-studio/data/media/upload/1/a.jpg",
+        "C:\\x\\a.jpg",
+    ],
 )
 def test_label_studio(tmp_path: Path, name: str) -> None:
     """result.json and images/, whose names may be those of another machine."""
@@ -337,9 +349,13 @@ def test_labelme_with_its_image_inside(place: Path) -> None:
     labelme(place / "b.json", given, imagePath="..\\..\\b.jpg", imageData=content)
     labelme(place / "sub/c.json", given, imagePath="../c.jpg")
     photo(place / "c.jpg")
+    labelme(place / "d.json", given, imagePath="..\\..\\photos\\d.jpg")
+    photo(place / "d.jpg")
     out, done = imported(place, "labelme")
-    assert files(out) == {"dataset.yaml", "images/b.jpg", "masks/b.png", "images/c.jpg",
-                          "masks/c.png"}  # fmt: skip
+    assert files(out) == {
+        "dataset.yaml",
+        *(place for name in "bcd" for place in (f"images/{name}.jpg", f"masks/{name}.png")),
+    }
     assert (out / "images/b.jpg").read_bytes() == (place / "a.jpg").read_bytes()
     assert done.left_out == ["1 images without a .json file (a.jpg)"]
 

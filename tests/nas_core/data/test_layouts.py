@@ -123,6 +123,29 @@ def test_folders_of_splits_lists_and_two_folders(tmp_path: Path) -> None:
     assert list_dataset(folders).problems[0] == (
         "train/images/ and training/images/ are both folders of train: leave one"
     )
+    for masks in ("labels", "annotations"):
+        other = tmp_path / masks
+        describe(other)
+        both(other, "train/images", f"train/{masks}", "a", "b")
+        both(other, "val/images", f"val/{masks}", "a")
+        listing = list_dataset(other)
+        assert splits(listing) == {"train": ["a", "b"], "val": ["a"]}
+        assert listing.layout == f"train/images/ beside train/{masks}/, folders of splits"
+        mask(other / "val/masks/a.png")
+        twice = f"val/images/ beside val/{masks}/: there are masks in val/masks/ too"
+        assert any(problem.startswith(twice) for problem in list_dataset(other).problems)
+        (other / "val/masks").rename(other / "val/more")
+        image(other / "test/images/a.jpg")
+        assert list_dataset(other).problems == (
+            "test/masks/: folder is missing: without masks nothing can be scored; move "
+            "test/images/ away",
+        )
+    unknown = tmp_path / "unknown"
+    describe(unknown)
+    both(unknown, "train/image", "train/mask", "a")
+    listing = list_dataset(unknown)
+    assert listing.layout == "none that is known"
+    assert listing.problems[0].startswith("no known layout: expected images/ beside masks/, ")
     lists = tmp_path / "lists"
     describe(lists)
     both(lists, "images/train", "masks/train", "a", "b", "c")
@@ -140,6 +163,27 @@ def test_folders_of_splits_lists_and_two_folders(tmp_path: Path) -> None:
         "line 2: gone1, line 3: gone2",
         "train.txt: names no image",
     )
+
+
+def test_masks_of_other_names_need_patterns(tmp_path: Path) -> None:
+    both(tmp_path, "images", "masks", "a", "b", suffix="_mask")
+    describe(tmp_path, split={"val": 0.5})
+    assert list_dataset(tmp_path).problems[-1].startswith("masks/: no mask has the name of its")
+    describe(tmp_path, split={"val": 0.5}, images="images/*", masks="masks/{stem}_mask.png")
+    for name in ("Thumbs.db", "desktop.ini", "__MACOSX/x.jpg", ".DS_Store"):
+        (tmp_path / "images" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(b"left behind")
+    assert {len(names) for names in splits(list_dataset(tmp_path)).values()} == {1}
+
+
+def test_a_folder_around_the_data_set_is_told(tmp_path: Path) -> None:
+    both(tmp_path, "leaves/images", "leaves/masks", "a")
+    (tmp_path / "__MACOSX").mkdir()
+    with pytest.raises(DataError, match=f"no known layout, but {tmp_path / 'leaves'} has one"):
+        find_kind(tmp_path)
+    both(tmp_path, "stems/images", "stems/masks", "a")
+    with pytest.raises(DataError, match=r"no known layout: expected dataset\.yaml"):
+        find_kind(tmp_path)
 
 
 def voc(root: Path, images: str = "JPEGImages") -> np.ndarray:
@@ -185,9 +229,14 @@ def test_pascal_voc_as_cvat_writes_it(tmp_path: Path) -> None:
         np.testing.assert_array_equal(
             listing.read_mask(tmp_path / f"SegmentationClass/{name}.png"), classes
         )
+    assert listing.unmasked == ()
     (lists / "Train.txt").write_text("a\nunlabelled\n")
+    listing = list_dataset(tmp_path)
+    assert (listing.problems, listing.unmasked) == ((), ("unlabelled",))
+    assert splits(listing)["train"] == ["a"]
+    (lists / "Train.txt").write_text("a\nmissing\n")
     assert list_dataset(tmp_path).problems == (
-        "Train.txt, line 2: unlabelled: no such image with a mask in JPEGImages/",
+        "Train.txt, line 2: missing: no such image with a mask in JPEGImages/",
     )
 
 
@@ -200,11 +249,39 @@ def test_pascal_voc_without_labelmap_or_with_one_list(tmp_path: Path) -> None:
     assert sorted(found["train"] + found["val"]) == ["b c", "d", "e"]
     np.testing.assert_array_equal(listing.read_mask(tmp_path / "SegmentationClass/d.png"), classes)
     describe(tmp_path)
-    assert "val.txt: is missing" in list_dataset(tmp_path).problems
+    missing = "val.txt: is missing; split: {val: 0.15} in dataset.yaml takes val from train"
+    assert missing in list_dataset(tmp_path).problems
+    (tmp_path / "images").rename(tmp_path / "pictures")
+    assert "JPEGImages/: folder is missing" in list_dataset(tmp_path).problems
+    (tmp_path / "pictures").rename(tmp_path / "images")
     (tmp_path / "dataset.yaml").unlink()
     assert has_layout(tmp_path)
     with pytest.raises(DataError, match=r"dataset\.yaml does not exist.* `nas data check` writes"):
         list_dataset(tmp_path)
+
+
+def test_a_labelmap_beside_a_description_without_classes(tmp_path: Path) -> None:
+    classes = voc(tmp_path)
+    (tmp_path / "labelmap.txt").write_text(LABELMAP)
+    (tmp_path / "ImageSets/Segmentation/default.txt").write_text('"b c"\nd\ne\n')
+    (tmp_path / "dataset.yaml").write_text("split: {val: 0.3}\n")
+    assert undescribed(tmp_path) is None
+    listing = list_dataset(tmp_path)
+    assert {split: len(names) for split, names in splits(listing).items()} == {"train": 2, "val": 1}
+    assert listing.classes == ("background", "leaf", "stem")
+    np.testing.assert_array_equal(listing.read_mask(tmp_path / "SegmentationClass/d.png"), classes)
+    (tmp_path / "labelmap.txt").write_text(LABELMAP.replace("stem", "stalk"))
+    assert list_dataset(tmp_path).data_hash != listing.data_hash
+    (tmp_path / "dataset.yaml").write_text("split: {val: 0.4}\n")
+    (tmp_path / "labelmap.txt").write_text(LABELMAP)
+    assert list_dataset(tmp_path).data_hash != listing.data_hash
+    (tmp_path / "dataset.yaml").write_text("split: {val: 2}\n")
+    (tmp_path / "labelmap.txt").write_text("a:0,0,0::\nb:0,0,300::\n")
+    with pytest.raises(DataError, match=r"dataset\.yaml: split\.val: .*") as error:
+        read_description(tmp_path)
+    assert "labelmap.txt: classes.1.colour" in str(error.value)
+    describe(tmp_path)
+    assert read_description(tmp_path).labels == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -272,6 +349,20 @@ def test_patterns(tmp_path: Path) -> None:
     assert len(splits(list_dataset(tmp_path))["train"]) == 2
 
 
+def test_suffixes_in_capitals_match_patterns(tmp_path: Path) -> None:
+    both(tmp_path, "rgb", "gt", "a", "b", "c")
+    (tmp_path / "rgb/b.jpg").rename(tmp_path / "rgb/b.JPG")
+    (tmp_path / "gt/c.png").rename(tmp_path / "gt/c.PNG")
+    patterns = {"images": "rgb/*.jpg", "masks": "gt/{stem}.png"}
+    describe(tmp_path, **patterns, split={"val": 0.3})
+    listing = list_dataset(tmp_path)
+    found = splits(listing)
+    assert sorted(found["train"] + found["val"]) == ["rgb_a", "rgb_b", "rgb_c"]
+    assert {sample.mask.name for sample in listing.samples} == {"a.png", "b.png", "c.PNG"}
+    image(tmp_path / "rgb/a.JPG")
+    assert list_dataset(tmp_path).problems == ("rgb/a.jpg: gt/a.png is the mask of rgb/a.JPG too",)
+
+
 def test_patterns_that_name_splits(tmp_path: Path) -> None:
     for split, name in (("Train", "1"), ("Train", "2"), ("validation", "1")):
         both(tmp_path, f"{split}/deep/rgb", f"{split}/deep/gt", name)
@@ -297,6 +388,10 @@ def test_patterns_that_name_splits(tmp_path: Path) -> None:
         ("**/*.jpg", "b/c/a.jpg", ["b/c", "a"]),
         ("a?/[1].*", "ab/[1].png", ["png"]),
         ("a?/*", "a/b", None),
+        ("A/*.jpg", "A/b.JPG", ["b"]),
+        ("A/*.jpg", "a/b.jpg", None),
+        ("a.b/*", "A.B/c", None),
+        ("a.*", "a.JPG", ["JPG"]),
     ],
 )
 def test_what_stars_stand_for(pattern: str, path: str, stars: list[str] | None) -> None:

@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 
 from nas_core.config import (
@@ -9,7 +10,7 @@ from nas_core.config import (
     Settings,
     TrainSettings,
 )
-from nas_core.training.timing import Counts, estimate
+from nas_core.training.timing import Counts, estimate, measured_images
 
 COUNTS = Counts(train=40, val=4, meta_train=36, meta_val=4)
 
@@ -47,6 +48,23 @@ def test_no_more_trainings_are_at_work_than_there_are() -> None:
     runner, train = RunnerSettings(workers=8), settings.train.model_copy(update={"top": 1})
     settings = settings.model_copy(update={"runner": runner, "train": train})
     assert estimate(settings, COUNTS, 3, (40, 48)).trainings_at_a_time == 1 + len(train.also)
+
+
+@pytest.mark.parametrize(
+    ("crop", "device", "expected"),
+    [
+        ((288, 384), "cpu", 2),
+        ((600, 600), "cpu", 2),
+        ((144, 384), "cpu", 4),
+        ((96, 128), "cpu", 8),
+        ((288, 384), "cuda", 8),
+    ],
+)
+def test_small_crops_are_measured_in_whole_batches(
+    crop: tuple[int, int], device: str, expected: int
+) -> None:
+    train = TrainSettings(crop_height=crop[0], crop_width=crop[1])
+    assert measured_images(train, 8, device) == expected
 
 
 def test_two_images_are_enough() -> None:
