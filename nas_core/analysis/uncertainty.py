@@ -127,7 +127,8 @@ def class_iou(counts: Floats) -> Floats:
     """
     hits, truth, predicted = counts[..., 0], counts[..., 1], counts[..., 2]
     union = truth + predicted - hits
-    return np.divide(hits, union, out=np.full(hits.shape, np.nan), where=truth > 0)
+    iou: Floats = np.divide(hits, union, out=np.full(hits.shape, np.nan), where=truth > 0)
+    return iou
 
 
 def mean_iou(counts: Floats) -> Floats:
