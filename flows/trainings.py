@@ -155,7 +155,9 @@ def _register_all(context: Context, folders: Iterable[Path], search: str | None)
 
 def _evaluate_all(context: Context, folders: Mapping[str, Path]) -> dict[str, FinalScores]:
     """Score trainings, each once, and record them; returns the scores by label."""
-    labels = {folder: label for label, folder in reversed(folders.items())}
+    labels: dict[Path, str] = {}
+    for label, folder in folders.items():
+        labels.setdefault(folder, label)
     tests: dict[Path, FinalScores] = {}
     with context.training_workers(len(labels)) as workers:
 
@@ -163,7 +165,7 @@ def _evaluate_all(context: Context, folders: Mapping[str, Path]) -> dict[str, Fi
             with naming(labels[folder]):
                 return evaluate(context, workers, folder)
 
-        jobs = [(folder, partial(job, folder)) for folder in dict.fromkeys(folders.values())]
+        jobs = [(folder, partial(job, folder)) for folder in labels]
         for folder, test in side_by_side(workers, jobs):
             record_test(context, folder, test)
             tests[folder] = test
