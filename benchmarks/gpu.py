@@ -45,7 +45,7 @@ from benchmarks.baseline import baseline_task, train_baseline
 from benchmarks.command import Overrides, errors_in_words
 from benchmarks.gpu_tests import VARIABLE, Outcomes
 from nas_core.base.documents import Document
-from nas_core.base.errors import GenotypeError, NasError, RunError, SettingsError
+from nas_core.base.errors import CandidateError, GenotypeError, NasError, RunError, SettingsError
 from nas_core.base.files import check_writable, read_json, write_json
 from nas_core.base.paths import prepared_folder
 from nas_core.base.project import project_dir
@@ -250,8 +250,19 @@ def _processes(box: Box, num: int) -> Iterator[Workers]:
 
 
 def _in_each(workers: Workers, job: Callable[[int], Any]) -> list[Any]:
-    """What the job returns for each worker's number; all are in work at the same time."""
-    return list(side_by_side(workers, [partial(job, number) for number in range(workers.num)]))
+    """What the job returns for each worker's number; all are in work at the same time.
+
+    The first that fails ends all: a rate of the others alone is none.
+    """
+
+    def whole(number: int) -> Any:
+        try:
+            return job(number)
+        except CandidateError as error:
+            raise RunError(str(error)) from error
+
+    jobs = [(number, partial(whole, number)) for number in range(workers.num)]
+    return [result for _, result in side_by_side(workers, jobs)]
 
 
 def _baseline(settings: Settings, root: Path, genotypes: list[Genotype]) -> float:
@@ -360,12 +371,12 @@ def _train_all(
         return row | {"test": evaluate(workers, own, box.root, label, folder).mean_iou}
 
     jobs = [
-        partial(job, seed, label, genotype)
+        (label, partial(job, seed, label, genotype))
         for seed in range(num_seeds)
         for label, genotype in networks.items()
     ]
     with box.ending(training_workers(settings, compute, len(jobs))) as workers:
-        for row in side_by_side(workers, jobs):
+        for _, row in side_by_side(workers, jobs):
             rows.append(row)
             box.keep()
 

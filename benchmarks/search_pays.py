@@ -92,10 +92,13 @@ def trained(rows: Sequence[Row], settings: Settings, root: Path, seeds: Sequence
     runs = [(genotype, seed) for seed in seeds for genotype in genotypes.values()]
     compute = Compute.from_settings(settings.compute)
     with training_workers(settings, compute, len(runs)) as workers:
-        jobs = [partial(scores_of, workers, settings, root, *run) for run in runs]
+        jobs = [
+            (genotype.id, partial(scores_of, workers, settings, root, genotype, seed))
+            for genotype, seed in runs
+        ]
         found: dict[str, list[dict[str, float]]] = {}
-        for (genotype, _), scores in zip(runs, side_by_side(workers, jobs), strict=True):
-            found.setdefault(genotype.id, []).append(scores)
+        for id_, scores in side_by_side(workers, jobs):
+            found.setdefault(id_, []).append(scores)
     return [
         {**row, **{score: [one[score] for one in found[row["id"]]] for score in SCORES}}
         for row in rows

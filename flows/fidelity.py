@@ -92,9 +92,11 @@ def nas_fidelity(
         rows, proxies = _train_on_proxies(
             context, workers, architectures, variants, num_proxy_seeds
         )
-        jobs = [partial(_trained_fully, context, workers, *one) for one in architectures.items()]
-        ids = [genotype.id for genotype in architectures.values()]
-        trained = dict(zip(ids, side_by_side(workers, jobs), strict=True))
+        jobs = [
+            (genotype.id, partial(_trained_fully, context, workers, label, genotype))
+            for label, genotype in architectures.items()
+        ]
+        trained = dict(side_by_side(workers, jobs))
 
     table = _table(rows, trained)
     report = _report(context, table, proxies, num_proxy_seeds)
@@ -179,10 +181,10 @@ def _train_on_proxies(
         folder = _open_folder(context, settings)
         on_proxy = partial(_trained_on_proxy, context.root, workers, folder, settings, list(named))
         jobs = [
-            partial(on_proxy, number, *one)
+            (one[0], partial(on_proxy, number, *one))
             for number, one in product(range(num_seeds), architectures.items())
         ]
-        for found in side_by_side(workers, jobs):
+        for _, found in side_by_side(workers, jobs):
             rows += [row for row in found if row.proxy in new]
         proxies |= {name: named[name] for name in named if name in new}
     return rows, proxies

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -45,12 +45,11 @@ def train_best(context: Context) -> TrainMetrics:
     """
     place = results_folder(context.root, context.settings, "train")
     search, best = _best_of_search(context)
-    folders = _train_all(context, {**best, **context.architectures})
+    folders = _train_all(context, {**best, **context.architectures}, search)
+    _register_all(context, folders.values(), search)
     trainings = {
         label: Training.read(folder / "training.json") for label, folder in folders.items()
     }
-    for folder in dict.fromkeys(folders.values()):
-        register(context, folder, search=search)
     (place / "trainings.json").unlink(missing_ok=True)
     fill_folder(
         place / "models",
@@ -119,8 +118,14 @@ def train(context: Context, workers: Workers, label: str, genotype: Genotype) ->
     return train_architecture(workers, context.settings, context.root, label, genotype)
 
 
-def _train_all(context: Context, architectures: Mapping[str, Genotype]) -> dict[str, Path]:
-    """The folders of the trainings by label. One network by two names is trained once."""
+def _train_all(
+    context: Context, architectures: Mapping[str, Genotype], search: str | None
+) -> dict[str, Path]:
+    """The folders of the trainings by label. One network by two names is trained once.
+
+    Raises:
+        CandidateError: of those that failed. The others are in MLflow by then.
+    """
     first: dict[str, str] = {}
     for label, genotype in architectures.items():
         first.setdefault(genotype.id, label)
@@ -131,18 +136,37 @@ def _train_all(context: Context, architectures: Mapping[str, Genotype]) -> dict[
             with naming(label):
                 return train(context, workers, label, architectures[label])
 
-        jobs = [partial(job, label) for label in first.values()]
-        folders = dict(zip(first.values(), side_by_side(workers, jobs), strict=True))
+        jobs = [(label, partial(job, label)) for label in first.values()]
+        folders: dict[str, Path] = {}
+        try:
+            for label, folder in side_by_side(workers, jobs):
+                folders[label] = folder
+        except CandidateError:
+            _register_all(context, folders.values(), search)
+            raise
         # What has another name is complete by now.
         return {label: folders.get(label) or job(label) for label in architectures}
 
 
+def _register_all(context: Context, folders: Iterable[Path], search: str | None) -> None:
+    for folder in dict.fromkeys(folders):
+        register(context, folder, search=search)
+
+
 def _evaluate_all(context: Context, folders: Mapping[str, Path]) -> dict[str, FinalScores]:
     """Score trainings, each once, and record them; returns the scores by label."""
-    distinct, tests = list(dict.fromkeys(folders.values())), dict[Path, FinalScores]()
-    with context.training_workers(len(distinct)) as workers:
-        jobs = [partial(evaluate, context, workers, folder) for folder in distinct]
-        for folder, test in zip(distinct, side_by_side(workers, jobs), strict=True):
+    labels: dict[Path, str] = {}
+    for label, folder in folders.items():
+        labels.setdefault(folder, label)
+    tests: dict[Path, FinalScores] = {}
+    with context.training_workers(len(labels)) as workers:
+
+        def job(folder: Path) -> FinalScores:
+            with naming(labels[folder]):
+                return evaluate(context, workers, folder)
+
+        jobs = [(folder, partial(job, folder)) for folder in labels]
+        for folder, test in side_by_side(workers, jobs):
             record_test(context, folder, test)
             tests[folder] = test
     return {label: tests[folder] for label, folder in folders.items()}
@@ -206,11 +230,13 @@ def record_test(context: Context, folder: Path, test: FinalScores) -> None:
 
 @contextmanager
 def naming(what: str) -> Iterator[None]:
-    """Says of a failed training which one it was."""
+    """Says of a failed training which one it was, in the log at once: others may go on for long."""
     try:
         yield
     except CandidateError as error:
-        raise CandidateError(f"{what}: {error}; or leave it out") from None
+        named = CandidateError(f"{what}: {error}; or leave it out")
+        get_run_logger().error(str(named))
+        raise named from None
 
 
 def _existing(path: Path) -> Path:

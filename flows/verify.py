@@ -172,8 +172,8 @@ def _train_and_score(
                 return folder, evaluate(context, workers, folder)
 
         models: dict[str, list[ScoredModel]] = {label: [] for label in architectures}
-        jobs = [partial(job, *run) for run in runs]
-        for (context, label), (folder, test) in zip(runs, side_by_side(workers, jobs), strict=True):
+        jobs = [(run, partial(job, *run)) for run in runs]
+        for (context, label), (folder, test) in side_by_side(workers, jobs):
             record_test(context, folder, test)
             # Which may have been trained by another name.
             training = Training.read(folder / "training.json").model_copy(update={"label": label})

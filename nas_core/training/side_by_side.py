@@ -10,7 +10,7 @@ import logging
 import math
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from nas_core.base.errors import RunError
+from nas_core.base.errors import CandidateError, RunError
 from nas_core.base.logs import Logger
 from nas_core.base.paths import prepared_folder
 from nas_core.base.times import duration
@@ -39,6 +39,7 @@ from nas_core.training.record import FinalScores
 from nas_core.workers.local import Workers
 from nas_core.workers.room import make_workers, training_bytes
 
+K = TypeVar("K")
 T = TypeVar("T")
 Row = dict[str, float]
 
@@ -67,37 +68,57 @@ def training_workers(
     )
 
 
-def side_by_side(workers: Workers, jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """What the jobs return, in their order, each once it and all before it are done.
+def side_by_side(
+    workers: Workers, jobs: Iterable[tuple[K, Callable[[], T]]]
+) -> Iterator[tuple[K, T]]:
+    """What the jobs return, each with its key, in their order, once it and all before it are done.
 
-    As many are in work as there are workers, in threads with copies of this one's context. The
-    first error, or an interruption, ends all: what is in training has its checkpoint.
+    As many are in work as there are workers, in threads with copies of this one's context. A job
+    that fails with a CandidateError is left out, and told when all others are done. Any other
+    error, or an interruption, ends all at once: what is in training has its checkpoint.
+
+    Raises:
+        CandidateError: of the jobs that failed so.
     """
+    failed: list[CandidateError] = []
     with workers.waiting_room() as threads:
         try:
-            waiting, begun, number = iter(jobs), list[Future[T]](), 0
+            waiting, begun, number = iter(jobs), list[tuple[K, Future[T]]](), 0
             while True:
-                _raise_first_error(begun)
-                open_ = [one for one in begun if not one.done()]
-                for job in islice(waiting, workers.num - len(open_)):
-                    begun.append(threads.submit(copy_context().run, job))
+                _raise_what_ends_all(one for _, one in begun)
+                open_ = [one for _, one in begun if not one.done()]
+                for key, job in islice(waiting, workers.num - len(open_)):
+                    begun.append((key, threads.submit(copy_context().run, job)))
                 if number == len(begun):
-                    return
-                if begun[number].done():
-                    yield begun[number].result()
+                    break
+                key, future = begun[number]
+                if future.done():
                     number += 1
+                    if isinstance(error := future.exception(), CandidateError):
+                        failed.append(error)
+                    else:
+                        yield key, future.result()
                 else:
-                    wait([one for one in begun if not one.done()], return_when=FIRST_COMPLETED)
+                    wait([one for _, one in begun if not one.done()], return_when=FIRST_COMPLETED)
         except BaseException:
             # Else the threads would wait for what is in training.
             workers.close()
             raise
+    if failed:
+        raise _all_of(failed)
 
 
-def _raise_first_error(begun: Iterable[Future[T]]) -> None:
+def _raise_what_ends_all(begun: Iterable[Future[T]]) -> None:
     for future in begun:
-        if future.done() and (error := future.exception()):
+        error = future.exception() if future.done() else None
+        if error and not isinstance(error, CandidateError):
             raise error
+
+
+def _all_of(failed: Sequence[CandidateError]) -> CandidateError:
+    if len(failed) == 1:
+        return failed[0]
+    return CandidateError("\n".join([f"{len(failed)} failed:", *map(str, failed)]))
 
 
 def train(

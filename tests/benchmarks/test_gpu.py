@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import gpu
-from nas_core.base.errors import CandidateError
+from nas_core.base.errors import CandidateError, RunError
 from nas_core.config import Settings
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.workers.local import ProcessWorkers
@@ -190,7 +190,7 @@ def test_what_fails_beside_others_ends_them() -> None:
                 raise CandidateError("out of memory")
             workers.call(time.sleep, 3600)
 
-        with pytest.raises(CandidateError, match="out of memory"):
+        with pytest.raises(RunError, match="out of memory"):
             gpu._in_each(workers, job)
 
 

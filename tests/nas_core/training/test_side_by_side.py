@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nas_core.base.errors import CandidateError
+from nas_core.base.errors import CandidateError, RunError
 from nas_core.base.locks import holder
 from nas_core.base.paths import prepared_folder, trainings_folder
 from nas_core.config import RunnerSettings, Settings
@@ -94,8 +94,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_trainings_side_by_side_equal_those_one_after_the_other(
     workers: Workers, settings: Settings, project: Path, tmp_path: Path
 ) -> None:
-    jobs = [partial(trained_and_scored, workers, settings, project, name) for name in NAMES]
-    found = dict(zip(NAMES, side_by_side(workers, jobs), strict=True))
+    jobs = [(name, partial(trained_and_scored, workers, settings, project, name)) for name in NAMES]
+    found = dict(side_by_side(workers, jobs))
     alone = tmp_path / "alone"
     (alone / "artifacts").mkdir(parents=True)
     (alone / "artifacts" / "prepared").symlink_to((project / "artifacts" / "prepared").resolve())
@@ -130,7 +130,7 @@ def test_a_training_whose_worker_is_killed_goes_on(
     assert outcome(folder) == (weights, record)
 
 
-def test_an_error_of_one_ends_the_others_which_keep_their_checkpoints(
+def test_an_error_that_concerns_all_ends_them_and_they_keep_their_checkpoints(
     settings: Settings, project: Path
 ) -> None:
     settings = longer(settings, 100_000)
@@ -138,13 +138,13 @@ def test_an_error_of_one_ends_the_others_which_keep_their_checkpoints(
 
     def fail() -> Path:
         wait_for(lambda: any(checkpoints()))
-        workers.call(calls.fail, "candidate")
+        workers.call(calls.fail, "disk")
         raise AssertionError
 
     with ProcessWorkers(2, 3600) as workers:
         long = partial(train, workers, settings, project, "arch0", ARCHITECTURES["arch0"])
-        with pytest.raises(CandidateError, match=r"^the loss was not finite$"):
-            list(side_by_side(workers, [long, fail]))
+        with pytest.raises(RunError, match="No space left on device"):
+            list(side_by_side(workers, [("long", long), ("fail", fail)]))
     (checkpoint,) = checkpoints()
     assert holder(checkpoint.parent) is None
     assert not (checkpoint.parent / "training.json").exists()
@@ -170,5 +170,27 @@ def test_results_come_in_the_order_of_the_jobs_and_no_more_are_begun_than_places
         return number
 
     with ProcessWorkers(3, 1) as workers:  # none is started
-        assert list(side_by_side(workers, [partial(job, n) for n in range(9)])) == [*range(9)]
+        found = list(side_by_side(workers, [(str(n), partial(job, n)) for n in range(9)]))
+    assert found == [(str(n), n) for n in range(9)]
     assert most == 3
+
+
+@pytest.mark.parametrize("num", [1, 2])
+@pytest.mark.parametrize("failing", [(1,), (0, 3)])
+def test_what_fails_is_told_when_all_others_are_done(num: int, failing: tuple[int, ...]) -> None:
+    def job(number: int) -> int:
+        if number in failing:
+            raise CandidateError(f"{number}: the loss was not finite")
+        time.sleep(0.01)
+        return -number
+
+    messages = [f"{number}: the loss was not finite" for number in failing]
+    if len(messages) > 1:
+        messages = [f"{len(messages)} failed:", *messages]
+    found = []
+    workers = InProcessWorkers() if num == 1 else ProcessWorkers(num, 1)  # none is started
+    with workers, pytest.raises(CandidateError) as raised:
+        for pair in side_by_side(workers, [(n, partial(job, n)) for n in range(5)]):
+            found.append(pair)
+    assert found == [(n, -n) for n in range(5) if n not in failing]
+    assert str(raised.value).split("\n") == messages
