@@ -266,43 +266,53 @@ def evaluate_architecture(
     On val where there is no test split. Leaves `evaluation_files` and test.json in the training's
     folder; a network that has its scores keeps them, and one that has all of these is not run
     again. Each run on test is noted before its scores can be seen, see `looks`.
+
+    Raises:
+        RunError: another process works on it.
     """
-    path = folder / "test.json"
     if not is_evaluated(folder):
-        model, complete = folder / "model.safetensors", folder / "training.json"
-        segmenter, card = load_segmenter(model)
-        remedy = f"delete {complete} to train again"
-        _check_network(model, card.genotype.id, Training.read(complete), remedy)
-        Compute.from_settings(settings.compute).place(segmenter)
-        data = PreparedData.open(prepared_folder(root, settings))
-        found = _run(segmenter, data)
-        if data.final_split == "test" and not settings.dataset.held_out:
-            look = Look(
-                time=time.time(),
-                architecture=card.genotype.id,
-                data_hash=data.data_hash,
-                data=settings.name,
-                model=folder.name,
-                mean_iou=found.confusion.mean_iou,
-            )
-            note_look(root, look)
-        if not path.exists():
-            scores = FinalScores(
-                label=label,
-                id=card.genotype.id,
-                **found.confusion.metrics(),
-                class_iou=found.confusion.class_iou(data.classes),
-            )
-            write_bytes(folder / CONFUSION_FILE, found.confusion.csv_bytes(data.classes))
-            scores.write(path)
-            logger.info(f"{label} · {data.final_split} mIoU {scores.mean_iou:.4f}")
-        if not (folder / COUNTS_FILE).exists():
-            counts = found.table(data)
-            write_atomically(folder / COUNTS_FILE, lambda temporary: counts.to_parquet(temporary))
-        _draw_pictures(settings.name, label, data, found, folder / "pictures")
-        if note := Lettering(data.classes).note:
-            logger.warning(note)
+        with RunLock(folder):
+            # Another process may have scored it in between.
+            if not is_evaluated(folder):
+                _evaluate(settings, root, label, folder, logger)
     return read_scores(folder)
+
+
+def _evaluate(settings: Settings, root: Path, label: str, folder: Path, logger: Logger) -> None:
+    path = folder / "test.json"
+    model, complete = folder / "model.safetensors", folder / "training.json"
+    segmenter, card = load_segmenter(model)
+    remedy = f"delete {complete} to train again"
+    _check_network(model, card.genotype.id, Training.read(complete), remedy)
+    Compute.from_settings(settings.compute).place(segmenter)
+    data = PreparedData.open(prepared_folder(root, settings))
+    found = _run(segmenter, data)
+    if data.final_split == "test" and not settings.dataset.held_out:
+        look = Look(
+            time=time.time(),
+            architecture=card.genotype.id,
+            data_hash=data.data_hash,
+            data=settings.name,
+            model=folder.name,
+            mean_iou=found.confusion.mean_iou,
+        )
+        note_look(root, look)
+    if not path.exists():
+        scores = FinalScores(
+            label=label,
+            id=card.genotype.id,
+            **found.confusion.metrics(),
+            class_iou=found.confusion.class_iou(data.classes),
+        )
+        write_bytes(folder / CONFUSION_FILE, found.confusion.csv_bytes(data.classes))
+        scores.write(path)
+        logger.info(f"{label} · {data.final_split} mIoU {scores.mean_iou:.4f}")
+    if not (folder / COUNTS_FILE).exists():
+        counts = found.table(data)
+        write_atomically(folder / COUNTS_FILE, lambda temporary: counts.to_parquet(temporary))
+    _draw_pictures(settings.name, label, data, found, folder / "pictures")
+    if note := Lettering(data.classes).note:
+        logger.warning(note)
 
 
 def is_evaluated(folder: Path) -> bool:

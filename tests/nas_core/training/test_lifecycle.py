@@ -209,6 +209,16 @@ def test_no_score_is_seen_that_is_no_look(
     assert not (folder / "test.json").exists()
 
 
+def test_two_processes_do_not_score_one_network_twice(project: Path, settings: Settings) -> None:
+    folder = training_of(project)
+    with RunLock(folder), pytest.raises(RunError, match="is in use by process"):
+        evaluate_architecture(settings, project, "arch1", folder)
+    assert (
+        not (folder / "test.json").exists()
+        and not (project / "artifacts/test_looks.jsonl").exists()
+    )
+
+
 def test_counts_that_cannot_be_read_are_named(project: Path) -> None:
     folder = training_of(project)
     (folder / "test_counts.parquet").write_bytes(b"PAR1 no")
