@@ -35,6 +35,8 @@ class MaskReader:
     def __call__(self, path: Path) -> npt.NDArray[np.uint8]:
         values, palette = read_labels(path, self.root)
         if values.ndim == 3:
+            if self._is_grey(values):
+                return self._of_labels(path, values[..., 0])
             return self._of_colours(path, values)
         if palette is not None:
             used = np.unique(values)
@@ -71,6 +73,12 @@ class MaskReader:
         if None in declared or used[-1] >= len(palette):
             return False
         return all(tuple(colour) in declared for colour in palette[used].tolist())
+
+    def _is_grey(self, values: npt.NDArray[np.uint8]) -> bool:
+        """Whether it holds labels three times over, as programs save grey as RGB."""
+        if self.description.ignore_colours or any(c is not None for c in self._colours()):
+            return False
+        return bool((values == values[..., :1]).all())
 
     def _of_labels(self, path: Path, values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         table = np.full(256, _UNKNOWN, np.int16)

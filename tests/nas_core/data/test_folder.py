@@ -291,6 +291,14 @@ def test_a_palette_of_other_colours_is_refused(root: Path) -> None:
     )
 
 
+def test_labels_three_times_over_are_labels_where_no_class_has_a_colour(root: Path) -> None:
+    describe(root, classes=["a", "b"], ignore_labels=[7, 9, 255], ignore_colours=[])
+    labels = RNG.integers(0, 2, (6, 8), dtype=np.uint8)
+    for path in root.glob("*/masks/*"):
+        Image.fromarray(np.stack([labels] * 3, axis=-1)).save(path)
+    np.testing.assert_array_equal(prepare_it(root).split("train").masks[0], labels)
+
+
 def test_rgb_masks_need_colours(root: Path) -> None:
     classes = ["a", {"name": "b", "label": 7}]
     describe(root, classes=classes, ignore_labels=[9, 255], ignore_colours=[])
