@@ -356,19 +356,34 @@ def train_winner(box: Box) -> None:
 def _train_all(
     box: Box, step: str, networks: dict[str, Genotype], splits: str, epochs: int, num_seeds: int
 ) -> None:
-    """Train each with each seed; those that were trained on val are scored on test, once."""
+    """Train each with each seed; those that were trained on val are scored on test, once.
+
+    One that fails stands among the failed, and is not tried again once the others are done.
+
+    Raises:
+        CandidateError: all of them fail.
+    """
     rows: list[dict[str, Any]] = []
-    box.found[step] = {"trainings": rows, "planned": len(networks) * num_seeds, "epochs": epochs}
+    failed: list[dict[str, Any]] = []
+    box.found[step] = {
+        "trainings": rows,
+        "failed": failed,
+        "planned": len(networks) * num_seeds,
+        "epochs": epochs,
+    }
     settings = box.with_settings(train__splits=splits, train__epochs=epochs)
     compute = Compute.from_settings(settings.compute)
 
     def job(seed: int, label: str, genotype: Genotype) -> dict[str, Any]:
         own = settings.model_copy(update={"seed": seed})
-        folder = train(workers, own, box.root, label, genotype)
         row: dict[str, Any] = {"label": label, "id": genotype.id, "seed": seed}
-        if splits == "train":
-            return row | {"val": Training.read(folder / "training.json").val["mean_iou"]}
-        return row | {"test": evaluate(workers, own, box.root, label, folder).mean_iou}
+        try:
+            folder = train(workers, own, box.root, label, genotype)
+            if splits == "train":
+                return row | {"val": Training.read(folder / "training.json").val["mean_iou"]}
+            return row | {"test": evaluate(workers, own, box.root, label, folder).mean_iou}
+        except CandidateError as error:
+            return row | {"reason": str(error)}
 
     jobs = [
         (label, partial(job, seed, label, genotype))
@@ -377,8 +392,10 @@ def _train_all(
     ]
     with box.ending(training_workers(settings, compute, len(jobs))) as workers:
         for _, row in side_by_side(workers, jobs):
-            rows.append(row)
+            (failed if "reason" in row else rows).append(row)
             box.keep()
+    if not rows:
+        raise CandidateError(f"all trainings failed; the first: {failed[0]['reason']}")
 
 
 SEARCHES = ("search", "search-two-repeats")
@@ -560,7 +577,8 @@ def _line(found: dict[str, Any] | None) -> str:
     if found is None:
         return "not begun"
     if "trainings" in found:
-        return f"{len(found['trainings'])} of {found['planned']} trainings"
+        failed = f", {len(found['failed'])} failed" if found.get("failed") else ""
+        return f"{len(found['trainings'])} of {found['planned']} trainings{failed}"
     return json.dumps({key: value for key, value in found.items() if key != "best"})
 
 

@@ -6,6 +6,8 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import typer
@@ -15,7 +17,8 @@ from benchmarks import gpu
 from nas_core.base.errors import CandidateError, RunError
 from nas_core.config import Settings
 from nas_core.space.architectures import ARCHITECTURES
-from nas_core.workers.local import ProcessWorkers
+from nas_core.space.genotype import Genotype
+from nas_core.workers.local import ProcessWorkers, Workers
 
 APP = typer.Typer()
 APP.command()(gpu.main)
@@ -180,6 +183,32 @@ def test_a_step_that_fails_leaves_the_others_their_turn(
     with pytest.raises(CandidateError, match="out of memory"):
         gpu.run(Settings(), tmp_path, found, gpu.DRY, 1.0)
     assert json.loads((tmp_path / gpu.RESULTS).read_text())["done"] == ["rates"]
+
+
+@pytest.mark.parametrize("failing", [{"arch0"}, {"arch0", "arch1"}])
+def test_a_training_that_fails_is_noted_and_the_others_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: set[str]
+) -> None:
+    def train(workers: Workers, settings: Settings, root: Path, label: str, _: Genotype) -> Path:
+        if label in failing:
+            raise CandidateError("out of memory")
+        return tmp_path / label
+
+    monkeypatch.setattr(gpu, "train", train)
+    monkeypatch.setattr(gpu, "evaluate", lambda *_: SimpleNamespace(mean_iou=0.5))
+    found: dict[str, Any] = {"done": []}
+    box = gpu.Box(Settings(), tmp_path, gpu.DRY, found, time.monotonic() + 600)
+    networks = {label: ARCHITECTURES[label] for label in ("arch0", "arch1")}
+    if failing == {*networks}:
+        with pytest.raises(CandidateError, match="all trainings failed; the first: out of memory"):
+            gpu._train_all(box, "claims", networks, "train+val", 1, 1)
+    else:
+        gpu._train_all(box, "claims", networks, "train+val", 1, 1)
+    kept = json.loads((tmp_path / gpu.RESULTS).read_text())["claims"]
+    assert gpu._line(kept) == f"{2 - len(failing)} of 2 trainings, {len(failing)} failed"
+    assert {row["label"] for row in kept["failed"]} == failing
+    assert kept["failed"][0]["reason"] == "out of memory" and kept["planned"] == 2
+    assert [row["test"] for row in kept["trainings"]] == [0.5] * (2 - len(failing))
 
 
 def test_what_fails_beside_others_ends_them() -> None:
