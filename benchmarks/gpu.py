@@ -10,8 +10,9 @@ In this order, each in a share of the time, and what one leaves over is the next
 - search, search-two-repeats: 1,000 candidates each, by the settings and with
   search.proxy.sep_repeats=2;
 - claims: arch0, arch1 and camvid0 with five seeds, 400 epochs on train+val, scored once;
-- best: the ten best of both searches, 200 epochs on train, for which val decides;
-- winner: the best of these by val, three seeds of 1,000 epochs on train+val, scored once.
+- best: the ten best of both searches, 200 epochs on train, scored on val;
+- held-out: the same without a recording of train, on which they are scored, if the data have it;
+- winner: the best by the mean of both, three seeds of 1,000 epochs on train+val, scored once.
 
 The same command goes on from what is in DIR: results.json, and a project's artifacts with journals
 and checkpoints. Paths of the settings count from the project's folder, and neither Prefect nor
@@ -32,7 +33,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -88,6 +89,8 @@ class Lengths:
     claim_epochs: int = 400
     best: int = 10
     best_epochs: int = 200
+    held_out: str = "0006R0"
+    """A group of train, in CamVid a recording, that the best are scored on, too."""
     winner_seeds: int = 3
     winner_epochs: int = 1000
 
@@ -103,6 +106,7 @@ DRY = Lengths(
     claim_epochs=1,
     best=2,
     best_epochs=1,
+    held_out="train_0000",
     winner_seeds=2,
     winner_epochs=1,
 )
@@ -338,25 +342,54 @@ def train_claims(box: Box) -> None:
 
 
 def train_best(box: Box) -> None:
-    """The best of both searches, for which val decides."""
-    rows = [row for name in SEARCHES for row in box.found[name]["best"]]
-    networks = {row["id"]: Genotype.from_dict(row["genotype"]) for row in rows}
-    _train_all(box, "best", networks, "train", box.lengths.best_epochs, 1)
+    """The best of both searches."""
+    _train_all(box, "best", _best_of_searches(box), "train", box.lengths.best_epochs, 1)
+
+
+def train_held_out(box: Box) -> None:
+    """The same without the recording `Lengths.held_out`, in the place of test; not if it lacks."""
+    group = box.lengths.held_out
+    data = PreparedData.open(prepared_folder(box.root, box.settings))
+    if group not in data.split("train").groups:
+        box.found["held-out"] = {"trainings": [], "failed": [], "planned": 0}
+        return
+    name = f"{box.settings.name}-without-{group}".lower()
+    settings = box.with_settings(name=name, dataset__held_out=(group,))
+    prepare(settings.dataset, box.root, prepared_folder(box.root, settings))
+    own = replace(box, settings=settings)
+    _train_all(own, "held-out", _best_of_searches(box), "train", box.lengths.best_epochs, 1)
 
 
 def train_winner(box: Box) -> None:
-    """The best of these by val, for as long as it may gain by it."""
-    winner = max(box.found["best"]["trainings"], key=lambda row: row["val"])["id"]
-    rows = [row for name in SEARCHES for row in box.found[name]["best"] if row["id"] == winner]
-    networks = {winner: Genotype.from_dict(rows[0]["genotype"])}
+    """The best of these by val and the recording, for as long as it may gain by it."""
+    winner = decided(box.found)
+    networks = {winner: _best_of_searches(box)[winner]}
     lengths = box.lengths
     _train_all(box, "winner", networks, "train+val", lengths.winner_epochs, lengths.winner_seeds)
+
+
+def decided(found: dict[str, Any]) -> str:
+    """The id of the network whose mean of val and of what was held out is highest.
+
+    One that lacks either score, as its training failed, is left out where others have both.
+    """
+    val = {row["id"]: row["val"] for row in found["best"]["trainings"]}
+    held_out = {row["id"]: row["test"] for row in found["held-out"]["trainings"]}
+    means = {one: (val[one] + held_out[one]) / 2 for one in val.keys() & held_out.keys()} or val
+    return max(sorted(means), key=lambda one: means[one])
+
+
+def _best_of_searches(box: Box) -> dict[str, Genotype]:
+    rows = [row for name in SEARCHES for row in box.found[name]["best"]]
+    return {row["id"]: Genotype.from_dict(row["genotype"]) for row in rows}
 
 
 def _train_all(
     box: Box, step: str, networks: dict[str, Genotype], splits: str, epochs: int, num_seeds: int
 ) -> None:
-    """Train each with each seed; those that were trained on val are scored on test, once.
+    """Train each with each seed; those that have a split for it are scored on test, once.
+
+    They are trained on val too, or a recording takes the place of test: then that is no look.
 
     One that fails stands among the failed, and is not tried again once the others are done.
 
@@ -379,7 +412,7 @@ def _train_all(
         row: dict[str, Any] = {"label": label, "id": genotype.id, "seed": seed}
         try:
             folder = train(workers, own, box.root, label, genotype)
-            if splits == "train":
+            if splits == "train" and not settings.dataset.held_out:
                 return row | {"val": Training.read(folder / "training.json").val["mean_iou"]}
             return row | {"test": evaluate(workers, own, box.root, label, folder).mean_iou}
         except CandidateError as error:
@@ -408,11 +441,12 @@ STEPS: dict[str, tuple[float, Callable[[Box], None]]] = {
         partial(run_search, name="search-two-repeats", search__proxy__sep_repeats=2),
     ),
     "claims": (0.2, train_claims),
-    "best": (0.05, train_best),
-    "winner": (0.05, train_winner),
+    "best": (0.04, train_best),
+    "held-out": (0.03, train_held_out),
+    "winner": (0.03, train_winner),
 }
 """In order, with each one's share of the time."""
-AFTER = {"best": SEARCHES, "winner": ("best",)}
+AFTER = {"best": SEARCHES, "held-out": SEARCHES, "winner": ("best", "held-out")}
 """Steps that wait until others are done."""
 
 
@@ -450,6 +484,16 @@ class _Trained(_Found):
     planned: int
 
 
+class _Tested(_Found):
+    id: str
+    test: float
+
+
+class _HeldOut(_Found):
+    trainings: list[_Tested]
+    planned: int
+
+
 class _Decided(_Found):
     trainings: list[_Scored] = Field(min_length=1)
     planned: int
@@ -467,6 +511,7 @@ class Results(Document):
     search_two_repeats: _Searched | None = Field(None, alias="search-two-repeats")
     claims: _Trained | None = None
     best: _Decided | None = None
+    held_out: _HeldOut | None = Field(None, alias="held-out")
     winner: _Trained | None = None
 
     @model_validator(mode="after")
@@ -552,7 +597,7 @@ def main(
     found = read_results(out)  # before any work
     out.mkdir(parents=True, exist_ok=True)
     prepare(settings.dataset, project, prepared_folder(out, settings))
-    settings = _with_whole_path(settings, project)
+    settings = _with_whole_paths(settings, project)
     try:
         with _sigterm_raises():
             run(settings, out.resolve(), found, DRY if dry_run else Lengths(), minutes)
@@ -582,8 +627,9 @@ def _line(found: dict[str, Any] | None) -> str:
     return json.dumps({key: value for key, value in found.items() if key != "best"})
 
 
-def _with_whole_path(settings: Settings, project: Path) -> Settings:
-    """The encoder's file by its whole path, for the artifacts have a root of their own."""
+def _with_whole_paths(settings: Settings, project: Path) -> Settings:
+    """Data and the encoder's file by their whole paths: the artifacts have a root of their own."""
+    settings = _changed(settings, ["dataset", "path"], str(project / settings.dataset.path))
     path = project / settings.encoder.weights
     return _changed(settings, ["encoder", "weights"], str(path)) if path.is_file() else settings
 

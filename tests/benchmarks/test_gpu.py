@@ -47,7 +47,10 @@ def test_the_dry_run_goes_on_where_its_time_was_up(
     assert rates.keys() == {"baseline_candidates_per_hour", "1", "2"}
     assert all(rate > 0 for num in ("1", "2") for rate in rates[num].values())
     assert [len(found[name]["best"]) for name in gpu.SEARCHES] == [2, 2]
-    assert "winner: 2 of 2 trainings" in lines
+    assert "held-out: 2 of 2 trainings" in lines and "winner: 2 of 2 trainings" in lines
+    # What was held out is no look at test.
+    looks = [json.loads(line) for line in (out / "artifacts/test_looks.jsonl").open()]
+    assert {look["data"] for look in looks} == {"synthetic"}
     # What is done is not done again.
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     again, _ = call(30)
@@ -106,6 +109,7 @@ ROW = {"id": NETWORK.id, "genotype": NETWORK.to_dict()}
         json.dumps({"done": ["search"], "search": {"best": [ROW | {"genotype": {}}]}}),
         json.dumps({"done": ["best"], "best": {"trainings": [], "planned": 0}}),
         json.dumps({"done": ["best"], "best": {"trainings": [{"id": "a"}], "planned": 1}}),
+        json.dumps({"done": ["held-out"], "held-out": {"trainings": [{"id": "a"}], "planned": 1}}),
     ],
 )
 def test_results_that_are_damaged_are_refused(small: list[str], tmp_path: Path, text: str) -> None:
@@ -209,6 +213,19 @@ def test_a_training_that_fails_is_noted_and_the_others_count(
     assert {row["label"] for row in kept["failed"]} == failing
     assert kept["failed"][0]["reason"] == "out of memory" and kept["planned"] == 2
     assert [row["test"] for row in kept["trainings"]] == [0.5] * (2 - len(failing))
+
+
+def test_the_winner_is_good_on_val_and_on_what_was_held_out() -> None:
+    def found(val: dict[str, float], held_out: dict[str, float]) -> dict[str, Any]:
+        return {
+            "best": {"trainings": [{"id": one, "val": score} for one, score in val.items()]},
+            "held-out": {"trainings": [{"id": one, "test": s} for one, s in held_out.items()]},
+        }
+
+    val = {"a": 0.6, "b": 0.5, "c": 0.4}
+    assert gpu.decided(found(val, {"a": 0.2, "b": 0.4, "c": 0.45})) == "b"
+    assert gpu.decided(found(val, {"b": 0.1, "c": 0.3})) == "c"
+    assert gpu.decided(found(val, {})) == "a"
 
 
 def test_what_fails_beside_others_ends_them() -> None:
