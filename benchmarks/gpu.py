@@ -373,8 +373,8 @@ def decided(found: dict[str, Any]) -> str:
 
     One that lacks either score, as its training failed, is left out where others have both.
     """
-    val = {row["id"]: row["val"] for row in found["best"]["trainings"]}
-    held_out = {row["id"]: row["test"] for row in found["held-out"]["trainings"]}
+    val: dict[str, float] = {row["id"]: row["val"] for row in found["best"]["trainings"]}
+    held_out: dict[str, float] = {row["id"]: row["test"] for row in found["held-out"]["trainings"]}
     means = {one: (val[one] + held_out[one]) / 2 for one in val.keys() & held_out.keys()} or val
     return max(sorted(means), key=lambda one: means[one])
 
