@@ -212,7 +212,7 @@ def print_verification(
     console.print(_cells(title, cells, WORDS))
     if report.differences:
         console.print(_cells("differences, points of mIoU", difference_rows(report), WORDS))
-    title = "IoU of each class, per cent; in round brackets 95 % by images"
+    title = "IoU of each class, per cent (95 % by images)"
     classes = Table("class", title=title, title_justify="left")
     for one in report.architectures:
         classes.add_column(one.name, justify="right")
