@@ -200,14 +200,13 @@ def test_a_training_that_fails_is_noted_and_the_others_count(
 
     monkeypatch.setattr(gpu, "train", train)
     monkeypatch.setattr(gpu, "evaluate", lambda *_: SimpleNamespace(mean_iou=0.5))
-    found: dict[str, Any] = {"done": []}
-    box = gpu.Box(Settings(), tmp_path, gpu.DRY, found, time.monotonic() + 600)
+    used = box(tmp_path)
     networks = {label: ARCHITECTURES[label] for label in ("arch0", "arch1")}
     if failing == {*networks}:
         with pytest.raises(CandidateError, match="all trainings failed; the first: out of memory"):
-            gpu._train_all(box, "claims", networks, "train+val", 1, 1)
+            gpu._train_all(used, "claims", networks, "train+val", 1, 1)
     else:
-        gpu._train_all(box, "claims", networks, "train+val", 1, 1)
+        gpu._train_all(used, "claims", networks, "train+val", 1, 1)
     kept = json.loads((tmp_path / gpu.RESULTS).read_text())["claims"]
     assert gpu._line(kept) == f"{2 - len(failing)} of 2 trainings, {len(failing)} failed"
     assert {row["label"] for row in kept["failed"]} == failing
