@@ -26,8 +26,8 @@ from nas_core.data.picture_files import find_pictures
 from nas_core.deploy import int8, litert, onnx_int8, openvino_ir
 from nas_core.deploy.calibration import calibration_images
 from nas_core.deploy.export import Runtime, network_input, onnx_model, session
-from nas_core.deploy.shipping import find_weights
 from nas_core.models.checkpoint import load_segmenter
+from nas_core.models.finding import find_weights
 from nas_core.models.onnx_graph import INPUT, OUTPUT
 
 BASE = "ONNX Runtime fp32"

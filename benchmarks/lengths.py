@@ -49,7 +49,8 @@ from nas_core.search.sampling import sample_architectures
 from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
-from nas_core.training.full import evaluate, train_fully, training_identity
+from nas_core.training.full import evaluate, train_fully
+from nas_core.training.full_task import FullTask
 from nas_core.training.proxy import train_candidate
 from nas_core.training.proxy_task import build_proxy_task, divide
 
@@ -93,15 +94,13 @@ def trained(
     settings: Settings, root: Path, data: PreparedData, genotype: Genotype, seed: int
 ) -> dict[str, float]:
     """val_mean_iou and seconds of a full training; it goes on where it was stopped."""
-    encoder = encoder_weights(settings, root)
-    compute = Compute.from_settings(settings.compute)
-    about = (data, genotype, encoder, settings.network, settings.train, compute)
-    folder = artifacts_folder(root) / "lengths" / training_identity(*about, seed)
+    task = replace(FullTask.open(settings, root), data=data)
+    folder = artifacts_folder(root) / "lengths" / task.identity(genotype, seed)
     outcome = folder / "outcome.json"
     if not outcome.exists():
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint = folder / "checkpoint.pt"
-        result = train_fully(*about, seed=seed, checkpoint=checkpoint, on_epoch=_tell)
+        result = train_fully(task, genotype, seed=seed, checkpoint=checkpoint, on_epoch=_tell)
         assert result.val is not None, "checked by main"
         seconds = sum(row["seconds"] for row in result.history)
         write_json(outcome, {"val_mean_iou": result.val.mean_iou, "seconds": seconds})

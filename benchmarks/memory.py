@@ -38,6 +38,7 @@ from nas_core.models.segmenter import Segmenter
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import evaluate, train_fully
+from nas_core.training.full_task import FullTask
 
 HEIGHT, WIDTH = 1024, 2048
 PREPARED = "prepared"
@@ -62,8 +63,8 @@ def train(settings: Settings, root: Path, genotype: Genotype) -> dict[str, float
     """Peaks of one epoch of one step, with the evaluation at its end."""
     data, compute = _set_up(settings, root)
     recipe = settings.train.model_copy(update={"epochs": 1})
-    about = (data, genotype, None, settings.network, recipe, compute)
-    train_fully(*about, seed=0, checkpoint=root / "checkpoint.pt")
+    task = FullTask(data, None, settings.network, recipe, compute)
+    train_fully(task, genotype, seed=0, checkpoint=root / "checkpoint.pt")
     return _peaks(compute)
 
 

@@ -36,10 +36,10 @@ from benchmarks.command import errors_in_words
 from flows.cli.sizes import image_size
 from nas_core.base.errors import SettingsError, first_line, some_of
 from nas_core.deploy.export import onnx_model, session
-from nas_core.deploy.shipping import find_weights
 from nas_core.deploy.turns import by_turns
 from nas_core.models.checkpoint import load_segmenter
 from nas_core.models.cost import num_parameters
+from nas_core.models.finding import find_weights
 from nas_core.models.onnx_graph import INPUT, OPSET
 
 # The first is what the others are compared with.

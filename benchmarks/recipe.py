@@ -36,11 +36,10 @@ from nas_core.config import Settings, TrainSettings
 from nas_core.data.prepared import PreparedData, Split, pictures_of
 from nas_core.data.preparing import prepare
 from nas_core.loading import check_distinct, load_settings
-from nas_core.models.compute import Compute
-from nas_core.models.encoder import encoder_weights
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
-from nas_core.training.full import train_fully, training_identity
+from nas_core.training.full import train_fully
+from nas_core.training.full_task import FullTask
 
 RECIPE = "recipe"
 
@@ -118,17 +117,16 @@ def score(
     seed: int,
 ) -> dict[str, Any]:
     """One training's row: variant, seed, val_mean_iou, val IoU by class, seconds."""
-    encoder_state = encoder_weights(settings, root)
-    compute = Compute.from_settings(settings.compute)
-    recipe = variants(settings.train)[variant]
-    about = (data, genotype, encoder_state, settings.network, recipe, compute)
-    identity = training_identity(*about, seed)
+    own = settings.model_copy(update={"train": variants(settings.train)[variant]})
+    task = FullTask.open(own, root)
+    identity = task.identity(genotype, seed)
     folder = artifacts_folder(root) / "recipe" / f"{label}-{identity}"
     outcome = folder / "outcome.json"
     if not outcome.exists():
         folder.mkdir(parents=True, exist_ok=True)
         result = train_fully(
-            *about,
+            task,
+            genotype,
             seed=seed,
             checkpoint=folder / "checkpoint.pt",
             on_epoch=lambda row: print(

@@ -28,6 +28,7 @@ from nas_core.search.loop import Search
 from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import find_architecture
 from nas_core.space.genotype import Genotype
+from nas_core.training.distillation import load_teacher
 from nas_core.training.side_by_side import training_workers
 from nas_core.workers.local import Workers
 from nas_core.workers.room import candidate_bytes
@@ -67,27 +68,29 @@ class Context:
     encoder_state: dict[str, Tensor] | None
     architectures: dict[str, Genotype]
     """The architectures of train.also, by name or id."""
+    trains: bool
 
     @classmethod
     def check(cls, settings: Settings, root: Path, *, trains: bool = True) -> Context:
         """Look up all that the settings refer to, and see that there is a place for the results.
 
         Args:
-            trains: False where no network will be trained. Then encoder weights and architectures
-                are not looked up: a machine that has what DVC keeps may lack them.
+            trains: False where no network will be trained. Then encoder weights, the teacher and
+                architectures are not looked up: a machine that has what DVC keeps may lack them.
 
         Raises:
-            NasError: a device, a file of weights, an architecture or a server is not there, or
-                something lies where results go.
+            NasError: a device, a file of weights, the teacher, an architecture or a server is not
+                there, or something lies where results go.
         """
         compute = Compute.from_settings(settings.compute)
         if trains:
             searched = searched_genotypes(searches_folder(root))
             named = dict(find_architecture(name, searched) for name in settings.train.also)
+            load_teacher(settings.train, root)  # its classes are compared with those of `data`
             encoder_state = encoder_weights(settings, root)  # last, as it may download
-            context = cls(settings, root, compute, encoder_state, named)
+            context = cls(settings, root, compute, encoder_state, named, trains)
         else:
-            context = cls(settings, root, compute, None, {})
+            context = cls(settings, root, compute, None, {}, trains)
         _check_results(settings, root)
         Tracker.check(tracking_uri(settings.tracking.uri, root), root)
         return context
@@ -98,7 +101,8 @@ class Context:
 
         Raises:
             DataError: it is not prepared.
-            SettingsError: networks would be scored on what they were trained on.
+            SettingsError: networks would be scored on what they were trained on, or the teacher
+                labels other classes.
         """
         data = PreparedData.open(prepared_folder(self.root, self.settings))
         if data.final_split in self.settings.train.splits.split("+"):
@@ -106,6 +110,8 @@ class Context:
                 f"train.splits = {self.settings.train.splits}: this dataset has no test split, so "
                 f"{data.final_split} scores the networks; set train.splits to train"
             )
+        if self.trains:
+            load_teacher(self.settings.train, self.root, data.classes)
         return data
 
     @cached_property

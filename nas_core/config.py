@@ -426,6 +426,11 @@ class TrainSettings(CropSettings):
         strict=False,  # JSON and YAML have lists
         description="Architectures trained beside them, by name, id or JSON file.",
     )
+    teacher: PathText = Field(
+        "none",
+        description="A network that teaches beside the labels, of the same classes: the folder of "
+        "its training, a .safetensors file, the name of a shipped model, or none.",
+    )
     splits: TrainedSplits = Field(
         "train", description="Splits to train on. With train+val, val figures mean nothing."
     )

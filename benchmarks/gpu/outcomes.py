@@ -1,7 +1,7 @@
 """Tests that may be cut off at any time: those of a GPU first, and each one's outcome is kept.
 
-A plugin of pytest, -p benchmarks.gpu_tests. NAS_TEST_OUTCOMES names a file of JSON lines; what has
-an outcome there is left out, and so is what was begun twice and ended no test.
+A plugin of pytest, -p benchmarks.gpu.outcomes. NAS_TEST_OUTCOMES names a file of JSON lines; what
+has an outcome there is left out, and so is what was begun twice and ended no test.
 """
 
 from __future__ import annotations

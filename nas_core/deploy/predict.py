@@ -26,8 +26,8 @@ from nas_core.data.images import read_image, read_mask
 from nas_core.data.labels import IGNORED
 from nas_core.data.masks import MaskReader
 from nas_core.data.overlay import overlay
-from nas_core.deploy.shipping import find_weights
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
+from nas_core.models.finding import find_weights
 from nas_core.models.labelling import (
     batch_size_for,
     check_array,

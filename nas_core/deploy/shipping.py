@@ -13,20 +13,18 @@ from pathlib import Path
 from pydantic import Field
 
 from nas_core.base.documents import Document
-from nas_core.base.errors import RunError, SettingsError, WeightsError, shown, some_of
-from nas_core.base.files import expanded, file_digest, write_bytes
+from nas_core.base.errors import RunError, SettingsError, shown
+from nas_core.base.files import file_digest, write_bytes
 from nas_core.base.markdown import table
-from nas_core.base.paths import shipped_models
-from nas_core.base.project import find_project
 from nas_core.config import DEFAULT_ENCODER, TileSettings
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.cost import num_parameters
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
+from nas_core.models.finding import TRAINED
 from nas_core.space.architectures import ARCHITECTURES, NAMES
 from nas_core.training.record import FinalScores, Recipe, Training
 
 FORMAT = 1
-TRAINED = "model.safetensors"
 _NAME = r"[a-z0-9][a-z0-9._-]{0,60}"
 _SUFFIXES = ("json", "md", "svg", "safetensors")
 _NO_NAMES = ("imagenet", "none")
@@ -105,42 +103,6 @@ class ModelCard(Document):
     commit: str | None
     val: dict[str, float]
     test: ShippedScores
-
-
-def find_weights(model: str | Path) -> Path:
-    """The weights file of a model.
-
-    Args:
-        model: the name of a shipped model, the path of a .safetensors file, of a training's
-            folder, or of a folder with a single .safetensors file. A name goes first.
-
-    Raises:
-        WeightsError: there is no such model, or the folder holds several.
-        SettingsError: see `find_project`.
-    """
-    reference = str(model)
-    shipped = shipped_models(find_project())
-    if reference in shipped:
-        return shipped[reference]
-    path = expanded(reference)
-    try:
-        is_there = path.exists()
-    except OSError as error:  # a name that is too long
-        raise WeightsError(f"{shown(reference)} cannot be read: {error.strerror}") from None
-    if path.is_dir():
-        if (path / TRAINED).is_file():
-            return path / TRAINED
-        inside = sorted(path.glob("*.safetensors"))
-        if len(inside) == 1:
-            return inside[0]
-        found = "several .safetensors files" if inside else "no .safetensors file"
-        raise WeightsError(f"{path} holds {found}: give the path of one")
-    if is_there:
-        return path
-    raise WeightsError(
-        f"unknown model {shown(reference)}: there are {some_of(shipped)}; or give the path of a "
-        ".safetensors file or folder"
-    )
 
 
 def ship(training: Path, name: str, licence: str, folder: Path) -> Path:

@@ -16,20 +16,20 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from nas_core.base.code import TRAINING, code_digest
-from nas_core.base.files import digest_of
 from nas_core.base.seeds import seeded
-from nas_core.config import NetworkSettings, TrainSettings
-from nas_core.data.prepared import PreparedData, Split
+from nas_core.config import TrainSettings
+from nas_core.data.prepared import Split
 from nas_core.data.resident import ResidentImages
 from nas_core.data.transforms import Crops, augmented_batch
-from nas_core.models.compute import Compute, keep_freed_memory
+from nas_core.models.compute import keep_freed_memory
 from nas_core.models.cost import form_of
 from nas_core.models.labelling import batch_size_for, predict_batch
 from nas_core.models.segmenter import Segmenter
-from nas_core.models.state import check_finite, state_digest
+from nas_core.models.state import check_finite
 from nas_core.space.genotype import Genotype
 from nas_core.training.averaging import PolyakAverage
+from nas_core.training.distillation import distillation_loss
+from nas_core.training.full_task import FullTask
 from nas_core.training.losses import class_weights, segmentation_loss
 from nas_core.training.metrics import ConfusionMatrix
 from nas_core.training.resuming import Made, State, load_checkpoint, save_checkpoint
@@ -57,12 +57,8 @@ class FullResult:
 
 
 def train_fully(
-    data: PreparedData,
+    task: FullTask,
     genotype: Genotype,
-    encoder_state: dict[str, Tensor] | None,
-    network: NetworkSettings,
-    settings: TrainSettings,
-    compute: Compute,
     *,
     seed: int,
     checkpoint: Path,
@@ -74,7 +70,6 @@ def train_fully(
     that was interrupted ends with the weights of one that was not.
 
     Args:
-        encoder_state: weights that the encoder starts from; random ones if None.
         checkpoint: file that is replaced after every epoch.
         on_epoch: called with each new row of the history.
 
@@ -84,40 +79,14 @@ def train_fully(
             at a validation.
     """
     keep_freed_memory()
-    training = _Training(data, genotype, encoder_state, network, settings, compute, seed)
+    training = _Training(task, genotype, seed)
     if checkpoint.exists():
         load_checkpoint(checkpoint, training.made, training.state)
-    for epoch in range(len(training.state.history), settings.epochs):
+    for epoch in range(len(training.state.history), task.settings.epochs):
         row = training.run_epoch(epoch)
         save_checkpoint(checkpoint, training.made, training.state)
         on_epoch(row)
     return training.result()
-
-
-def training_identity(
-    data: PreparedData,
-    genotype: Genotype,
-    encoder_state: dict[str, Tensor] | None,
-    network: NetworkSettings,
-    settings: TrainSettings,
-    compute: Compute,
-    seed: int,
-) -> str:
-    """A digest of all that decides a training's outcome but for rounding, the code included.
-
-    Neither the device nor torch's version is part of it, as it is of a search: a training of hours
-    may go on elsewhere, and its record names both.
-    """
-    return digest_of(
-        code_digest(TRAINING),
-        genotype.to_dict(),
-        network.model_dump(),
-        settings.model_dump(exclude={"top", "also"}),
-        state_digest(encoder_state),
-        data.content_hash,
-        compute.bf16,
-        seed,
-    )
 
 
 def evaluate(
@@ -151,24 +120,14 @@ def label_split(segmenter: Segmenter, split: Split) -> Iterator[npt.NDArray[np.u
 
 
 class _Training:
-    def __init__(
-        self,
-        data: PreparedData,
-        genotype: Genotype,
-        encoder_state: dict[str, Tensor] | None,
-        network: NetworkSettings,
-        settings: TrainSettings,
-        compute: Compute,
-        seed: int,
-    ) -> None:
+    def __init__(self, task: FullTask, genotype: Genotype, seed: int) -> None:
+        data, settings, compute = task.data, task.settings, task.compute
         self.data, self.settings, self.compute, self.seed = data, settings, compute, seed
         self.splits = [data.split(name) for name in settings.splits.split("+")]
         self.num_images = sum(len(split) for split in self.splits)
         self.resident = ResidentImages.on(compute.device, self.splits, data.ignore_index)
         self.made = Made(
-            identity=training_identity(
-                data, genotype, encoder_state, network, settings, compute, seed
-            ),
+            identity=task.identity(genotype, seed),
             architecture=genotype.id,
             num_classes=data.num_classes,
             num_epochs=settings.epochs,
@@ -176,10 +135,10 @@ class _Training:
         )
         segmenter = seeded(
             seed,
-            lambda: Segmenter.build(genotype, **form_of(network, data.num_classes)),
+            lambda: Segmenter.build(genotype, **form_of(task.network, data.num_classes)),
         )
-        if encoder_state is not None:
-            segmenter.encoder.load_state_dict(encoder_state)
+        if task.encoder_state is not None:
+            segmenter.encoder.load_state_dict(task.encoder_state)
         compute.place(segmenter)
         average = PolyakAverage(segmenter, settings.averaging)
         optimizer = _optimizer(segmenter, settings, compute.device)
@@ -190,7 +149,7 @@ class _Training:
         weights = class_weights(shares) if settings.class_weighting else torch.ones(len(shares))
         self.step = for_its_device(
             Step(
-                _loss_of(segmenter, compute, weights.to(compute.device), data.ignore_index),
+                _loss_of(segmenter, task, weights.to(compute.device)),
                 optimizer,
                 list(segmenter.parameters()),
                 settings.max_gradient_norm,
@@ -278,12 +237,20 @@ class _Training:
 
 
 def _loss_of(
-    segmenter: Segmenter, compute: Compute, weights: Tensor, ignore_index: int
+    segmenter: Segmenter, task: FullTask, weights: Tensor
 ) -> Callable[[Tensor, Tensor], Tensor]:
+    ignored = task.data.ignore_index
+    teacher = task.compute.place(task.teacher) if task.teacher else None
+
     def loss_of(images: Tensor, masks: Tensor) -> Tensor:
-        with compute.autocast():
+        with task.compute.autocast():
             logits = segmenter(images)
-        return segmentation_loss(logits, masks, weights, ignore_index)
+        loss = segmentation_loss(logits, masks, weights, ignored)
+        if teacher is None:
+            return loss
+        with torch.no_grad(), task.compute.autocast():
+            taught = teacher(images)
+        return loss + distillation_loss(logits, taught, masks, ignored)
 
     return loss_of
 

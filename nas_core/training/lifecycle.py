@@ -1,7 +1,7 @@
 """The life of one full training: begun or gone on with, kept, scored once, shown, restored.
 
 All of it lies in one folder below `paths.trainings_folder`, named by a label and by all that
-decides the result; see `full.training_identity`. It needs no server.
+decides the result; see `FullTask.identity`. It needs no server.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from nas_core.analysis.leaderboard import UNREADABLE
 from nas_core.analysis.pictures import (
@@ -40,10 +39,11 @@ from nas_core.data.prepared import PreparedData
 from nas_core.models.checkpoint import NetworkCard, load_segmenter, save_segmenter
 from nas_core.models.compute import Compute
 from nas_core.models.cost import Cost, form_of, measure_cost
-from nas_core.models.encoder import encoder_weights
+from nas_core.models.finding import TRAINED
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.genotype import Genotype
-from nas_core.training.full import FullResult, label_split, train_fully, training_identity
+from nas_core.training.full import FullResult, label_split, train_fully
+from nas_core.training.full_task import FullTask
 from nas_core.training.looks import Look, note_look
 from nas_core.training.metrics import ConfusionMatrix
 from nas_core.training.record import EPOCHS_FILE, EpochsDone, FinalScores, Recipe, Training
@@ -79,10 +79,9 @@ def train_architecture(
         RunError: another process works on it.
         CandidateError: see `train_fully`.
     """
-    compute = Compute.from_settings(settings.compute)
-    data = PreparedData.open(prepared_folder(root, settings))
-    encoder_state = encoder_weights(settings, root)
-    folder, identity = find_training(data, settings, root, label, architecture, encoder_state)
+    task = FullTask.open(settings, root)
+    data = task.data
+    folder, identity = find_training(task, root, label, architecture, settings.seed)
     label = folder.name.removesuffix(f"-{identity}")
 
     def note(row: dict[str, float]) -> None:
@@ -96,12 +95,8 @@ def train_architecture(
         if not (folder / "training.json").exists():
             started = time.time()
             result = train_fully(
-                data,
+                task,
                 architecture,
-                encoder_state,
-                settings.network,
-                settings.train,
-                compute,
                 seed=settings.seed,
                 checkpoint=folder / CHECKPOINT_FILE,
                 on_epoch=note,
@@ -131,12 +126,7 @@ def train_architecture(
 
 
 def find_training(
-    data: PreparedData,
-    settings: Settings,
-    root: Path,
-    label: str,
-    architecture: Genotype,
-    encoder_state: dict[str, Tensor] | None,
+    task: FullTask, root: Path, label: str, architecture: Genotype, seed: int
 ) -> tuple[Path, str]:
     """Where a training is, by whatever name of its network it was begun; else a new folder.
 
@@ -148,10 +138,7 @@ def find_training(
     Raises:
         RunError: the training.json there is of another training.
     """
-    compute = Compute.from_settings(settings.compute)
-    identity = training_identity(
-        data, architecture, encoder_state, settings.network, settings.train, compute, settings.seed
-    )
+    identity = task.identity(architecture, seed)
     trainings = trainings_folder(root)
     own = trainings / f"{label}-{identity}"
     with exclusive(own):
@@ -187,7 +174,7 @@ def _keep_network(
         data.tile,
         network.encoder,
     )
-    save_segmenter(folder / "model.safetensors", result.segmenter, card)
+    save_segmenter(folder / TRAINED, result.segmenter, card)
     write_json(folder / "genotype.json", architecture.to_dict())
 
 
@@ -220,7 +207,7 @@ def restore_training(root: Path, training: Training, weights: Path) -> Path:
         RunError: it is of another network, or another process works on the training.
     """
     folder = trainings_folder(root) / f"{training.label}-{training.identity}"
-    complete, model = folder / "training.json", folder / "model.safetensors"
+    complete, model = folder / "training.json", folder / TRAINED
     there = complete.exists() and model.exists()
     if there and filecmp.cmp(weights, model, shallow=False):
         return folder
@@ -280,7 +267,7 @@ def evaluate_architecture(
 
 def _evaluate(settings: Settings, root: Path, label: str, folder: Path, logger: Logger) -> None:
     path = folder / "test.json"
-    model, complete = folder / "model.safetensors", folder / "training.json"
+    model, complete = folder / TRAINED, folder / "training.json"
     segmenter, card = load_segmenter(model)
     remedy = f"delete {complete} to train again"
     _check_network(model, card.genotype.id, Training.read(complete), remedy)

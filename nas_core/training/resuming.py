@@ -27,7 +27,7 @@ class Made:
     """Which training a checkpoint is of."""
 
     identity: str
-    """See `nas_core.training.full.training_identity`."""
+    """See `FullTask.identity`."""
     architecture: str
     """Its id."""
     num_classes: int

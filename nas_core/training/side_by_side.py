@@ -23,12 +23,11 @@ from nas_core.base.logs import Logger
 from nas_core.base.paths import prepared_folder
 from nas_core.base.times import duration
 from nas_core.config import Settings
-from nas_core.data.prepared import PreparedData
 from nas_core.models.compute import Compute
-from nas_core.models.encoder import encoder_weights
 from nas_core.models.state import load_plain
 from nas_core.space.genotype import Genotype
 from nas_core.training import lifecycle
+from nas_core.training.full_task import FullTask
 from nas_core.training.lifecycle import (
     CHECKPOINT_FILE,
     find_training,
@@ -142,9 +141,8 @@ def train(
     Raises:
         NasError: see `lifecycle.train_architecture` and `Workers.call`.
     """
-    data = PreparedData.open(prepared_folder(root, settings))
-    encoder_state = encoder_weights(settings, root)
-    folder, identity = find_training(data, settings, root, label, architecture, encoder_state)
+    task = FullTask.open(settings, root)
+    folder, identity = find_training(task, root, label, architecture, settings.seed)
     if folder.name != f"{label}-{identity}":
         logger.info(f"{label} is the network of {folder.name}, whose training serves both")
         label = folder.name.removesuffix(f"-{identity}")

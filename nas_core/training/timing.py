@@ -15,6 +15,7 @@ from nas_core.data.prepared import PreparedData, Split
 from nas_core.models.compute import Compute
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training.full import train_fully
+from nas_core.training.full_task import FullTask
 from nas_core.training.proxy import train_candidate
 from nas_core.training.proxy_task import build_proxy_task
 from nas_core.workers.local import InProcessWorkers
@@ -150,10 +151,8 @@ def _training(
     data = _noise(frame, {"train": measured, "val": 1}, num_classes)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "checkpoint.pt"
-        result = train_fully(
-            data, ARCHITECTURES["arch0"], None, settings.network, short, compute,
-            seed=0, checkpoint=checkpoint,
-        )  # fmt: skip
+        task = FullTask(data, None, settings.network, short, compute)
+        result = train_fully(task, ARCHITECTURES["arch0"], seed=0, checkpoint=checkpoint)
     _, step, step_and_image = (row["seconds"] for row in result.history)
     steps = train.epochs * steps_per_epoch(num_images, train.batch_size)
     seconds = steps * step * batch / measured

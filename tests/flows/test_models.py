@@ -21,8 +21,8 @@ from nas_core.config import DatasetSettings, SyntheticSettings
 from nas_core.data import camvid, cityscapes
 from nas_core.data.preparing import prepare
 from nas_core.deploy.predict import Predictor
-from nas_core.deploy.shipping import find_weights
 from nas_core.models.checkpoint import NetworkCard, save_segmenter
+from nas_core.models.finding import find_weights
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training.looks import count_looks
 from tests.command_line import run_nas

@@ -448,6 +448,7 @@ def test_failing_candidates_stop_the_search_and_teach_nothing(project: Path) -> 
     [
         ({"dataset": {"kind": "camvid", "path": "nothing"}}, DataError, "nothing.*dvc"),
         ({"encoder": {"weights": "nowhere.pt"}}, WeightsError, "encoder.weights.*nowhere.pt"),
+        ({"train": {"teacher": "nowhere.pt"}}, WeightsError, "train.teacher: .*'nowhere.pt'"),
         ({"train": {"also": ["arch7"]}}, NasError, "unknown architecture 'arch7'"),
         ({"tracking": {"uri": "http://127.0.0.1:9"}}, ServiceError, "127.0.0.1:9"),
         ({"compute": {"device": "cuda:77"}}, NasError, "cuda:77"),
@@ -468,6 +469,14 @@ def test_bad_input_is_refused_before_any_work(
     assert "Traceback" not in capfd.readouterr().err
     for folder in ("prepared", "searches", "trainings"):
         assert not list(project.glob(f"artifacts/{folder}/*"))
+
+
+def test_a_teacher_of_other_classes_is_refused_before_the_search(project: Path) -> None:
+    change = {"train": {**PARAMS["train"], "teacher": "arch0-camvid"}}
+    (project / "params.yaml").write_text(yaml.safe_dump({**PARAMS, **change}))
+    with pytest.raises(SettingsError, match=r"train\.teacher = 'arch0-camvid': it labels sky, "):
+        nas_search()
+    assert not list(project.glob("artifacts/searches/*"))
 
 
 @pytest.mark.parametrize("stage", ["search", "train", "evaluate"])

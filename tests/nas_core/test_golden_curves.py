@@ -33,6 +33,7 @@ from nas_core.models.compute import Compute
 from nas_core.search.strategy import Result, make_strategy
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training.full import train_fully
+from nas_core.training.full_task import FullTask
 from nas_core.training.proxy import train_candidate
 from nas_core.training.proxy_task import build_proxy_task
 
@@ -83,10 +84,10 @@ def full(folder: Path) -> Curves:
         averaging=0.5,
         validate_every=EPOCHS,
     )
-    result = train_fully(
-        scenes(folder), ARCHITECTURES["arch1"], None, NetworkSettings(agg_size=16, sep_repeats=1),
-        settings, COMPUTE, seed=1, checkpoint=folder / "checkpoint.pt",
-    )  # fmt: skip
+    network = NetworkSettings(agg_size=16, sep_repeats=1)
+    task = FullTask(scenes(folder), None, network, settings, COMPUTE)
+    arch1 = ARCHITECTURES["arch1"]
+    result = train_fully(task, arch1, seed=1, checkpoint=folder / "checkpoint.pt")
     return {"loss": [row["loss"] for row in result.history]}
 
 

@@ -12,8 +12,8 @@ import pytest
 from nas_core.config import LatencySettings
 from nas_core.data.overlay import overlay
 from nas_core.deploy.predict import Predictor
-from nas_core.deploy.shipping import find_weights
 from nas_core.models.checkpoint import load_segmenter
+from nas_core.models.finding import find_weights
 from nas_core.search.measuring import Meter
 
 ROOT = Path(__file__).parents[2]

@@ -33,6 +33,7 @@ from nas_core.search.strategy import Result, make_strategy
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import _Training
+from nas_core.training.full_task import FullTask
 from nas_core.training.resuming import load_checkpoint, save_checkpoint
 from tests.robustness.cases import accepted_or_refused, files, refused
 from tests.robustness.test_files import prepared
@@ -267,7 +268,8 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> _Training:
     train = TrainSettings(epochs=2, batch_size=2, crop_height=32, crop_width=32)
     compute = Compute(torch.device("cpu"), bf16=False)
     arch0 = ARCHITECTURES["arch0"]
-    return _Training(PreparedData.open(folder), arch0, None, network, train, compute, 0)
+    task = FullTask(PreparedData.open(folder), None, network, train, compute)
+    return _Training(task, arch0, 0)
 
 
 BAD_CHECKPOINTS: dict[str, Callable[[dict[str, Any]], object]] = {

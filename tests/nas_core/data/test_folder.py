@@ -32,6 +32,7 @@ from nas_core.data.preparing import prepare
 from nas_core.models.compute import Compute
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import evaluate, train_fully
+from nas_core.training.full_task import FullTask
 from nas_core.training.proxy import train_candidate
 from nas_core.training.proxy_task import build_proxy_task
 
@@ -499,16 +500,10 @@ def test_networks_train_on_mixed_sizes_and_any_number_of_classes(
     )
     result = train_candidate(task, ARCH, seed=0)
     assert result.confusion.matrix.shape == (3, 3)
-    full = train_fully(
-        data,
-        ARCH,
-        None,
-        NetworkSettings(agg_size=8, sep_repeats=1),
-        TrainSettings(epochs=1, batch_size=4, crop_height=32, crop_width=40),
-        compute,
-        seed=0,
-        checkpoint=tmp_path / "checkpoint.pt",
-    )
+    network = NetworkSettings(agg_size=8, sep_repeats=1)
+    settings = TrainSettings(epochs=1, batch_size=4, crop_height=32, crop_width=40)
+    full_task = FullTask(data, None, network, settings, compute)
+    full = train_fully(full_task, ARCH, seed=0, checkpoint=tmp_path / "checkpoint.pt")
     scored = evaluate(full.segmenter, data.split("test"), 3, data.ignore_index)
     labelled = (data.split("test").masks != 255).sum()
     assert int(scored.matrix.sum()) == labelled

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from nas_core.deploy.export import compare, onnx_model, session, synthetic
-from nas_core.deploy.shipping import find_weights
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
+from nas_core.models.finding import find_weights
 from nas_core.models.operations import Concatenation
 from nas_core.models.segmenter import Segmenter
 

@@ -15,7 +15,9 @@ from nas_core.config import ComputeSettings, NetworkSettings, TrainSettings
 from nas_core.data.prepared import PreparedData, Split, pictures_of
 from nas_core.data.resident import ResidentImages
 from nas_core.models.compute import Compute
+from nas_core.models.cost import form_of
 from nas_core.models.labelling import predict_batch
+from nas_core.models.segmenter import Segmenter
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import (
@@ -24,8 +26,8 @@ from nas_core.training.full import (
     label_split,
     learning_rate_factor,
     train_fully,
-    training_identity,
 )
+from nas_core.training.full_task import FullTask
 from nas_core.training.metrics import ConfusionMatrix
 
 NETWORK = NetworkSettings(agg_size=16, sep_repeats=1)
@@ -54,15 +56,14 @@ def _train(
     genotype: Genotype = ARCH0,
     seed: int = 2,
     stop_after: int | None = None,
+    teacher: Segmenter | None = None,
 ) -> FullResult:
     def on_epoch(row: dict[str, float]) -> None:
         if row["epoch"] == stop_after:
             raise InterruptionError
 
-    return train_fully(
-        data, genotype, None, NETWORK, settings, compute,
-        seed=seed, checkpoint=checkpoint, on_epoch=on_epoch,
-    )  # fmt: skip
+    task = FullTask(data, None, NETWORK, settings, compute, teacher)
+    return train_fully(task, genotype, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch)
 
 
 def _states_equal(a: FullResult, b: FullResult) -> bool:
@@ -384,13 +385,16 @@ def test_what_settings_decide_is_not_taken_from_a_checkpoint(
 
 
 def test_identity_follows_what_decides_the_outcome(scenes: PreparedData, compute: Compute) -> None:
-    def identity(settings: TrainSettings, seed: int = 0) -> str:
-        return training_identity(scenes, ARCH0, None, NETWORK, settings, compute, seed)
+    def identity(settings: TrainSettings, seed: int = 0, teacher: Segmenter | None = None) -> str:
+        task = FullTask(scenes, None, NETWORK, settings, compute, teacher)
+        return task.identity(ARCH0, seed)
 
     same = SETTINGS.model_copy(update={"top": 9, "also": ()})
     other = SETTINGS.model_copy(update={"epochs": 4})
     assert identity(SETTINGS) == identity(same)
-    assert len({identity(SETTINGS), identity(other), identity(SETTINGS, seed=1)}) == 3
+    teachers = [Segmenter.build(ARCH0, **form_of(NETWORK, scenes.num_classes)) for _ in range(2)]
+    taught = [identity(SETTINGS, teacher=teacher) for teacher in teachers]
+    assert len({identity(SETTINGS), identity(other), identity(SETTINGS, seed=1), *taught}) == 5
 
 
 def test_class_weighting_changes_the_training(

@@ -15,9 +15,10 @@ from nas_core.base.paths import prepared_folder, trainings_folder
 from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
 from nas_core.data.preparing import prepare
-from nas_core.deploy.shipping import find_weights, ship
+from nas_core.deploy.shipping import ship
 from nas_core.loading import validate_settings
 from nas_core.models.checkpoint import load_segmenter
+from nas_core.models.finding import find_weights
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training import full, lifecycle
 from nas_core.training.lifecycle import (
