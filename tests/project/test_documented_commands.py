@@ -73,7 +73,8 @@ def test_a_command_is_taken(name: str, words: list[str]) -> None:
         command, given = find(words[1:])
         command.make_context(command.name, list(given))
     elif words[0] == "python":
-        assert (ROOT / f"{words[2].replace('.', '/')}.py").is_file()
+        place = ROOT / words[2].replace(".", "/")
+        assert place.with_suffix(".py").is_file() or (place / "__main__.py").is_file()
     chosen = [word for word in (*values(words, "-p"), *words[1:3]) if word in profiles(ROOT)]
     load_settings(chosen[0] if chosen else "camvid", values(words, "-S"), root=ROOT)
     for changes in values(words, "--proxy"):
