@@ -16,7 +16,7 @@ from nas_core.base.documents import Document
 from nas_core.base.errors import RunError, SettingsError, WeightsError, shown, some_of
 from nas_core.base.files import expanded, file_digest, write_bytes
 from nas_core.base.markdown import table
-from nas_core.base.paths import shipped_models
+from nas_core.base.paths import shipped_models, trainings_folder
 from nas_core.base.project import find_project
 from nas_core.config import DEFAULT_ENCODER, TileSettings
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
@@ -116,6 +116,7 @@ def find_weights(model: str | Path) -> Path:
 
     Raises:
         WeightsError: there is no such model, or the folder holds several.
+        RunError: there is none, and a training that may be meant has a malformed training.json.
         SettingsError: see `find_project`.
     """
     reference = str(model)
@@ -138,9 +139,22 @@ def find_weights(model: str | Path) -> Path:
     if is_there:
         return path
     raise WeightsError(
-        f"unknown model {shown(reference)}: there are {some_of(shipped)}; or give the path of a "
-        ".safetensors file or folder"
+        f"unknown model {shown(reference)}: {_trainings_like(reference)}there are "
+        f"{some_of(shipped)}; or give the path of a .safetensors file or folder"
     )
+
+
+def _trainings_like(reference: str) -> str:
+    """What a message says of the trainings that an id, or a folder that is not there, may mean."""
+    root, name = find_project(), Path(reference).name
+    if not root or not name:
+        return ""
+    meant = []
+    for file in sorted(trainings_folder(root).glob("*/training.json")):
+        folder = file.parent.name
+        if folder.startswith(name) or folder.rpartition("-")[0] == name.rpartition("-")[0]:
+            meant.append(f"{folder} (seed {Training.read(file).seed})")
+    return f"its trainings in {trainings_folder(root)} are {some_of(meant)}; " if meant else ""
 
 
 def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
@@ -186,8 +200,8 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
     weights = training / TRAINED
     if not (training / "training.json").is_file():
         raise RunError(
-            f"{training} is no finished training: give a folder of artifacts/trainings that has "
-            "a training.json"
+            f"{training} is no finished training: {_trainings_like(str(training))}give a folder of "
+            "artifacts/trainings that has a training.json"
         )
     record = Training.read(training / "training.json")
     test_file = training / "test.json"
