@@ -27,8 +27,8 @@ from nas_core.deploy import int8, litert, onnx_int8, openvino_ir
 from nas_core.deploy.calibration import calibration_images
 from nas_core.deploy.export import Runtime, network_input, onnx_model, session
 from nas_core.models.checkpoint import load_segmenter
-from nas_core.models.finding import find_weights
 from nas_core.models.onnx_graph import INPUT, OUTPUT
+from nas_core.training.finding import find_weights
 
 BASE = "ONNX Runtime fp32"
 LITERT = "LiteRT fp32, fixed size"

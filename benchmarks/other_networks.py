@@ -39,8 +39,8 @@ from nas_core.deploy.export import onnx_model, session
 from nas_core.deploy.turns import by_turns
 from nas_core.models.checkpoint import load_segmenter
 from nas_core.models.cost import num_parameters
-from nas_core.models.finding import find_weights
 from nas_core.models.onnx_graph import INPUT, OPSET
+from nas_core.training.finding import find_weights
 
 # The first is what the others are compared with.
 OWN = ("arch0-camvid", "arch1-camvid", "camvid0-camvid")

@@ -190,7 +190,7 @@ def export(
     if masks and not images:
         raise SettingsError("--masks: give IMAGES, whose true classes they are")
     from nas_core.models.checkpoint import load_segmenter
-    from nas_core.models.finding import find_weights
+    from nas_core.training.finding import find_weights
 
     if to.suffix == ".xml":
         from nas_core.deploy.openvino_ir import check_packages
@@ -290,7 +290,7 @@ def bench(
 
     from nas_core.deploy.bench import bench as measure
     from nas_core.models.checkpoint import load_segmenter
-    from nas_core.models.finding import find_weights
+    from nas_core.training.finding import find_weights
 
     segmenter, card = load_segmenter(find_weights(model))
     rows = [row for rows in measure(segmenter, card, sizes, threads, file or []) for row in rows]

@@ -27,7 +27,6 @@ from nas_core.data.labels import IGNORED
 from nas_core.data.masks import MaskReader
 from nas_core.data.overlay import overlay
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
-from nas_core.models.finding import find_weights
 from nas_core.models.labelling import (
     batch_size_for,
     check_array,
@@ -36,6 +35,7 @@ from nas_core.models.labelling import (
     predict_labels,
 )
 from nas_core.models.segmenter import Segmenter
+from nas_core.training.finding import find_weights
 from nas_core.training.metrics import ConfusionMatrix
 
 METRICS_FILE = "metrics.json"

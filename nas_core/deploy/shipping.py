@@ -20,8 +20,8 @@ from nas_core.config import DEFAULT_ENCODER, TileSettings
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
 from nas_core.models.cost import num_parameters
 from nas_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD
-from nas_core.models.finding import TRAINED
 from nas_core.space.architectures import ARCHITECTURES, NAMES
+from nas_core.training.finding import TRAINED, trainings_like
 from nas_core.training.record import FinalScores, Recipe, Training
 
 FORMAT = 1
@@ -148,8 +148,8 @@ def ship(training: Path, name: str, licence: str, folder: Path) -> Path:
     weights = training / TRAINED
     if not (training / "training.json").is_file():
         raise RunError(
-            f"{training} is no finished training: give a folder of artifacts/trainings that has "
-            "a training.json"
+            f"{training} is no finished training: {trainings_like(str(training))}give a folder of "
+            "artifacts/trainings that has a training.json"
         )
     record = Training.read(training / "training.json")
     test_file = training / "test.json"

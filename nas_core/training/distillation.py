@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from nas_core.base.errors import SettingsError, WeightsError, shown
 from nas_core.config import TrainSettings
 from nas_core.models.checkpoint import load_segmenter
-from nas_core.models.finding import find_weights
 from nas_core.models.segmenter import Segmenter
+from nas_core.training.finding import find_weights
 
 
 def load_teacher(

@@ -39,9 +39,9 @@ from nas_core.data.prepared import PreparedData
 from nas_core.models.checkpoint import NetworkCard, load_segmenter, save_segmenter
 from nas_core.models.compute import Compute
 from nas_core.models.cost import Cost, form_of, measure_cost
-from nas_core.models.finding import TRAINED
 from nas_core.models.segmenter import Segmenter
 from nas_core.space.genotype import Genotype
+from nas_core.training.finding import TRAINED
 from nas_core.training.full import FullResult, label_split, train_fully
 from nas_core.training.full_task import FullTask
 from nas_core.training.looks import Look, note_look

@@ -22,8 +22,8 @@ from nas_core.data import camvid, cityscapes
 from nas_core.data.preparing import prepare
 from nas_core.deploy.predict import Predictor
 from nas_core.models.checkpoint import NetworkCard, save_segmenter
-from nas_core.models.finding import find_weights
 from nas_core.space.architectures import ARCHITECTURES
+from nas_core.training.finding import find_weights
 from nas_core.training.looks import count_looks
 from tests.command_line import run_nas
 
@@ -131,6 +131,20 @@ def test_a_shipped_model_is_known_by_its_name(nas: Nas, project: Path, training:
     np.testing.assert_array_equal(labels, predictor(project / "images" / "a.jpg"))
     with pytest.raises(WeightsError, match="there are arch0-camvid, arch1-camvid, arch1-small, "):
         find_weights("arch2-small")
+
+
+@pytest.mark.parametrize("name", ["arch1", "artifacts/trainings/arch1-4567"])
+def test_a_network_s_name_leads_to_its_trainings(nas: Nas, training: Path, name: str) -> None:
+    other = training.with_name("arch1-89ab")
+    shutil.copytree(training, other)
+    record = json.loads((other / "training.json").read_text())
+    write_json(other / "training.json", {**record, "seed": 4})
+    (training.with_name("arch1-cdef")).mkdir()  # not finished
+    trainings = f"its trainings in {training.parent} are arch1-0123 (seed 3), arch1-89ab (seed 4); "
+    exported = nas("export", name, "--out", "a.onnx")
+    assert f"unknown model '{name}': {trainings}there are arch0-" in exported[2]
+    shipped = nas("ship", name, "mine", "--data-licence", "none")
+    assert f"{name} is no finished training: {trainings}give a folder" in shipped[2]
 
 
 def test_an_older_training_has_gaps_in_its_card(nas: Nas, project: Path, training: Path) -> None:

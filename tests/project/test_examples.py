@@ -13,8 +13,8 @@ from nas_core.config import LatencySettings
 from nas_core.data.overlay import overlay
 from nas_core.deploy.predict import Predictor
 from nas_core.models.checkpoint import load_segmenter
-from nas_core.models.finding import find_weights
 from nas_core.search.measuring import Meter
+from nas_core.training.finding import find_weights
 
 ROOT = Path(__file__).parents[2]
 # Runs a script and then says which of these packages it has loaded.

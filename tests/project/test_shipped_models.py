@@ -10,8 +10,8 @@ from nas_core.base.files import file_digest
 from nas_core.data import camvid
 from nas_core.deploy.predict import Predictor, predict_files
 from nas_core.deploy.shipping import ModelCard, render
-from nas_core.models.finding import find_weights
 from nas_core.space.architectures import ARCHITECTURES
+from nas_core.training.finding import find_weights
 
 MODELS = Path(__file__).parents[2] / "models"
 NAMES = [path.stem for path in sorted(MODELS.glob("*.safetensors"))]

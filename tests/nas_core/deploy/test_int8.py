@@ -17,10 +17,10 @@ from nas_core.deploy.calibration import checked_pictures
 from nas_core.deploy.export import onnx_model, session, synthetic
 from nas_core.deploy.int8 import Pictures, Quantise, Quantised, block_of, check, evenly, export_int8
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
-from nas_core.models.finding import find_weights
 from nas_core.models.labelling import predict_batch
 from nas_core.models.onnx_graph import OUTPUT
 from nas_core.models.segmenter import Segmenter
+from nas_core.training.finding import find_weights
 
 SIZE = (96, 128)
 QUANTISERS: dict[str, Quantise] = {".onnx": onnx_int8.quantise, ".xml": openvino_ir.quantise}

@@ -8,9 +8,9 @@ import torch
 
 from nas_core.deploy.export import compare, onnx_model, session, synthetic
 from nas_core.models.checkpoint import NetworkCard, load_segmenter
-from nas_core.models.finding import find_weights
 from nas_core.models.operations import Concatenation
 from nas_core.models.segmenter import Segmenter
+from nas_core.training.finding import find_weights
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from nas_core.deploy import measure
 from nas_core.deploy.export import onnx_model
 from nas_core.models.checkpoint import load_segmenter
 from nas_core.models.encoder import Encoder
-from nas_core.models.finding import find_weights
 from nas_core.search import measuring
 from nas_core.search.measuring import Meter, check_latency
+from nas_core.training.finding import find_weights
 
 SIZE = (32, 48)
 

@@ -18,9 +18,9 @@ from nas_core.data.preparing import prepare
 from nas_core.deploy.shipping import ship
 from nas_core.loading import validate_settings
 from nas_core.models.checkpoint import load_segmenter
-from nas_core.models.finding import find_weights
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training import full, lifecycle
+from nas_core.training.finding import find_weights
 from nas_core.training.lifecycle import (
     counts_by_image,
     evaluate_architecture,

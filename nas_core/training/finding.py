@@ -6,8 +6,9 @@ from pathlib import Path
 
 from nas_core.base.errors import WeightsError, shown, some_of
 from nas_core.base.files import expanded
-from nas_core.base.paths import shipped_models
+from nas_core.base.paths import shipped_models, trainings_folder
 from nas_core.base.project import find_project
+from nas_core.training.record import Training
 
 TRAINED = "model.safetensors"
 """In the folder of a full training."""
@@ -23,6 +24,7 @@ def find_weights(model: str | Path, start: Path = Path()) -> Path:
 
     Raises:
         WeightsError: there is no such model, or the folder holds several.
+        RunError: there is none, and a training that may be meant has a malformed training.json.
         SettingsError: see `find_project`.
     """
     reference = str(model)
@@ -45,6 +47,23 @@ def find_weights(model: str | Path, start: Path = Path()) -> Path:
     if is_there:
         return path
     raise WeightsError(
-        f"unknown model {shown(reference)}: there are {some_of(shipped)}; or give the path of a "
-        ".safetensors file or folder"
+        f"unknown model {shown(reference)}: {trainings_like(reference)}there are "
+        f"{some_of(shipped)}; or give the path of a .safetensors file or folder"
     )
+
+
+def trainings_like(reference: str) -> str:
+    """What a message says of the trainings that an id, or a folder that is not there, may mean.
+
+    Raises:
+        RunError: one of them has a malformed training.json.
+    """
+    root, name = find_project(), Path(reference).name
+    if not root or not name:
+        return ""
+    meant = []
+    for file in sorted(trainings_folder(root).glob("*/training.json")):
+        folder = file.parent.name
+        if folder.startswith(name) or folder.rpartition("-")[0] == name.rpartition("-")[0]:
+            meant.append(f"{folder} (seed {Training.read(file).seed})")
+    return f"its trainings in {trainings_folder(root)} are {some_of(meant)}; " if meant else ""
