@@ -325,7 +325,7 @@ def test_a_training_that_fails_is_named(project: Path) -> None:
         if tensor.is_floating_point():
             tensor.fill_(3e38)  # finite, but no sum of two such is
     torch.save(state, project / "broken.pt")
-    named = r"(?m)^[0-9a-f]{12} on A1\+B1: .*finite.*leave it out$"
+    named = r"(?m)^[0-9a-f]{12} on A1\+B1: .*finite.*another seed, which draws others$"
     with pytest.raises(CandidateError, match=named):
         nas_fidelity(load_settings(overrides=["encoder.weights=broken.pt"]), num=4)
     assert not outcomes(project) and not runs(project)
