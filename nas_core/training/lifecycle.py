@@ -168,6 +168,7 @@ def find_training(
         The folder, and the identity that its name ends in.
 
     Raises:
+        DiskError: no folder can be made.
         TrainingError: the training.json there cannot be read, or is of another training.
     """
     compute = Compute.from_settings(settings.compute)
@@ -179,7 +180,10 @@ def find_training(
     with exclusive(own):
         found = sorted(trainings.glob(f"*-{identity}"))
         if not found:
-            own.mkdir()
+            try:
+                own.mkdir()
+            except OSError as error:
+                raise DiskError(f"{own} cannot be written: {error.strerror}") from None
             return own, identity
     folder = max(found, key=lambda one: ((one / "training.json").exists(), one == own))
     complete = folder / "training.json"

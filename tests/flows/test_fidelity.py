@@ -310,11 +310,20 @@ def test_what_is_kept_of_another_training_is_named(
     assert code == 1 and f"{kept.name} is of another training: delete it" in err
 
 
-def test_a_file_where_results_go_is_refused_before_any_work(project: Path) -> None:
-    place = project / "artifacts" / "results" / "tiny" / "fidelity"
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("results/tiny/fidelity", "fidelity is no folder: move it away"),
+        ("trainings", "trainings cannot be written"),
+    ],
+)
+def test_a_file_where_results_go_is_refused_before_any_work(
+    project: Path, name: str, message: str
+) -> None:
+    place = project / "artifacts" / name
     place.parent.mkdir(parents=True)
     place.write_text("")
-    with pytest.raises(RunError, match="fidelity is no folder: move it away"):
+    with pytest.raises(RunError, match=message):
         nas_fidelity(load_settings(), num=4)
     assert not outcomes(project)
 
