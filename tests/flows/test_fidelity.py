@@ -310,22 +310,25 @@ def test_what_is_kept_of_another_training_is_named(
     assert code == 1 and f"{kept.name} is of another training: delete it" in err
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("results/tiny/fidelity", "fidelity is no folder: move it away"),
-        ("trainings", "trainings cannot be written"),
-    ],
-)
-def test_a_file_where_results_go_is_refused_before_any_work(
-    project: Path, name: str, message: str
-) -> None:
-    place = project / "artifacts" / name
+def test_a_file_where_results_go_is_refused_before_any_work(project: Path) -> None:
+    place = project / "artifacts" / "results" / "tiny" / "fidelity"
     place.parent.mkdir(parents=True)
     place.write_text("")
-    with pytest.raises(RunError, match=message):
+    with pytest.raises(RunError, match="fidelity is no folder: move it away"):
         nas_fidelity(load_settings(), num=4)
     assert not outcomes(project)
+
+
+@pytest.mark.parametrize("name", ["trainings", "results/tiny/fidelity"])
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
+    project: Path, name: str
+) -> None:
+    place = project / "artifacts" / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to("/proc")  # a folder that takes no file, from root neither
+    with pytest.raises(RunError, match=f"{name} cannot be written"):
+        nas_fidelity(load_settings(), num=4)
+    assert not list(project.glob("artifacts/fidelity/*"))
 
 
 def test_a_training_that_fails_is_named(project: Path) -> None:
