@@ -15,8 +15,15 @@ from torch import Tensor
 from flows.servers.processes import mlflow_pages
 from nas_core.analysis.drawing import draw
 from nas_core.base.errors import RunError, SettingsError
+from nas_core.base.files import check_writable
 from nas_core.base.logs import Logger
-from nas_core.base.paths import STAGES, prepared_folder, results_folder, searches_folder
+from nas_core.base.paths import (
+    STAGES,
+    prepared_folder,
+    results_folder,
+    searches_folder,
+    trainings_folder,
+)
 from nas_core.base.setting_types import Section
 from nas_core.config import Settings
 from nas_core.data.prepared import PreparedData
@@ -92,6 +99,8 @@ class Context:
         else:
             context = cls(settings, root, compute, None, {}, trains)
         _check_results(settings, root)
+        if trains:
+            check_writable(trainings_folder(root), "make it writable")
         Tracker.check(tracking_uri(settings.tracking.uri, root), root)
         return context
 
@@ -166,8 +175,9 @@ class Context:
 
 
 def _check_results(settings: Settings, root: Path) -> None:
-    """Raise a RunError where a file has the name of a folder that is written to at the end."""
+    """Raise a RunError where a folder that is written to at the end is a file, or read-only."""
     places = [results_folder(root, settings, stage) for stage in STAGES]
     for place in (places[0].parent, *places):
         if lexists(place) and not place.is_dir():
             raise RunError(f"{place} is no folder: move it away")
+        check_writable(place, "make it writable")

@@ -86,14 +86,16 @@ def nas_fidelity(
         architectures = sample_architectures(settings, root, context.data, num)
         _check_number("search.constraints", len(architectures))
 
+    # How to do without one that fails.
+    otherwise = "or leave it out" if genotypes else "or set another seed, which draws others"
     variants = [settings.search.proxy, *variants]
     with context.training_workers(len(architectures), proxies=True) as workers:
         # Short ones first: what is wrong with a variant shows early.
         rows, proxies = _train_on_proxies(
-            context, workers, architectures, variants, num_proxy_seeds
+            context, workers, architectures, variants, num_proxy_seeds, otherwise
         )
         jobs = [
-            (genotype.id, partial(_trained_fully, context, workers, label, genotype))
+            (genotype.id, partial(_trained_fully, context, workers, label, genotype, otherwise))
             for label, genotype in architectures.items()
         ]
         trained = dict(side_by_side(workers, jobs))
@@ -143,10 +145,10 @@ def _check_number(source: str, num: int) -> None:
 
 
 def _trained_fully(
-    context: Context, workers: Workers, label: str, genotype: Genotype
+    context: Context, workers: Workers, label: str, genotype: Genotype, otherwise: str
 ) -> fidelity.FullRow:
     held_out = None
-    with naming(label):
+    with naming(label, otherwise):
         folder = train(context, workers, label, genotype)
         if context.settings.dataset.held_out:
             held_out = evaluate_architecture(workers, context.settings, context.root, label, folder)
@@ -166,6 +168,7 @@ def _train_on_proxies(
     architectures: dict[str, Genotype],
     variants: Sequence[ProxySettings],
     num_seeds: int,
+    otherwise: str,
 ) -> tuple[list[fidelity.ProxyRow], dict[str, fidelity.Difference]]:
     """A row for each architecture, proxy and seed, and what distinguishes each proxy, by name."""
     default = context.settings.search.proxy
@@ -179,7 +182,9 @@ def _train_on_proxies(
             continue
         settings = _with_proxy(context.settings, variant)
         folder = _open_folder(context, settings)
-        on_proxy = partial(_trained_on_proxy, context.root, workers, folder, settings, list(named))
+        on_proxy = partial(
+            _trained_on_proxy, context.root, workers, folder, settings, list(named), otherwise
+        )
         jobs = [
             (one[0], partial(on_proxy, number, *one))
             for number, one in product(range(num_seeds), architectures.items())
@@ -196,13 +201,14 @@ def _trained_on_proxy(
     folder: Path,
     settings: Settings,
     names: Sequence[str],
+    otherwise: str,
     number: int,
     label: str,
     genotype: Genotype,
 ) -> list[fidelity.ProxyRow]:
     """The rows of one training, see `train_on_proxy`; the last of the names is of its end."""
     what = f"{label} on {names[-1]}" + (f", again ({number})" if number else "")
-    with naming(what):
+    with naming(what, otherwise):
         outcome = train_on_proxy(workers, folder, settings, root, what, genotype, number)
     return fidelity.proxy_rows(outcome, number, names)
 

@@ -19,6 +19,7 @@ from flows.servers.orphans import claim
 from flows.signals import repeat_lost_signals
 from flows.trainings import evaluate_trainings, train_best
 from nas_core.analysis.leaderboard import SearchMetrics
+from nas_core.base.errors import CandidateError
 from nas_core.base.paths import results_folder, searches_folder
 from nas_core.base.project import project_dir
 from nas_core.base.setting_types import Seed
@@ -120,7 +121,12 @@ def run_stages(settings: Settings, root: Path, stage: Stage) -> Summary:
     if wanted("search"):
         summary["search"] = search_architectures(context)
     if wanted("train"):
-        summary["train"] = train_best(context)
+        try:
+            summary["train"] = train_best(context, tests=wanted("evaluate"))
+        except CandidateError:
+            if wanted("evaluate"):
+                report_trainings(context)
+            raise
     if wanted("evaluate"):
         summary["evaluate"] = evaluate_trainings(context)
         report_trainings(context)

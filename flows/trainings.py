@@ -34,18 +34,25 @@ from tasks.tracking.store import patiently
 from tasks.training import evaluate_architecture, train_architecture
 
 
-def train_best(context: Context) -> TrainMetrics:
+def train_best(context: Context, *, tests: bool) -> TrainMetrics:
     """Train the best of the search and those of train.also; one of two names once, for both.
 
     Leaves models/, curves.csv, metrics.json, summary.json and trainings.json of the stage train.
     The last one is there only when all that it lists is.
 
+    Args:
+        tests: where one fails, score the others all the same: it may fail again and again.
+
     Returns:
         metrics.json: val scores by architecture.
+
+    Raises:
+        CandidateError: of those that failed. The others are in MLflow by then, and what the stage
+            left before is as it was.
     """
     place = results_folder(context.root, context.settings, "train")
     search, best = _best_of_search(context)
-    folders = _train_all(context, {**best, **context.architectures}, search)
+    folders = _train_all(context, best, search, tests=tests)
     _register_all(context, folders.values(), search)
     trainings = {
         label: Training.read(folder / "training.json") for label, folder in folders.items()
@@ -119,33 +126,36 @@ def train(context: Context, workers: Workers, label: str, genotype: Genotype) ->
 
 
 def _train_all(
-    context: Context, architectures: Mapping[str, Genotype], search: str | None
+    context: Context, best: Mapping[str, Genotype], search: str | None, *, tests: bool
 ) -> dict[str, Path]:
     """The folders of the trainings by label. One network by two names is trained once.
 
     Raises:
-        CandidateError: of those that failed. The others are in MLflow by then.
+        CandidateError: see `train_best`.
     """
+    architectures = {**best, **context.architectures}
     first: dict[str, str] = {}
     for label, genotype in architectures.items():
         first.setdefault(genotype.id, label)
+    folders: dict[str, Path] = {}
+    try:
+        with context.training_workers(len(first)) as workers:
 
-    with context.training_workers(len(first)) as workers:
+            def job(label: str) -> Path:
+                # The search chose the best: nobody can leave out one of them.
+                with naming(label, "" if label in best else "or take it out of train.also"):
+                    return train(context, workers, label, architectures[label])
 
-        def job(label: str) -> Path:
-            with naming(label):
-                return train(context, workers, label, architectures[label])
-
-        jobs = [(label, partial(job, label)) for label in first.values()]
-        folders: dict[str, Path] = {}
-        try:
+            jobs = [(label, partial(job, label)) for label in first.values()]
             for label, folder in side_by_side(workers, jobs):
                 folders[label] = folder
-        except CandidateError:
-            _register_all(context, folders.values(), search)
-            raise
-        # What has another name is complete by now.
-        return {label: folders.get(label) or job(label) for label in architectures}
+            # What has another name is complete by now.
+            return {label: folders.get(label) or job(label) for label in architectures}
+    except CandidateError:
+        _register_all(context, folders.values(), search)
+        if tests:
+            _evaluate_all(context, folders)
+        raise
 
 
 def _register_all(context: Context, folders: Iterable[Path], search: str | None) -> None:
@@ -162,7 +172,7 @@ def _evaluate_all(context: Context, folders: Mapping[str, Path]) -> dict[str, Fi
     with context.training_workers(len(labels)) as workers:
 
         def job(folder: Path) -> FinalScores:
-            with naming(labels[folder]):
+            with naming(labels[folder], ""):
                 return evaluate(context, workers, folder)
 
         jobs = [(folder, partial(job, folder)) for folder in labels]
@@ -229,12 +239,17 @@ def record_test(context: Context, folder: Path, test: FinalScores) -> None:
 
 
 @contextmanager
-def naming(what: str) -> Iterator[None]:
-    """Says of a failed training which one it was, in the log at once: others may go on for long."""
+def naming(what: str, otherwise: str) -> Iterator[None]:
+    """Says of a failed training which one it was, in the log at once: others may go on for long.
+
+    Args:
+        otherwise: how the command can do without it; empty where it cannot.
+    """
     try:
         yield
     except CandidateError as error:
-        named = CandidateError(f"{what}: {error}; or leave it out")
+        advice = f"; {otherwise}" if otherwise else ""
+        named = CandidateError(f"{what}: {error}{advice}")
         get_run_logger().error(str(named))
         raise named from None
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 from prefect import flow, get_run_logger
 
 from flows.context import Context, settings_of_run
@@ -166,18 +167,19 @@ def _train_and_score(
     runs = [(context, label) for context in contexts for label in architectures]
     with contexts[0].training_workers(len(runs)) as workers:
 
-        def job(context: Context, label: str) -> tuple[Path, FinalScores]:
-            with naming(f"{label}, seed {context.settings.seed}"):
+        def job(context: Context, label: str) -> tuple[Path, FinalScores, pd.DataFrame]:
+            what = f"{label}, seed {context.settings.seed}"
+            with naming(what, "or leave it out: --architecture and --seed name the others"):
                 folder = train(context, workers, label, architectures[label])
-                return folder, evaluate(context, workers, folder)
+                test = evaluate(context, workers, folder)
+                return folder, test, counts_by_image(folder, test)
 
         models: dict[str, list[ScoredModel]] = {label: [] for label in architectures}
         jobs = [(run, partial(job, *run)) for run in runs]
-        for (context, label), (folder, test) in side_by_side(workers, jobs):
+        for (context, label), (folder, test, counts) in side_by_side(workers, jobs):
             record_test(context, folder, test)
             # Which may have been trained by another name.
             training = Training.read(folder / "training.json").model_copy(update={"label": label})
-            counts = counts_by_image(folder, test)
             models[label].append(ScoredModel(folder.name, training, test, counts))
     return models
 

@@ -15,7 +15,7 @@ from nas_core.analysis.proxy_training import train_to_proxy_end
 from nas_core.analysis.rank_agreement import FidelityReport, ProxyOutcome
 from nas_core.analysis.ranking_table import mean_rewards
 from nas_core.analysis.report.other_pages import write_fidelity_page
-from nas_core.base.errors import RunError
+from nas_core.base.errors import TrainingError
 from nas_core.base.files import write_atomically
 from nas_core.base.seeds import derive_seed
 from nas_core.config import Settings
@@ -55,7 +55,7 @@ def train_on_proxy(
         Its outcome, which is kept in `folder`. One that is there is taken as it is.
 
     Raises:
-        RunError: one that is there cannot be read, or is of another training.
+        TrainingError: one that is there cannot be read, or is of another training.
     """
     path = folder / f"{architecture.id}{f'-{number}' if number else ''}.json"
     seed = candidate_seed(settings.seed, architecture.id)
@@ -64,7 +64,7 @@ def train_on_proxy(
     if path.exists():
         kept = ProxyOutcome.read(path)
         if (kept.id, kept.seed) != (architecture.id, seed):
-            raise RunError(f"{path} is of another training: {ProxyOutcome.remedy}")
+            raise TrainingError(f"{path} is of another training: {ProxyOutcome.remedy}")
         return kept
     shared = workers.share(proxy_task, settings, root)
     outcome = workers.call(train_to_proxy_end, shared, settings, architecture, seed)

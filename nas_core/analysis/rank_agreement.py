@@ -16,6 +16,7 @@ from nas_core.analysis.stopping import seconds_until
 from nas_core.analysis.uncertainty import NUM_RESAMPLES, Floats, Interval, percentile_interval
 from nas_core.base.code import PROXY
 from nas_core.base.documents import Document
+from nas_core.base.errors import TrainingError
 from nas_core.config import ProxySettings, Settings
 from nas_core.models.compute import Compute
 from nas_core.search.identity import Identity, conditions
@@ -30,6 +31,7 @@ class ProxyOutcome(Document):
     """What a training on the proxy task gave that was not stopped."""
 
     remedy = "delete it to train again"
+    error = TrainingError
 
     id: str
     seed: int

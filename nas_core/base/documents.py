@@ -26,11 +26,13 @@ class Document(BaseModel):
 
     Attributes:
         remedy: what to do about a file that is malformed.
+        error: what is raised for a file that cannot be used.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
     remedy: ClassVar[str] = "run the stage before it again"
+    error: ClassVar[type[RunError]] = RunError
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -42,11 +44,11 @@ class Document(BaseModel):
         try:
             return cls.model_validate(read_json(path))
         except OSError as error:
-            raise RunError(f"{path} cannot be read: {error.strerror}") from None
+            raise cls.error(f"{path} cannot be read: {error.strerror}") from None
         except ValidationError as error:
-            raise RunError(f"{path}: {at_its_key(error.errors()[0])}: {cls.remedy}") from None
+            raise cls.error(f"{path}: {at_its_key(error.errors()[0])}: {cls.remedy}") from None
         except ValueError as error:
-            raise RunError(f"{path}: not a JSON file: {first_line(error)}: {cls.remedy}") from None
+            raise cls.error(f"{path}: not a JSON file: {first_line(error)}: {cls.remedy}") from None
 
     def to_bytes(self) -> bytes:
         # As Python has them: the mode `json` would write an integer as 1.0 where a float may be.

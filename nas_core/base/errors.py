@@ -60,6 +60,10 @@ class RunError(NasError):
     """
 
 
+class DiskError(RunError):
+    """The disk does not take what is written to it."""
+
+
 class ServiceError(NasError):
     """A server (Prefect, MLflow) does not answer, or cannot be started."""
 
@@ -70,6 +74,10 @@ class UnavailableError(ServiceError):
 
 class CandidateError(NasError):
     """The training of one candidate failed; the search goes on without a reward for it."""
+
+
+class TrainingError(RunError, CandidateError):
+    """What is kept of one full training cannot be used; no other training is concerned."""
 
 
 class _Shown(reprlib.Repr):

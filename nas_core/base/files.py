@@ -18,7 +18,7 @@ from os.path import lexists
 from pathlib import Path
 from typing import Any
 
-from nas_core.base.errors import RunError, shown
+from nas_core.base.errors import DiskError, RunError, shown
 
 MAX_JSON = 2**26
 
@@ -29,10 +29,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     The temporary name keeps the suffix of `path`, since many writers choose the format by it.
 
     Raises:
-        RunError: the disk does not take it; then `path` is as before.
+        DiskError: the disk does not take it; then `path` is as before.
     """
     if not path.name:  # "." or "/"
-        raise RunError(f"{path} cannot be written: {os.strerror(errno.EISDIR)}")
+        raise DiskError(f"{path} cannot be written: {os.strerror(errno.EISDIR)}")
     # Not the name itself: that may be as long as a name can be.
     temporary = path.with_name(f".{digest_of(path.name)}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -52,7 +52,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         reason = error.strerror or str(error)
         if isinstance(error.filename, str) and error.filename != str(temporary):
             reason += f": {error.filename}"
-        raise RunError(f"{path} cannot be written: {reason}") from error
+        raise DiskError(f"{path} cannot be written: {reason}") from error
 
 
 def nearest(path: Path) -> Path:
@@ -101,7 +101,7 @@ def append_line(path: Path, size: int, line: bytes) -> int:
         The new size.
 
     Raises:
-        RunError: the disk does not take it; then another try may follow.
+        DiskError: the disk does not take it; then another try may follow.
     """
     if not size:
         write_bytes(path, line)
@@ -114,7 +114,7 @@ def append_line(path: Path, size: int, line: bytes) -> int:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from None
+        raise DiskError(f"{path} cannot be written: {error.strerror}") from None
     return size + len(line)
 
 

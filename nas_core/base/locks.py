@@ -14,7 +14,7 @@ from os.path import lexists
 from pathlib import Path
 
 from nas_core.base.closing import Closing
-from nas_core.base.errors import RunError
+from nas_core.base.errors import DiskError, RunError
 from nas_core.base.files import check_regular
 
 LOCK_FILE = ".lock"
@@ -64,7 +64,7 @@ class RunLock(Closing):
         except OSError as error:
             # What takes the place of the lock file is hidden, and not seen in the folder.
             path = folder / LOCK_FILE if lexists(folder / LOCK_FILE) else folder
-            raise RunError(f"{path} cannot be written: {error.strerror}") from None
+            raise DiskError(f"{path} cannot be written: {error.strerror}") from None
 
     def close(self) -> None:
         self._file.truncate(0)

@@ -12,6 +12,8 @@ import math
 import shutil
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +30,14 @@ from nas_core.analysis.pictures import (
     contact_sheet,
 )
 from nas_core.analysis.uncertainty import COUNT_COLUMNS, check_counts
-from nas_core.base.errors import RunError, first_line, shown
+from nas_core.base.errors import (
+    DiskError,
+    RunError,
+    TrainingError,
+    WeightsError,
+    first_line,
+    shown,
+)
 from nas_core.base.files import check_regular, write_atomically, write_bytes, write_json
 from nas_core.base.locks import RunLock, exclusive
 from nas_core.base.logs import Logger
@@ -77,6 +86,7 @@ def train_architecture(
 
     Raises:
         RunError: another process works on it.
+        TrainingError: its checkpoint, or its training.json, cannot be used.
         CandidateError: see `train_fully`.
     """
     task = FullTask.open(settings, root)
@@ -94,13 +104,14 @@ def train_architecture(
         # Another process may have completed it in between.
         if not (folder / "training.json").exists():
             started = time.time()
-            result = train_fully(
-                task,
-                architecture,
-                seed=settings.seed,
-                checkpoint=folder / CHECKPOINT_FILE,
-                on_epoch=note,
-            )
+            with _its_own():
+                result = train_fully(
+                    task,
+                    architecture,
+                    seed=settings.seed,
+                    checkpoint=folder / CHECKPOINT_FILE,
+                    on_epoch=note,
+                )
             _keep_network(folder, settings, data, architecture, result)
             cost = _cost(settings, data, architecture)
             Training(
@@ -125,6 +136,17 @@ def train_architecture(
     return folder
 
 
+@contextmanager
+def _its_own() -> Iterator[None]:
+    """A checkpoint that cannot be used concerns one training, a disk that takes nothing all."""
+    try:
+        yield
+    except DiskError:
+        raise
+    except RunError as error:
+        raise TrainingError(str(error)) from None
+
+
 def find_training(
     task: FullTask, root: Path, label: str, architecture: Genotype, seed: int
 ) -> tuple[Path, str]:
@@ -136,7 +158,8 @@ def find_training(
         The folder, and the identity that its name ends in.
 
     Raises:
-        RunError: the training.json there is of another training.
+        DiskError: no folder can be made.
+        TrainingError: the training.json there cannot be read, or is of another training.
     """
     identity = task.identity(architecture, seed)
     trainings = trainings_folder(root)
@@ -144,12 +167,15 @@ def find_training(
     with exclusive(own):
         found = sorted(trainings.glob(f"*-{identity}"))
         if not found:
-            own.mkdir()
+            try:
+                own.mkdir()
+            except OSError as error:
+                raise DiskError(f"{own} cannot be written: {error.strerror}") from None
             return own, identity
     folder = max(found, key=lambda one: ((one / "training.json").exists(), one == own))
     complete = folder / "training.json"
     if complete.exists() and (of := Training.read(complete).identity) != identity:
-        raise RunError(
+        raise TrainingError(
             f"{complete} is of the training {of}, not of {identity}: move it back to its own "
             "folder, or delete it to train again"
         )
@@ -226,9 +252,9 @@ def restore_training(root: Path, training: Training, weights: Path) -> Path:
 
 
 def _check_network(path: Path, found: str, training: Training, remedy: str) -> None:
-    """Raise a RunError where a file of a training is of another network, by its id."""
+    """Raise a TrainingError where a file of a training is of another network, by its id."""
     if found != training.id:
-        raise RunError(
+        raise TrainingError(
             f"{path} is of the network {shown(found)}, and its training of {training.id}: {remedy}"
         )
 
@@ -237,7 +263,7 @@ def read_scores(folder: Path) -> FinalScores:
     """What a training scores on the final split.
 
     Raises:
-        RunError: a file cannot be read, or the scores are of another network.
+        TrainingError: a file cannot be read, or the scores are of another network.
     """
     scores = FinalScores.read(folder / "test.json")
     training = Training.read(folder / "training.json")
@@ -256,6 +282,7 @@ def evaluate_architecture(
 
     Raises:
         RunError: another process works on it.
+        TrainingError: a file of the training cannot be used.
     """
     if not is_evaluated(folder):
         with RunLock(folder):
@@ -268,8 +295,11 @@ def evaluate_architecture(
 def _evaluate(settings: Settings, root: Path, label: str, folder: Path, logger: Logger) -> None:
     path = folder / "test.json"
     model, complete = folder / TRAINED, folder / "training.json"
-    segmenter, card = load_segmenter(model)
     remedy = f"delete {complete} to train again"
+    try:
+        segmenter, card = load_segmenter(model)
+    except WeightsError as error:
+        raise TrainingError(f"{error}: {remedy}") from None
     _check_network(model, card.genotype.id, Training.read(complete), remedy)
     Compute.from_settings(settings.compute).place(segmenter)
     data = PreparedData.open(prepared_folder(root, settings))
@@ -319,7 +349,7 @@ def counts_by_image(folder: Path, scores: FinalScores) -> pd.DataFrame:
         scores: what it left in test.json.
 
     Raises:
-        RunError: the file is missing or damaged, or is not what the scores were computed from.
+        TrainingError: the file is missing or damaged, or is not what the scores were computed from.
     """
     path = folder / COUNTS_FILE
     try:
@@ -327,7 +357,7 @@ def counts_by_image(folder: Path, scores: FinalScores) -> pd.DataFrame:
         counts = pd.read_parquet(path, columns=[*COUNT_COLUMNS])
         check_counts(counts, scores.class_iou)
     except UNREADABLE as error:
-        raise RunError(
+        raise TrainingError(
             f"{path} cannot be read ({first_line(error)}): delete it to test again"
         ) from None
     return counts

@@ -10,6 +10,7 @@ from typing import Annotated, Self
 from pydantic import ConfigDict, Field, JsonValue, RootModel, model_validator
 
 from nas_core.base.documents import Document, Number
+from nas_core.base.errors import TrainingError
 from nas_core.config import NetworkSettings, TrainedSplits
 
 # Labels and identities become names of files and folders.
@@ -54,7 +55,8 @@ class Training(Document):
     """training.json: a finished full training. What has a default, older ones may lack."""
 
     model_config = ConfigDict(extra="allow")
-    remedy = "train again"
+    remedy = "delete it to train again"
+    error = TrainingError
 
     label: Name
     identity: Name
@@ -114,6 +116,7 @@ class FinalScores(Document):
     """test.json: what a trained network scores on the final split."""
 
     remedy = "delete it to test again"
+    error = TrainingError
 
     label: str
     id: str

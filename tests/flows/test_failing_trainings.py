@@ -66,6 +66,12 @@ def trained(project: Path) -> dict[str, int]:
     return {path.parent.name.partition("-")[0]: path.stat().st_mtime_ns for path in complete}
 
 
+def with_scores(project: Path) -> set[str]:
+    """The labels of the trainings that have their scores."""
+    scored = project.glob("artifacts/trainings/*/test.json")
+    return {path.parent.name.partition("-")[0] for path in scored}
+
+
 def recorded(project: Path) -> set[str]:
     """The labels of the trainings in MLflow."""
     client = MlflowClient(f"sqlite:///{project}/artifacts/mlflow.db")
@@ -76,16 +82,23 @@ def recorded(project: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("command", "advice", "tests"),
     [
-        ("search", "--stage", "train"),
-        ("verify", *(word for name in ("arch0", *OTHERS) for word in ("--architecture", name))),
+        (("search", "--stage", "train"), "or take it out of train.also", False),
+        (("search",), "or take it out of train.also", True),
+        (
+            ("verify", *(word for name in ("arch0", *OTHERS) for word in ("--architecture", name))),
+            "or leave it out: --architecture and --seed name the others",
+            True,
+        ),
     ],
-    ids=lambda command: command[0],
+    ids=["search --stage train", "search", "verify"],
 )
 def test_the_others_are_finished_and_the_next_call_tries_it_again(
     project: Path,
     command: tuple[str, ...],
+    advice: str,
+    tests: bool,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -95,9 +108,10 @@ def test_the_others_are_finished_and_the_next_call_tries_it_again(
         code, _, error = run_nas(monkeypatch, capsys, *command)
     assert code == 1
     *_, last = error.strip().splitlines()
-    assert "arch0" in last and "its process ended 3 times" in last
+    assert "arch0" in last and "its process ended 3 times" in last and last.endswith(advice)
     before = trained(project)
     assert {*before} == {*OTHERS} == recorded(project)
+    assert with_scores(project) == ({*OTHERS} if tests else set())
     code, *said = run_nas(monkeypatch, capsys, *command)
     assert code == 0, said
     after = trained(project)

@@ -319,13 +319,25 @@ def test_a_file_where_results_go_is_refused_before_any_work(project: Path) -> No
     assert not outcomes(project)
 
 
+@pytest.mark.parametrize("name", ["trainings", "results/tiny/fidelity"])
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
+    project: Path, name: str
+) -> None:
+    place = project / "artifacts" / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to("/proc")  # a folder that takes no file, from root neither
+    with pytest.raises(RunError, match=f"{name} cannot be written"):
+        nas_fidelity(load_settings(), num=4)
+    assert not list(project.glob("artifacts/fidelity/*"))
+
+
 def test_a_training_that_fails_is_named(project: Path) -> None:
     state = Encoder().state_dict()
     for tensor in state.values():
         if tensor.is_floating_point():
             tensor.fill_(3e38)  # finite, but no sum of two such is
     torch.save(state, project / "broken.pt")
-    named = r"(?m)^[0-9a-f]{12} on A1\+B1: .*finite.*leave it out$"
+    named = r"(?m)^[0-9a-f]{12} on A1\+B1: .*finite.*another seed, which draws others$"
     with pytest.raises(CandidateError, match=named):
         nas_fidelity(load_settings(overrides=["encoder.weights=broken.pt"]), num=4)
     assert not outcomes(project) and not runs(project)

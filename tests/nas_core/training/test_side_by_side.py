@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nas_core.base.errors import CandidateError, RunError
+from nas_core.base.errors import CandidateError, RunError, TrainingError
 from nas_core.base.locks import holder
 from nas_core.base.paths import prepared_folder, trainings_folder
 from nas_core.config import RunnerSettings, Settings
@@ -148,6 +148,31 @@ def test_an_error_that_concerns_all_ends_them_and_they_keep_their_checkpoints(
     (checkpoint,) = checkpoints()
     assert holder(checkpoint.parent) is None
     assert not (checkpoint.parent / "training.json").exists()
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "training.json", "model.safetensors"])
+def test_files_of_one_that_cannot_be_used_end_no_other(
+    workers: Workers, settings: Settings, project: Path, name: str
+) -> None:
+    folder, _ = trained_and_scored(workers, settings, project, "arch0")
+    outcome_before = outcome(folder)
+    (folder / "test.json").unlink()
+    (folder / name).write_bytes(bytes(1000))
+    if name == "checkpoint.pt":
+        (folder / "training.json").unlink()
+    jobs = [(one, partial(trained_and_scored, workers, settings, project, one)) for one in NAMES]
+    found = []
+    with pytest.raises(
+        TrainingError, match=rf"{name}.*delete (it|/.*training\.json) to "
+    ) as raised:
+        for label, _ in side_by_side(workers, jobs):
+            found.append(label)
+    assert found == ["arch1"]
+    # What it advises works.
+    damaged = folder / ("training.json" if "training.json" in str(raised.value) else name)
+    damaged.unlink()
+    assert [label for label, _ in side_by_side(workers, jobs)] == [*NAMES]
+    assert outcome(folder) == outcome_before
 
 
 def test_one_at_a_time_is_done_in_this_process(settings: Settings) -> None:
