@@ -16,7 +16,8 @@ from nas_core.base.errors import CandidateError, RunError
 from nas_core.base.files import fill_folder, write_bytes
 from nas_core.base.paths import results_folder
 from nas_core.space.genotype import Genotype
-from nas_core.training.lifecycle import PICTURES, evaluation_files, restore_training
+from nas_core.training.evaluation import PICTURES, evaluation_files
+from nas_core.training.lifecycle import restore_training
 from nas_core.training.record import (
     EvaluateMetrics,
     FinalScores,

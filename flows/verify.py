@@ -43,7 +43,7 @@ from nas_core.search.searched import searched_genotypes
 from nas_core.space.architectures import ARCHITECTURES, find_architecture
 from nas_core.space.claims import SOURCE, find_claim
 from nas_core.space.genotype import Genotype
-from nas_core.training.lifecycle import counts_by_image
+from nas_core.training.evaluation import counts_by_image
 from nas_core.training.looks import count_looks
 from nas_core.training.record import FinalScores, Training
 from nas_core.training.side_by_side import side_by_side

@@ -77,7 +77,7 @@ class CandidateError(NasError):
 
 
 class TrainingError(RunError, CandidateError):
-    """What is kept of one full training cannot be used; no other training is concerned."""
+    """What is kept of one full training cannot be used, or is in use; no other is concerned."""
 
 
 class _Shown(reprlib.Repr):

@@ -41,12 +41,15 @@ class RunLock(Closing):
 
     For work of hours: who comes second is refused, and a file in the folder names the holder.
 
+    Args:
+        refused: the error of who comes second. Its message says which process has the folder, on
+            which host.
+
     Raises:
-        RunError: another holder has the folder (the message says which process, on which host),
-            or it cannot be written.
+        RunError: another holder has the folder, or it cannot be written (a `DiskError`).
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, refused: type[RunError] = RunError) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # Not truncated before the lock is held: the file names the holder.
@@ -58,7 +61,7 @@ class RunLock(Closing):
             self._file.seek(0)
             holder = self._file.read(_LONGEST).decode(errors="replace") or "another process"
             self._file.close()
-            raise RunError(
+            raise refused(
                 f"{folder} is in use by {holder}: wait for it to end, or end it"
             ) from None
         except OSError as error:

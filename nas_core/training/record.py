@@ -5,12 +5,13 @@ They are handed from stage to stage, and by `dvc pull` from machine to machine.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, JsonValue, RootModel, model_validator
 
 from nas_core.base.documents import Document, Number
-from nas_core.base.errors import TrainingError
+from nas_core.base.errors import TrainingError, shown
 from nas_core.config import NetworkSettings, TrainedSplits
 
 # Labels and identities become names of files and folders.
@@ -80,6 +81,20 @@ class Training(Document):
     """Scores by name; empty if it was trained on val."""
     history: list[dict[str, Number]]
     """See `FullResult.history`."""
+
+    def check_network(self, path: Path, found: str, remedy: str) -> None:
+        """See that a file of this training is of its network.
+
+        Args:
+            found: the id of the network that the file is of.
+
+        Raises:
+            TrainingError: it is of another one.
+        """
+        if found != self.id:
+            raise TrainingError(
+                f"{path} is of the network {shown(found)}, and its training of {self.id}: {remedy}"
+            )
 
 
 class Trainings(Document, RootModel[dict[Name, Training]]):

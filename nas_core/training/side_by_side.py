@@ -26,14 +26,10 @@ from nas_core.config import Settings
 from nas_core.models.compute import Compute
 from nas_core.models.state import load_plain
 from nas_core.space.genotype import Genotype
-from nas_core.training import lifecycle
+from nas_core.training import evaluation, lifecycle
+from nas_core.training.evaluation import is_evaluated, read_scores
 from nas_core.training.full_task import FullTask
-from nas_core.training.lifecycle import (
-    CHECKPOINT_FILE,
-    find_training,
-    is_evaluated,
-    read_scores,
-)
+from nas_core.training.lifecycle import CHECKPOINT_FILE, find_training
 from nas_core.training.record import FinalScores
 from nas_core.workers.local import Workers
 from nas_core.workers.room import make_workers, training_bytes
@@ -172,7 +168,7 @@ def evaluate(
     *,
     logger: Logger = log,
 ) -> FinalScores:
-    """`lifecycle.evaluate_architecture` in a worker.
+    """`evaluation.evaluate_architecture` in a worker.
 
     Raises:
         NasError: see there and `Workers.call`.
@@ -200,7 +196,7 @@ def _evaluate(
     _check_node(settings, root)
     logger, said = logging.Logger(label), _Said()
     logger.addHandler(said)
-    scores = lifecycle.evaluate_architecture(settings, root, label, folder, logger=logger)
+    scores = evaluation.evaluate_architecture(settings, root, label, folder, logger=logger)
     return scores, said.messages
 
 

@@ -74,7 +74,7 @@ class Workers(Closing):
             raise stopped()
         raise CandidateError(
             f"its process ended {MAX_LOSSES} times without a word, as when the system kills it for "
-            "want of memory"
+            "want of memory: fewer runner.workers take less"
         )
 
     @abstractmethod

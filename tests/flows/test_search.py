@@ -49,7 +49,7 @@ from nas_core.models.encoder import Encoder
 from nas_core.search.journal import Journal, Record
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.genotype import Genotype
-from nas_core.training.lifecycle import PICTURES
+from nas_core.training.evaluation import PICTURES
 from tasks.tracking.provenance import git_commit
 from tests.tiny import tiny
 

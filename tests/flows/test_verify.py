@@ -33,7 +33,7 @@ from nas_core.data.camvid import CLASSES
 from nas_core.data.synthetic import draw_dataset
 from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.decisions import sample
-from nas_core.training.lifecycle import PICTURES
+from nas_core.training.evaluation import PICTURES
 from tests.tiny import tiny
 
 # CamVid's layout and size, and the network that the claims are of; all else is as small as can be.

@@ -25,7 +25,7 @@ from nas_core.data.synthetic import draw_dataset
 from nas_core.loading import load_settings
 from nas_core.search.journal import Journal, Record
 from nas_core.search.loop import Search
-from nas_core.training.lifecycle import PICTURES
+from nas_core.training.evaluation import PICTURES
 from nas_core.workers.local import InProcessWorkers
 from tests.tiny import lay_over, tiny
 

@@ -125,6 +125,7 @@ def test_one_operation_changes_what_uses_it_and_nothing_else(
         ("nas_core.training.full", {TRAINING}),
         ("nas_core.analysis.comparison", set()),
         ("nas_core.training.lifecycle", set()),
+        ("nas_core.training.evaluation", set()),
         ("nas_core.workers.local", set()),
         ("nas_core.config", set()),
     ],

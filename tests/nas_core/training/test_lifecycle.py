@@ -19,15 +19,14 @@ from nas_core.deploy.shipping import ship
 from nas_core.loading import validate_settings
 from nas_core.models.checkpoint import load_segmenter
 from nas_core.space.architectures import ARCHITECTURES
-from nas_core.training import full, lifecycle
-from nas_core.training.finding import find_weights
-from nas_core.training.lifecycle import (
+from nas_core.training import evaluation, full, lifecycle
+from nas_core.training.evaluation import (
     counts_by_image,
     evaluate_architecture,
     evaluation_files,
-    restore_training,
-    train_architecture,
 )
+from nas_core.training.finding import find_weights
+from nas_core.training.lifecycle import restore_training, train_architecture
 from nas_core.training.looks import count_looks
 from nas_core.training.record import EPOCHS_FILE, EpochsDone, FinalScores, Training
 from tests.tiny import tiny
@@ -203,7 +202,7 @@ def test_no_score_is_seen_that_is_no_look(
     def full_disk(*args: Any) -> None:
         raise RunError("test_looks.jsonl cannot be written: No space left on device")
 
-    monkeypatch.setattr(lifecycle, "note_look", full_disk)
+    monkeypatch.setattr(evaluation, "note_look", full_disk)
     folder = training_of(project)
     with pytest.raises(RunError, match="No space"):
         evaluate_architecture(settings, project, "arch1", folder)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nas_core.base.errors import CandidateError, RunError, TrainingError
-from nas_core.base.locks import holder
+from nas_core.base.locks import RunLock, holder
 from nas_core.base.paths import prepared_folder, trainings_folder
 from nas_core.config import RunnerSettings, Settings
 from nas_core.data.preparing import prepare
@@ -173,6 +173,22 @@ def test_files_of_one_that_cannot_be_used_end_no_other(
     damaged.unlink()
     assert [label for label, _ in side_by_side(workers, jobs)] == [*NAMES]
     assert outcome(folder) == outcome_before
+
+
+def test_one_that_another_command_has_ends_no_other(
+    workers: Workers, settings: Settings, project: Path
+) -> None:
+    folder, _ = trained_and_scored(workers, settings, project, "arch0")
+    (folder / "training.json").unlink()
+    jobs = [(one, partial(trained_and_scored, workers, settings, project, one)) for one in NAMES]
+    found = []
+    with (
+        RunLock(folder),
+        pytest.raises(TrainingError, match=f"{folder} is in use by process {os.getpid()} on"),
+    ):
+        for label, _ in side_by_side(workers, jobs):
+            found.append(label)
+    assert found == ["arch1"]
 
 
 def test_one_at_a_time_is_done_in_this_process(settings: Settings) -> None:
