@@ -34,6 +34,7 @@ from nas_core.models.compute import Compute
 from nas_core.search.candidates import proxy_task, score_candidate
 from nas_core.search.sampling import sample_architectures
 from nas_core.space.genotype import Genotype
+from nas_core.training.proxy_task import num_validations
 from nas_core.workers.local import ProcessWorkers, Workers
 from nas_core.workers.ray_cluster import RayWorkers
 
@@ -89,7 +90,7 @@ def _train_pair(
     epochs_b: bool = True,
 ) -> float:
     """Seconds in which `num` of the workers train an architecture twice."""
-    thresholds = [0.0 if epochs_b else float("inf")] * settings.search.proxy.num_validations
+    thresholds = [0.0 if epochs_b else float("inf")] * num_validations(settings.search.proxy)
     shared = workers.share(proxy_task, settings, root)
     started = time.perf_counter()
     with ThreadPoolExecutor(num) as threads:

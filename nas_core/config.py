@@ -284,11 +284,6 @@ class ProxySettings(CropSettings):
     agg_size: int = Field(48, ge=1, le=1024, description="Channels of the decoder's head.")
     sep_repeats: int = Field(1, ge=1, le=4, description="Repeats inside a separable convolution.")
 
-    @property
-    def num_validations(self) -> int:
-        """One after stage A, one after each epoch of stage B."""
-        return 1 + self.epochs_b
-
 
 class MetaValSettings(Section):
     """The part of the training split that scores the candidates."""

@@ -29,6 +29,7 @@ from nas_core.space.architectures import ARCHITECTURES
 from nas_core.space.genotype import Genotype
 from nas_core.training.full import train_fully
 from nas_core.training.full_task import FullTask
+from nas_core.training.proxy_task import num_validations
 from nas_core.training.side_by_side import side_by_side
 from nas_core.workers.local import ProcessWorkers, Workers
 from nas_core.workers.mps import start_mps
@@ -151,7 +152,7 @@ def _score_all(
 ) -> None:
     """Train these candidates one after the other, each process in another order."""
     shared = workers.share(proxy_task, box.settings, box.root)
-    thresholds = [0.0 if to_the_end else math.inf] * box.settings.search.proxy.num_validations
+    thresholds = [0.0 if to_the_end else math.inf] * num_validations(box.settings.search.proxy)
     turn = number % len(genotypes)
     for genotype in (*genotypes[turn:], *genotypes[:turn]):
         workers.call(score_candidate, shared, box.settings, genotype, thresholds)

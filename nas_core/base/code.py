@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from nas_core.base.files import digest_of
 
@@ -100,7 +101,7 @@ class _Module:
 
     Attributes:
         names: what it imports of this project: modules, or what is in them.
-        meaning: a digest of its code as Python would write it.
+        meaning: a digest of its syntax tree.
     """
 
     names: tuple[str, ...]
@@ -137,8 +138,21 @@ def _read(source: bytes) -> _Module:
     with _PARSING:
         tree = ast.parse(source)
     names = tuple(name for name in _imports(tree) if name.split(".")[0] in PACKAGES)
-    text = ast.unparse(_WithoutTexts().visit(tree))
+    text = repr(_plain(_WithoutTexts().visit(tree)))
     return _Module(names, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def _plain(node: Any) -> Any:
+    """A tree as tuples. What is not there is left out: each version of Python adds to nodes.
+
+    `ast.unparse` and `ast.dump` write one tree in several ways, by that version.
+    """
+    if isinstance(node, ast.AST):
+        fields = ((name, _plain(value)) for name, value in ast.iter_fields(node))
+        return type(node).__name__, *(field for field in fields if field[1] not in (None, ()))
+    if isinstance(node, list):
+        return tuple(map(_plain, node))
+    return node
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:

@@ -10,6 +10,7 @@ image has its own size; the manifest says where it lies. With `dataset.tile` the
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nas_core.base.errors import DataError
+from nas_core.base.errors import DataError, RunError
 from nas_core.base.files import (
     check_regular,
     digest_of,
@@ -202,6 +203,7 @@ class PreparedData:
 
         Raises:
             DataError: there is none in `folder`, or it is incomplete or of another version.
+            RunError: memory does not suffice.
         """
         try:
             manifest = Manifest.model_validate_json(
@@ -209,6 +211,11 @@ class PreparedData:
             )
             splits = {name: _open_split(folder, name, manifest) for name in manifest.names}
         except OSError as error:
+            if error.errno == errno.ENOMEM:  # a limit of address space, as of ulimit -v
+                raise RunError(
+                    f"{folder} cannot be mapped into memory: {error.strerror}: free some, or raise "
+                    "the limit"
+                ) from None
             name = Path(error.filename or MANIFEST).name
             raise _not_prepared(folder, f"has no readable {name}") from None
         except ValidationError as error:

@@ -26,6 +26,7 @@ from nas_core.search.costs import needs_latency
 from nas_core.search.journal import FORMAT, Header, Journal, Record
 from nas_core.space.genotype import Genotype
 from nas_core.training.early_stopping import stopping_thresholds
+from nas_core.training.proxy_task import num_validations
 
 # Settings of a search that may change between its beginning and its end.
 UNBINDING = {"num_candidates", "max_failures", "start_from", "confirm"}
@@ -175,4 +176,5 @@ def candidate_thresholds(
     """
     rng = np.random.default_rng(derive_seed(seed, "thresholds", number - 1))
     scores = [record.scores for record in earlier if record.scores]
-    return stopping_thresholds(scores, settings.proxy.num_validations, settings.early_stopping, rng)
+    num = num_validations(settings.proxy)
+    return stopping_thresholds(scores, num, settings.early_stopping, rng)

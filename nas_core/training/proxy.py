@@ -26,7 +26,7 @@ from nas_core.space.genotype import Genotype
 from nas_core.training.averaging import PolyakAverage
 from nas_core.training.losses import segmentation_loss
 from nas_core.training.metrics import ConfusionMatrix
-from nas_core.training.proxy_task import ProxyTask, rows_of
+from nas_core.training.proxy_task import ProxyTask, num_validations, rows_of
 from nas_core.training.steps import (
     Step,
     StepLog,
@@ -70,11 +70,11 @@ def train_candidate(
         ValueError: another number of thresholds than of validations.
     """
     settings, compute = task.settings, task.compute
-    num_validations = settings.num_validations
+    num = num_validations(settings)
     if thresholds is None:
-        thresholds = [0.0] * num_validations
-    if len(thresholds) != num_validations:
-        raise ValueError(f"{len(thresholds)} thresholds for {num_validations} validations")
+        thresholds = [0.0] * num
+    if len(thresholds) != num:
+        raise ValueError(f"{len(thresholds)} thresholds for {num} validations")
     segmenter = seeded(
         seed,
         lambda: Segmenter.build(
@@ -209,7 +209,7 @@ def _validate(task: ProxyTask, result: ProxyResult, predict: Callable[[Tensor], 
     result.segmenter.eval()
     confusion = ConfusionMatrix(task.num_classes, task.ignore_index, task.compute.device)
     masks = torch.from_numpy(task.meta_val.masks)
-    with validation(f"validation {len(result.scores) + 1} of {task.settings.num_validations}"):
+    with validation(f"validation {len(result.scores) + 1} of {num_validations(task.settings)}"):
         for rows in torch.arange(len(masks)).split(task.settings.batch_size):
             with task.compute.autocast():
                 logits = predict(rows)

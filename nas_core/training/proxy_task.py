@@ -21,6 +21,11 @@ from nas_core.training.losses import class_weights
 Taps = tuple[Tensor, Tensor]
 
 
+def num_validations(proxy: ProxySettings) -> int:
+    """One after stage A, one after each epoch of stage B."""
+    return 1 + proxy.epochs_b
+
+
 @dataclass(frozen=True)
 class ProxyTask:
     """What all candidates of a search share, computed once.

@@ -17,7 +17,7 @@ from nas_core.space.architectures import ARCHITECTURES
 from nas_core.training.full import train_fully
 from nas_core.training.full_task import FullTask
 from nas_core.training.proxy import train_candidate
-from nas_core.training.proxy_task import build_proxy_task
+from nas_core.training.proxy_task import build_proxy_task, num_validations
 from nas_core.workers.local import InProcessWorkers
 from nas_core.workers.room import Room, candidate_bytes, find_room, training_bytes
 
@@ -119,15 +119,12 @@ def _candidate(settings: Settings, counts: Counts, num_classes: int, compute: Co
     )
     for _ in range(2):  # the first is slower
         seconds = train_candidate(task, ARCHITECTURES["arch0"], seed=0).seconds
-    validated = short.num_validations * len(task.meta_val)
+    validated = num_validations(short) * len(task.meta_val)
     steps = _steps(proxy, counts.meta_train)
-    return (
-        sum(
-            seconds[f"stage_{stage}"] / steps_per_epoch(len(task.meta_train), batch) * steps[stage]
-            for stage in steps
-        )
-        + seconds["validation"] / validated * counts.meta_val * proxy.num_validations
-    )
+    return sum(
+        seconds[f"stage_{stage}"] / steps_per_epoch(len(task.meta_train), batch) * steps[stage]
+        for stage in steps
+    ) + seconds["validation"] / validated * counts.meta_val * num_validations(proxy)
 
 
 def _steps(proxy: ProxySettings, num_images: int) -> dict[str, int]:

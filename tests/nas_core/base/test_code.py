@@ -1,5 +1,6 @@
 """What results depend on is found, all of it, and nothing else."""
 
+import ast
 import gc
 import shutil
 import subprocess
@@ -140,6 +141,45 @@ def test_what_a_change_touches(
 
 def test_plumbing_is_there() -> None:
     assert [module for module in PLUMBING if not file(ROOT, module).exists()] == []
+
+
+def test_of_the_rooms_that_make_results_nothing_is_plumbing() -> None:
+    rooms = {"analysis", "data", "models", "search", "space", "training"}
+    left_out = [name for name in PLUMBING if name.split(".")[1] in rooms]
+    assert left_out == ["nas_core.search.progress"]  # it is told of candidates, and tells
+
+
+def test_settings_hold_values_alone() -> None:
+    """An identity has the values; what is computed from them is code, and would not count."""
+    tree = ast.parse(file(ROOT, "nas_core.config").read_text())
+    computed = [
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        and not any("_validator(" in ast.unparse(one) for one in node.decorator_list)
+    ]
+    assert computed == ["most_at_a_time"]  # how many workers have work
+
+
+def test_a_meaning_is_the_same_in_each_version_of_python() -> None:
+    """Which write one syntax tree in several ways."""
+    source = b"""
+import a.b as c
+from d import *
+
+@one(two, *three, k=None)
+async def f(x: int = 1, /, *y: str, z=b"\\x00", **w) -> None:
+    with open(f"{x!r:>3} {y['a']} \\"b\\"" "c" f"{y}") as g, h:
+        return lambda: [{**w, 1.5: ...}, (), x if not y else -z, (yield)]
+    try:
+        del x[1:2, ::3]
+    except* (E, F) as e:
+        raise g from e
+    match x:
+        case {"k": [A(b=1), *_], **rest} | None if x := 1j:
+            global q
+"""
+    assert code._read(source).meaning == "c3aa3f367c127e82"
 
 
 def test_several_threads_may_ask() -> None:

@@ -4,6 +4,8 @@ import json
 import os
 import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -414,6 +416,23 @@ def test_two_at_once_both_get_whole_data(make_dataset: Callable[[], Path]) -> No
         opened = list(threads.map(prepare_tiny, [root] * 4))
     assert {len(data.split("train")) for data in opened} == {3}
     assert [path.name for path in folder_of(root).parent.iterdir()] == ["tiny"]
+
+
+def test_memory_that_does_not_suffice_is_no_damage(tmp_path: Path) -> None:
+    size = SyntheticSettings(num_train=12, num_val=1, num_test=1, height=480, width=640)
+    dataset = DatasetSettings(kind="synthetic", path="drawn", synthetic=size)
+    prepare(dataset, tmp_path, tmp_path / "prepared")
+    script = f"""
+import resource
+from pathlib import Path
+import psutil
+from nas_core.data.prepared import PreparedData
+most = psutil.Process().memory_info().vms + 2**22
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+PreparedData.open(Path({str(tmp_path / "prepared")!r}))
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "RunError" in run.stderr and "cannot be mapped into memory: Cannot" in run.stderr
 
 
 def test_synthetic_data_is_drawn_first(tmp_path: Path) -> None:

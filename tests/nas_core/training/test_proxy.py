@@ -23,7 +23,7 @@ from nas_core.training import proxy, steps
 from nas_core.training.losses import segmentation_loss
 from nas_core.training.metrics import ConfusionMatrix
 from nas_core.training.proxy import train_candidate
-from nas_core.training.proxy_task import ProxyTask, build_proxy_task, divide
+from nas_core.training.proxy_task import ProxyTask, build_proxy_task, divide, num_validations
 
 SETTINGS = ProxySettings(height=48, width=64, batch_size=6, epochs_a=2, epochs_b=1, agg_size=16)
 ARCH0 = ARCHITECTURES["arch0"]
@@ -139,7 +139,7 @@ def test_the_score_is_that_of_the_returned_network_on_meta_val(task: ProxyTask) 
     confusion.update(predictions, torch.from_numpy(np.array(val.masks)))
     assert result.scores[-1] == pytest.approx(confusion.reward, abs=1e-6)
     assert result.confusion.matrix.equal(confusion.matrix)
-    assert len(result.scores) == SETTINGS.num_validations == 2
+    assert len(result.scores) == num_validations(SETTINGS) == 2
     assert set(result.losses) == {"a", "b"} and len(result.losses["a"]) == 2
     assert set(result.seconds) == {"stage_a", "stage_b", "validation"}
     assert not result.stopped_early
