@@ -55,7 +55,8 @@ def load_settings(
         path = root / "profiles" / f"{profile}.yaml"
         if profile not in profiles(root):
             raise SettingsError(
-                f"unknown profile {shown(profile)}; there are: {some_of(profiles(root))}"
+                f"unknown profile {shown(profile)}; there are: {some_of(profiles(root))}; "
+                "`nas data check FOLDER --profile NAME` writes one"
             )
         _lay_over(values, _read_yaml(path))
         sources.append(f"profiles/{profile}.yaml")

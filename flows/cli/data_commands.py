@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,7 +98,10 @@ def check(
     target = root / "profiles" / f"{profile}.yaml"
     if profile is not None:
         if profile in profiles(root):
-            raise SettingsError(f"the profile {profile} exists: choose another name")
+            raise SettingsError(
+                f"the profile {profile} exists: choose another name, leave --profile out, or "
+                f"remove {target} to have it written anew"
+            )
         try:
             load_settings(sections={"name": profile}, root=root)  # a name that is not valid
         except SettingsError as error:
@@ -206,7 +210,10 @@ def _drafted(source: Path, places: Places, root: Path) -> DataError:
     target = source / DESCRIPTION
     named, there = printable(str(source)), printable(str(place))
     if place.exists():
-        return DataError(f"{there} is there: edit it and copy it to {named}/, or remove it")
+        return DataError(
+            f"{there} is there: edit it and copy it to {printable(str(target))}, or remove it for "
+            "a new draft"
+        )
     found = arrange(source, places)
     console.print(f"layout: {found.layout}", soft_wrap=True, markup=False, highlight=False)
     if not found.pairs:
@@ -316,6 +323,13 @@ def _print(report: DatasetReport, kind: str) -> None:
     )
     if absent:
         console.print(f"never in train: {', '.join(absent)}", markup=False)
+    unnamed = [name for name in listing.classes if re.fullmatch("class[0-9]+", name)]
+    if unnamed:
+        console.print(
+            f"named as in a draft: {', '.join(unnamed)}: give them names, or ignore them",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _print_groups(listing: Listing) -> None:

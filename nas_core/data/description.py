@@ -79,6 +79,8 @@ class ClassEntry(_Section):
             raise ValueError(
                 "yes, no, on and off are true or false in YAML: put the name in quotes, as 'no'"
             )
+        if name is None:
+            raise ValueError("is empty: give the class a name")
         if not isinstance(name, str):
             raise ValueError(f"expected text, found {shown(name)}: put the name in quotes, as '7'")
         # What MLflow takes in the name of a metric, but for the slash, which would divide it.
@@ -122,6 +124,13 @@ class Places(_Section):
     group: str | None = None
     mask_suffix: str | None = Field(None, min_length=1, max_length=60)
     split: SplitEntry | None = None
+
+    @field_validator("group", mode="before")
+    @classmethod
+    def is_quoted(cls, group: Any) -> Any:
+        if isinstance(group, dict):
+            raise ValueError('braces are a mapping in YAML: put it in quotes, as "{1}"')
+        return group
 
     @property
     def shares(self) -> dict[str, float]:

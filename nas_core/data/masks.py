@@ -130,11 +130,20 @@ class MaskReader:
                 continue
             found = tuple(palette[label].tolist())
             if found != colour:
+                self._check_colours(path, palette[np.unique(values)])
                 raise DataError(
                     f"{self._name(path)}: palette colour {list(found)} of label {label}, which has "
                     f"{list(colour)} in {self.source}: leave the colours out there if the label is "
                     "right, or save the mask as RGB"
                 )
+
+    def _check_colours(self, path: Path, used: npt.NDArray[np.uint8]) -> None:
+        """Where most colours of a palette are declared, it is those that count: name the others."""
+        known = [c for c in (*self._colours(), *self.description.ignore_colours) if c is not None]
+        strays = [colour for colour in used.tolist() if tuple(colour) not in known]
+        if None not in self._colours() and 2 * len(strays) < len(used):
+            codes = np.unique(code_of(np.array(strays, np.uint8)))
+            raise DataError(f"{self._name(path)}: {self._strays(codes, known)}")
 
     def _colours(self) -> list[Colour | None]:
         return [entry.colour for entry in self.description.classes]

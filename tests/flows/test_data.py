@@ -319,11 +319,12 @@ def test_without_a_description_a_draft_is_written_that_can_be_used(project: Path
     assert "- {name: class1, label: 1}" in done.output
     assert not (project / "profiles").exists()
     again = check(leaves)
-    assert "is there: edit it and copy it" in str(again.exception)
+    assert f"is there: edit it and copy it to {leaves}/dataset.yaml, or" in str(again.exception)
     shutil.copy(place, leaves / "dataset.yaml")
     done = check(leaves)
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[0] == "layout: images/ beside masks/, test and val by shares"
+    assert "named as in a draft: class1: give them names, or ignore them" in done.output
 
 
 def test_masks_of_one_value_or_photos_are_not_drafted(project: Path) -> None:

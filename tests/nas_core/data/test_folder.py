@@ -292,6 +292,16 @@ def test_a_palette_of_other_colours_is_refused(root: Path) -> None:
     )
 
 
+def test_a_colour_that_nobody_declared_is_named_in_a_palette_of_declared_ones(root: Path) -> None:
+    """As in an RGB mask: the order of such a palette is of no account."""
+    palette = np.array([*COLOURS[::-1], (9, 200, 9)], np.uint8)
+    mask = Image.frombytes("P", (8, 6), bytes([0, 1, 2, 3, 4, 0] * 8))
+    mask.putpalette(palette.tobytes())
+    mask.save(root / "train/masks/train_0.png")
+    (line,) = problems_of(root)
+    assert line.startswith("train/masks/train_0.png: colour [9, 200, 9] not in dataset.yaml")
+
+
 def test_labels_three_times_over_are_labels_where_no_class_has_a_colour(root: Path) -> None:
     describe(root, classes=["a", "b"], ignore_labels=[7, 9, 255], ignore_colours=[])
     labels = RNG.integers(0, 2, (6, 8), dtype=np.uint8)
@@ -317,10 +327,14 @@ def test_rgb_masks_need_colours(root: Path) -> None:
         ("classes: [no, yes]", r"classes\.0\.name: yes, no, on and off .* quotes, as 'no'"),
         ("classes: [{name: off}, b]", r"classes\.0\.name: yes, no, on and off are"),
         ("classes: [0, 1]", r"classes\.0\.name: expected text, found 0: put the name in quotes"),
-        ("classes: [a, ~]", r"classes\.1\.name: expected text, found None: put the name in quotes"),
+        ("classes: [a, ~]", r"classes\.1\.name: is empty: give the class a name"),
         (
             "classes: {0: bg, 1: fg}",
             r"classes: expected a list, as \[road, sky\].* found \{0: 'bg'",
+        ),
+        (
+            "images: '*.png'\nmasks: '{stem}.png'\ngroup: {1}",
+            r'group: braces are a mapping in YAML: put it in quotes, as "\{1\}"',
         ),
         ("classes:", r"classes: expected a list, .* found None"),
         ("classes: [0: bg, 1: fg]", r"classes\.0: expected road or \{name: .* found \{0: 'bg'\}"),
