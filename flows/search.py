@@ -141,6 +141,7 @@ def search_architectures(context: Context) -> SearchMetrics:
     Returns:
         metrics.json.
     """
+    tracker = context.tracker  # before there is a search: it sees whether data and settings go
     with context.open_search() as search:
         run_search(context, search)
         candidates = measure_latencies(search)
@@ -150,7 +151,7 @@ def search_architectures(context: Context) -> SearchMetrics:
     )
     place = results_folder(context.root, context.settings, "search")
     patiently(
-        lambda: context.tracker.log_search_results(
+        lambda: tracker.log_search_results(
             search.folder.name,
             sorted(place.iterdir()),
             final_metrics(candidates, confirmations),

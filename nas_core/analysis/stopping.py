@@ -116,7 +116,7 @@ def complete_candidates(name: str, candidates: Sequence[Record]) -> list[Record]
     if stopped:
         raise RunError(
             f"{name}: {stopped} of {len(candidates)} candidates were stopped early, so how they "
-            "would have ended is not known; search with search.early_stopping.enabled = false"
+            "would have ended is not known; search with search.early_stopping.enabled=false"
         )
     complete = [record for record in candidates if record.status == "finished"]
     if len(complete) < LEAST_CANDIDATES:

@@ -36,6 +36,7 @@ from nas_core.base.errors import (
     SettingsError,
     WeightsError,
 )
+from nas_core.base.seeds import seeded
 from nas_core.config import (
     ConstraintSettings,
     RewardSettings,
@@ -43,8 +44,9 @@ from nas_core.config import (
     SearchSettings,
     Settings,
 )
+from nas_core.data import cityscapes
 from nas_core.loading import load_settings
-from nas_core.models.checkpoint import load_segmenter, save_segmenter
+from nas_core.models.checkpoint import NetworkCard, load_segmenter, save_segmenter
 from nas_core.models.encoder import Encoder
 from nas_core.search.journal import Journal, Record
 from nas_core.space.architectures import ARCHITECTURES
@@ -472,9 +474,11 @@ def test_bad_input_is_refused_before_any_work(
 
 
 def test_a_teacher_of_other_classes_is_refused_before_the_search(project: Path) -> None:
-    change = {"train": {**PARAMS["train"], "teacher": "arch0-camvid"}}
+    card = NetworkCard(ARCHITECTURES["arch0"], cityscapes.CLASSES, cityscapes.PALETTE, 8, 1)
+    save_segmenter(project / "city.safetensors", seeded(1, card.build), card)
+    change = {"train": {**PARAMS["train"], "teacher": "city.safetensors"}}
     (project / "params.yaml").write_text(yaml.safe_dump({**PARAMS, **change}))
-    with pytest.raises(SettingsError, match=r"train\.teacher = 'arch0-camvid': it labels sky, "):
+    with pytest.raises(SettingsError, match=r"train\.teacher = 'city.safetensors': it labels road"):
         nas_search()
     assert not list(project.glob("artifacts/searches/*"))
 
